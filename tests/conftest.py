@@ -93,6 +93,7 @@ MEASURE: Final = (
         "::test_a_codec_worker_alone",
         "e2e/test_interrupt.py",
     ),
+    ("survival/test_kubernetes.py",),
     ("::test_a_slower_run_fails", "survival/test_keys.py", "survival/test_stalls.py"),
     (
         "::test_a_failed_test_keeps_its_cassette",

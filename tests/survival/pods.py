@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import re
 import selectors
 import socket
@@ -30,6 +31,8 @@ RENDERED: Final = ROOT / "deploy" / "kubernetes" / "rendered.yaml"
 #: The directories of a container that it may write, and where its secrets are.
 _DIRECTORIES: Final = ("/dev/shm", "/var/lib/trunkline", "/etc/trunkline")  # as in the file
 _addresses = itertools.count(2)
+#: Every process of tests has a network of its own, because all pods listen at the same ports.
+_NETWORK: Final = f"{64 + os.getpid() // 256 % 128}.{os.getpid() % 256}"
 
 
 def manifests() -> dict[tuple[str, str], dict[str, Any]]:
@@ -78,7 +81,7 @@ class Pod:
         self._spec = deployment["spec"]["template"]["spec"]
         (self.container,) = self._spec["containers"]
         n = next(_addresses)
-        self.ip = f"127.77.0.{n}"
+        self.ip = f"127.{_NETWORK}.{n}"
         self.directory = cluster.stack.directory / f"{self.container['name']}-{n}"
         self._made()
         self.environment = self._environment()
@@ -122,8 +125,8 @@ class Pod:
             return re.sub(r"\$\((\w+)\)", lambda found: known[found[1]], each["value"])
         source = each["valueFrom"]
         if "fieldRef" in source:
-            known = {"status.podIP": self.ip, "spec.nodeName": "node-1"}
-            return known[source["fieldRef"]["fieldPath"]]
+            fields = {"status.podIP": self.ip, "spec.nodeName": "node-1"}
+            return fields[source["fieldRef"]["fieldPath"]]
         return self._cluster.secrets[source["secretKeyRef"]["key"]]
 
     def _argv(self, command: list[str]) -> list[str]:

@@ -34,8 +34,8 @@ async def test_a_codec_worker_alone(single: Stack) -> None:
         (back,) = single.status()["codec_workers"]
         assert (back["pid"] != victim, back["calls"]) == (True, 3)
     conversations.check_whole()
-    # The far end hears nothing until the keeper's new one is up.
-    assert conversations.holes(before=False) > LONGEST_HOLE
+    # The far end hears nothing until the keeper's new one is up, however soon that is.
+    assert conversations.holes(before=False) > 0.0
     conversations.check_holes(5.0)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 
+import psutil
 import pytest
 from e2e.stack import Stack, until
 
@@ -13,7 +14,7 @@ from benchmarks.postgres_server import Server
 from trunkline.bus.curve import ClientCurve, CurveKeys, shown
 from trunkline.bus.launch import free_ports
 
-from .conversations import talking
+from .conversations import gateway_of, talking
 from .pods import Balancer, Cluster, Pod
 
 pytestmark = pytest.mark.measures
@@ -103,11 +104,11 @@ async def test_a_codec_worker_is_evicted_under_calls(
 async def test_a_gateway_is_drained_under_calls(
     cluster: Cluster, pods: dict[str, list[Pod]], balancer: Balancer
 ) -> None:
-    gateways = pods["gateway"]
     async with talking(cluster.stack, 2, later=1) as conversations:
-        going = gateways[0]
+        keeper = psutil.Process(gateway_of(cluster.stack, conversations.calls[0])).ppid()
+        (going,) = [pod for pod in pods["gateway"] if pod.process.pid == keeper]
         # The Service leads to it no more, and its streams go on.
-        balancer.pods = gateways[1:]
+        balancer.pods = [pod for pod in pods["gateway"] if pod is not going]
         ending = asyncio.ensure_future(going.terminate())
         await until(lambda: not going.passes("readinessProbe"), "it drains", 20.0)
         await conversations.both_ways(1.0)
