@@ -6,7 +6,7 @@ database take is of control_plane.py. The numbers go into the arithmetic of the 
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import count, pairwise
 from math import ceil
 from typing import Any, Final
 
@@ -40,6 +40,10 @@ class Control:
         moves = (self.at(calls, "comes_ms") + self.at(calls, "ends_ms")) * calls / LASTS
         return (self.at(calls, "stands_ms") + moves) / 1000
 
+    def controllers(self, calls: int) -> int:
+        """The least number of them that share so many calls, with room on the core of each."""
+        return next(n for n in count(1) if self.cores(ceil(calls / n)) <= scaling.FILL)
+
 
 def bottlenecks(calls: int, control: Control) -> list[tuple[str, float]]:
     """What there is one of, and how many times over it is full; the fullest first."""
@@ -60,18 +64,22 @@ def text(left: dict[str, Any]) -> str:
         for name, values in zip(scaling.PREDICTED[1:], zip(*columns, strict=True), strict=True)
         if name != "calls"
     ]
-    each = [
-        (calls, calls / LASTS, control.cores(calls), control.many["transactions"] * calls / LASTS)
-        for calls in SIZES
+    paces = [calls / LASTS for calls in SIZES]
+    controllers = [control.controllers(calls) for calls in SIZES]
+    rules = [
+        n * control.cores(ceil(calls / n)) for n, calls in zip(controllers, SIZES, strict=True)
     ]
     rows += [
-        ["calls that begin in a second", *(f"{pace:.1f}" for _, pace, _, _ in each)],
-        ["cores of the controllers' rules", *(f"{cores:.2f}" for _, _, cores, _ in each)],
-        ["controllers", *(str(ceil(cores / scaling.FILL)) for _, _, cores, _ in each)],
-        ["database transactions a second", *(f"{number:.0f}" for *_, number in each)],
+        ["calls that begin in a second", *(f"{pace:.1f}" for pace in paces)],
+        ["controllers", *map(str, controllers)],
+        ["cores that their rules take", *(f"{cores:.2f}" for cores in rules)],
+        [
+            "database transactions a second, at most",
+            *(f"{control.one['transactions'] * pace:.0f}" for pace in paces),
+        ],
         [
             "database log, MB a second",
-            *(f"{control.many['wal_bytes'] * pace / 1e6:.2f}" for _, pace, _, _ in each),
+            *(f"{control.one['wal_bytes'] * pace / 1e6:.2f}" for pace in paces),
         ],
     ]
     full = [
