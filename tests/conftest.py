@@ -86,14 +86,14 @@ COMPUTE: Final = (
 #: the other lines have started all that they need.
 MEASURE: Final = (
     ("::test_every_example_that_judges",),
-    ("::test_a_run_with_gates",),
+    ("::test_a_run_with_gates", "::test_a_codec_worker_is_evicted"),
     (
+        "::test_a_gateway_is_drained",
         "survival/test_gateway.py",
         "survival/test_scaling.py",
         "::test_a_codec_worker_alone",
         "e2e/test_interrupt.py",
     ),
-    ("survival/test_kubernetes.py",),
     ("::test_a_slower_run_fails", "survival/test_keys.py", "survival/test_stalls.py"),
     (
         "::test_a_failed_test_keeps_its_cassette",
