@@ -52,7 +52,8 @@ def check_units() -> bool:
 
 
 def check_kubernetes(*, write: bool = False) -> bool:
-    """What kubectl makes of the example is what is written beside it, and the API knows all of it."""
+    """What kubectl makes of the example is what is written beside it, and the API knows all of
+    it."""
     example, rendered = KUBERNETES / "example", KUBERNETES / "rendered.yaml"
     done = subprocess.run(
         [BIN / "kubectl", "kustomize", example], capture_output=True, text=True, check=False
