@@ -47,6 +47,8 @@ class Side:
     adapter: str = ""
     #: frames of a call that it may still be gathering when the call ends, which are not lost
     gathers: int = 0
+    #: seconds of sound that its Line takes at a time; 0: as it comes
+    at_least: float = 0.1
 
 
 def line(count: int | None) -> Side:
@@ -55,6 +57,9 @@ def line(count: int | None) -> Side:
         "trunkline, as up starts it" if count is None else "trunkline", "client_line", count
     )
 
+
+#: A Line that is woken for each frame.
+PROMPT: Final = Side("trunkline, 20 ms at a time", "client_line", 1, at_least=0.0)
 
 ADAPTER: Final = Side("trunkline's adapter", "client_adapter", 1, adapter="trunkline")
 SCENARIO: Final = Side(
@@ -119,7 +124,7 @@ class Trial:
         speech = run.directory / "speech.pcm"
         speech.write_bytes(chaos_code.pcm(0, round(self.seconds * 50)))
         order = run.order(side.adapter, [callee(n) for n in range(self.calls)], speech)
-        order["rounds"] = self.rounds
+        order["rounds"], order["at_least"] = self.rounds, side.at_least
         self.client = run.talk_to(side.python, side.client, json.dumps(order))
         ready = self.client.read("ready")
         began = time.monotonic()

@@ -32,6 +32,7 @@ OURS, PEER = "trunkline", "langwatch-scenario"
 #: side, its colour
 COLOURS: Final = {
     OURS: "#1f77b4",
+    "trunkline, 20 ms at a time": "#17becf",
     "trunkline, as up starts it": "#8fbbdc",
     "trunkline's adapter": "#2ca02c",
     PEER: "#d9772b",

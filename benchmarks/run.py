@@ -32,6 +32,7 @@ from benchmarks.measure import (
     OTHERS,
     PEERS,
     PIPECAT,
+    PROMPT,
     SCENARIO,
     Side,
     complaint,
@@ -74,6 +75,7 @@ SIDES: Final = (
     lambda _: line(None),
     lambda _: PIPECAT,
     lambda _: ADAPTER,
+    lambda _: PROMPT,
 )
 
 
@@ -82,12 +84,11 @@ def plan(*, quick: bool) -> Plan:
     if quick:
         three = [(side, n) for n in (1, 40, 100) for side in (one_line(n), SCENARIO)]
         return [*three, (ADAPTER, 40), (PIPECAT, 40)]
-    default = line(None)
     return [
-        *((side, 1) for side in (one_line(1), SCENARIO, default, PIPECAT, ADAPTER)),
-        *((side, 10) for side in (one_line(10), SCENARIO, default)),
-        *((side, 40) for side in (one_line(40), SCENARIO, default, PIPECAT, ADAPTER)),
-        *((side, 100) for side in (one_line(100), SCENARIO, default)),
+        *((side, 1) for side in (one_line(1), SCENARIO, PIPECAT, ADAPTER, PROMPT)),
+        *((side, 10) for side in (one_line(10), SCENARIO)),
+        *((side, 40) for side in (one_line(40), SCENARIO, line(None), PIPECAT, ADAPTER, PROMPT)),
+        *((side, 100) for side in (one_line(100), SCENARIO, PROMPT)),
         *((one_line(n), n) for n in (200, 300)),
     ]
 

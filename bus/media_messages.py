@@ -12,6 +12,7 @@ from .wire import (
     PROTOCOL,
     Direction,
     Fields,
+    Gathered,
     Known,
     Name,
     Number,
@@ -188,6 +189,18 @@ class Resume(PackedMessage, frozen=True):
     interrupt: Number
 
 
+class Gather(PackedMessage, frozen=True):
+    """adapter -> worker: from now on hand out this call's sound in pieces of so many samples at
+    8 kHz at least, because nobody would be woken by less. 0 is as it comes, and so is every Resume.
+    Sound that waits at the worker is handed out at once, when a larger piece was wanted before.
+    Sent when that changes, and behind a Resume. A seam, a digit or the stream's end does not wait
+    for a piece to be full."""
+
+    call: Known
+    generation: Number
+    samples: Gathered
+
+
 class Speak(PackedMessage, frozen=True):
     """adapter -> worker: ``pcm`` begins at outbound ``position``; its length is a multiple of three
     samples. Contiguous, but for the jump after an interrupt."""
@@ -235,6 +248,7 @@ ToWorker = (
     | CloseCall
     | Attach
     | Resume
+    | Gather
     | Speak
     | Interrupt
     | SetMark

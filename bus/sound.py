@@ -17,6 +17,8 @@ FRAME: Final = 160
 #: Frames that go to the carrier in one message, where so many are in hand. Only the first of them
 #: is due by then, so the carrier's buffer holds up to one frame more than it would otherwise.
 TOGETHER: Final = 2
+#: The most samples of a call that a worker gathers before it hands them out: 200 ms.
+MOST_GATHERED: Final = 10 * FRAME
 #: The most sound of one call that is kept in either direction, in seconds.
 MOST_KEPT: Final = 300
 

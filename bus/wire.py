@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from .redact import mask_urls
+from .sound import MOST_GATHERED
 
 #: (major, minor). A peer with another major is refused by name; minors only add fields and
 #: messages.
@@ -63,6 +64,8 @@ Position = Annotated[int, Meta(ge=0, le=2**48)]
 Number = Annotated[int, Meta(ge=0, le=2**53)]
 #: Which of a call's streams. A generation has 16 bits more.
 Ordinal = Annotated[int, Meta(ge=0, le=2**36)]
+#: Samples of a call that a worker is to gather, before it hands them out.
+Gathered = Annotated[int, Meta(ge=0, le=MOST_GATHERED)]
 #: How often something happened, by its kind.
 Counts = Annotated[dict[Known, Number], Meta(max_length=1_000)]
 #: The longest that anybody may wait for something, or say that it has lasted, in seconds: a time

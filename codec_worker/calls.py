@@ -110,6 +110,8 @@ class Calls:
             self._attach(peer, message)
         elif isinstance(message, m.Resume):
             self._resume(peer, message, now)
+        elif isinstance(message, m.Gather):
+            self._gather(peer, message)
         elif isinstance(message, m.SetMark):
             self._set_mark(peer, message)
         elif isinstance(message, m.MarkReached):
@@ -150,6 +152,7 @@ class Calls:
         for call in self.calls.values():
             if call.gateway == peer:
                 call.gateway_lost()
+                self._hand_out_soon(call)
             if call.adapter == peer:
                 self._lose_adapter(call)
 
@@ -301,8 +304,8 @@ class Calls:
             call.frames_in += 1
             if read_at > call.gateway_heard:
                 call.gateway_heard = read_at
-            call.inbound.add(InboundFrame(now, frame.ordinal, frame.position, frame.payload))
-            if call.resumed:
+            fresh = InboundFrame(now, frame.ordinal, frame.position, frame.payload)
+            if call.inbound.add(fresh):
                 heard[frame.call] = call
 
     def _all_written(self, peer: bytes, all_written: list[m.WrittenTo], now: int) -> None:
@@ -346,6 +349,7 @@ class Calls:
             return
         call.digits.append(digit.digit)
         if call.resumed and call.adapter is not None:
+            self._batches.hand_out([call])  # a digit has its time by the sound before it
             told = m.DigitHeard(call.id, call.generation, digit.digit)
             self._batches.instructions.append((call.adapter, told))
 
@@ -428,6 +432,17 @@ class Calls:
         self._batches.acknowledged[call.id] = call
         if call.waiting:
             self._batches.speaking[call.id] = call
+
+    def _gather(self, peer: bytes, gather: m.Gather) -> None:
+        call = self._from_adapter(peer, gather.call, gather.generation)
+        if call is not None:
+            call.inbound.gathers = gather.samples
+            self._hand_out_soon(call)
+
+    def _hand_out_soon(self, call: Call) -> None:
+        """Whatever of its sound waits does not wait for more."""
+        if call.resumed:
+            self._batches.heard[call.id] = call
 
     def _speak(self, peer: bytes, speak: m.Speak) -> None:
         call = self._from_adapter(peer, speak.call, speak.generation)
@@ -540,6 +555,8 @@ class Calls:
         told, self._told = self._told, set()
         self._batches.instructions.extend((peer, tick) for peer in self.peers if peer not in told)
         for call in list(self.calls.values()):
+            if call.inbound.overdue():
+                self._hand_out_soon(call)
             since = call.streamless_since
             if since is not None and now - since > FORGET_NS:
                 self._forget(call, call.generation)

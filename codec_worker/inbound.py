@@ -17,6 +17,10 @@ The rules:
    that one ended, without a seam (``join.py``), and sound that both brought is heard once.
 4. A seam (gap, end of a stream) ends the filter's history: the samples that the filter holds back
    are handed out as if silence followed.
+5. A client may ask for its sound in larger pieces (:attr:`Inbound.gathers`). Whole frames without a
+   seam between them then wait until a piece is there. Everything else, for example a gap or the
+   stream's end, takes what waits along at once, and so does a call to which no frame comes any more
+   (:meth:`Inbound.overdue`).
 """
 
 from __future__ import annotations
@@ -96,6 +100,8 @@ class Inbound:
         #: samples at 8 kHz that never arrived, since this worker has the call
         self.lost = 0
         self.resumed = False
+        #: the least that is worth handing out (samples); 0: as it comes
+        self.gathers = 0
         self._ring: deque[InboundFrame] = deque()
         self._ring_samples = 0
         self._ordinal = 0  # stream of the newest frame fed; 0: none yet
@@ -111,13 +117,14 @@ class Inbound:
         # The rest of the last batch.
         self._history: History | None = None
         self._out = (0, 0)  # call time and stream position of the next output
+        self._looked_at = 0  # _next as :meth:`overdue` found it last
         self._owed = 0  # lost samples that no sound has told yet
         self._joins: set[int] = set()  # streams that join the one before
 
     # ------------------------------------------------------------------ in
 
-    def add(self, frame: InboundFrame) -> None:
-        """A frame arrived."""
+    def add(self, frame: InboundFrame) -> bool:
+        """A frame arrived. True: what waits is to be handed out."""
         payload = frame.payload
         self._ring.append(frame)
         samples = self._ring_samples + len(payload)
@@ -126,7 +133,7 @@ class Inbound:
             samples -= len(self._ring.popleft().payload)
         self._ring_samples = samples
         if not self.resumed:
-            return
+            return False
         if (
             frame.position == self._next
             and frame.ordinal == self._ordinal
@@ -139,8 +146,9 @@ class Inbound:
             arrival = self._last_arrival + FRAME_NS
             self._last_arrival = arrival if arrival < frame.arrival else frame.arrival
             self._more.append(payload)
-        else:
-            self._feed(frame)
+            return self._next - self._out[1] - LOOKAHEAD >= self.gathers
+        self._feed(frame)
+        return True
 
     def replace_ring(self, frames: Sequence[InboundFrame]) -> None:
         """The gateway's ring of this stream, which is at least as complete as ours: frames of
@@ -160,6 +168,7 @@ class Inbound:
         """Hand out nothing until the next ``resume``. Frames that were fed and not taken are
         dropped; the ring has them."""
         self.resumed = False
+        self.gathers = 0
         self._more.clear()
         self._runs.clear()
         self._open = None
@@ -318,6 +327,11 @@ class Inbound:
         """Whether a batch would do something for this call."""
         return bool(self._runs or self._more)
 
+    def overdue(self) -> bool:
+        """Frames wait for others, and none has come since this was asked last."""
+        before, self._looked_at = self._looked_at, self._next
+        return before == self._next and bool(self._more)
+
 
 def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[SoundPiece]:
     """Decode all that waits, for all calls in as few products as there are runs in one call
@@ -332,11 +346,9 @@ def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[SoundPiece]
             assert history is not None
             past = history.tail
             if len(past) == HELD_PAST:
-                for payload in call._more:
-                    usual.append(i)
-                    windows.append(past + payload)
-                    past = payload[-HELD_PAST:]
-                history.tail = past
+                usual.append(i)
+                windows.append(b"".join((past, *call._more)))
+                history.tail = call._more[-1][-HELD_PAST:]
                 call._more.clear()
             else:
                 call._settle()
@@ -346,9 +358,9 @@ def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[SoundPiece]
     for i, window, pcm in zip(usual, windows, upsampler.frames(windows), strict=True):
         call = calls[i]
         position, stream_position = call._out
-        stream_end = stream_position + FRAME
-        call._out = (position + FRAME, stream_end)
-        codes = window[LOOKAHEAD : LOOKAHEAD + FRAME]
+        codes = window[LOOKAHEAD:-LOOKAHEAD]
+        stream_end = stream_position + len(codes)
+        call._out = (position + len(codes), stream_end)
         piece = SoundPiece(i, position, call._ordinal, stream_end, call._owed, pcm, codes)
         result.append(piece)
         call._owed = 0

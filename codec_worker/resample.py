@@ -34,8 +34,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.bus.sound import FRAME
-
 from . import mulaw
 
 RATIO: Final = 3
@@ -51,15 +49,14 @@ _CUTOFF_HZ: Final = 3900.0
 _BETA: Final = 6.31  # 66 dB by Kaiser's formula 0.1102 (A - 8.7)
 _ROWS: Final = 256
 
-#: Bytes of the tail of an Upsampler's history once sound has begun; with a frame they are so many
-#: whole blocks.
+#: Bytes of the tail of an Upsampler's history once sound has begun: a whole block, as five are a
+#: frame.
 HELD_PAST: Final = 2 * LOOKAHEAD
 #: Added to a float of 32 bits it leaves no fraction, so the sum is rounded as ``rint`` does it, and
 #: its low 16 bits are the integer. With few calls it is the number of numpy's calls that counts.
 _ROUNDS: Final = np.array(1.5 * 2**23, np.float32)
 #: What 16 bits hold.
 _LEAST, _MOST = np.array(-32_768, np.float32), np.array(32_767, np.float32)
-_FRAME_BLOCKS: Final = (HELD_PAST + FRAME) // _BLOCK
 
 _Floats = npt.NDArray[np.float32]
 #: The parts of an Upsampler's buffers that so many rows take: codes, samples, the same as
@@ -256,14 +253,18 @@ class Upsampler:
         return [pcm[start:end] for start, end in spans]
 
     def frames(self, windows: Sequence[bytes]) -> list[bytes]:
-        """What ``run`` would return for a frame of 160 bytes of each call, where each call's tail
-        was as long as it nearly always is: ``windows`` are those tails with the frames."""
+        """What ``run`` would return for whole frames of 160 bytes of each call, where each call's
+        tail was as long as it nearly always is: ``windows`` are those tails with the frames."""
         if not windows:
             return []
-        blocks = _FRAME_BLOCKS * len(windows)
-        pcm = self._interpolate(b"".join(windows), blocks - 1)
-        step, size = 2 * _FRAME_BLOCKS * _BLOCK_24K, 2 * RATIO * FRAME
-        return [pcm[start : start + size] for start in range(0, step * len(windows), step)]
+        flat = b"".join(windows)
+        pcm = self._interpolate(flat, len(flat) // _BLOCK - 1)
+        result, start = [], 0
+        for window in windows:
+            size = 2 * RATIO * len(window)
+            result.append(pcm[start : start + size - 2 * RATIO * HELD_PAST])
+            start += size
+        return result
 
     def flush(self, histories: Sequence[History]) -> list[bytes]:
         """The held-back tails (up to 48 samples), computed as if silence followed. Afterwards each

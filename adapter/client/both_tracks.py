@@ -24,7 +24,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock
 from trunkline.bus.sound import LINE_RATE, MOST_KEPT, WIRE_RATE
 
-from .call_audio import Ended
+from .call_instructions import Ended
 from .call_media import CallMedia, Sender
 from .thread_bridge import Bell
 

@@ -36,8 +36,6 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from trunkline.bus import messages as m
 from trunkline.bus.sound import (
     FRAME,
@@ -48,6 +46,15 @@ from trunkline.bus.sound import (
     WIRE_RATE,
 )
 
+from .call_instructions import (
+    Ended,
+    HeardDigit,
+    Instruction,
+    InterruptDone,
+    MarkDone,
+    Send,
+    Spoken,
+)
 from .outbound import Outbound, Utterance
 
 if TYPE_CHECKING:
@@ -71,41 +78,6 @@ MOST_IN_DOUBT = 0.16
 #: those that go with it in one message.
 LEAD_AND_MESSAGE = 0.06 + TOGETHER * 0.02
 _HEARD_BYTES = 6
-
-
-class Send(msgspec.Struct, frozen=True, gc=False):
-    """Send ``message`` to ``worker``; where that fails, call :meth:`CallAudio.unsent`."""
-
-    worker: str
-    message: m.ToWorker
-
-
-class HeardDigit(msgspec.Struct, frozen=True, gc=False):
-    digit: str
-
-
-class Spoken(msgspec.Struct, frozen=True, gc=False):
-    """``utterance.sent`` is known now."""
-
-    utterance: Utterance
-
-
-class InterruptDone(msgspec.Struct, frozen=True, gc=False):
-    serial: int
-
-
-class MarkDone(msgspec.Struct, frozen=True, gc=False):
-    name: str
-    played: bool
-
-
-class Ended(msgspec.Struct, frozen=True, gc=False):
-    """Everything was handed out; nothing more comes."""
-
-    reason: m.EndedReason
-
-
-Instruction = Send | HeardDigit | Spoken | InterruptDone | MarkDone | Ended
 
 
 @dataclass
@@ -144,7 +116,7 @@ class CallAudio:
         "_interrupt_asked", "_last_active", "_late", "_marks", "_most_ahead", "_over",
         "_plays_until", "_sent_by_then", "_stall", "_stream_began", "_stream_gone",
         "_stream_gone_at", "_unsent", "_worker_gone_at", "active", "call", "finished",
-        "generation", "heard_samples", "heard_to", "lost", "out", "tape",
+        "gathers", "generation", "heard_samples", "heard_to", "lost", "out", "tape",
     )  # fmt: skip
 
     def __init__(self, call: str, began: float, first: int = 1, *, taped: bool = True) -> None:
@@ -164,6 +136,8 @@ class CallAudio:
         self._last_active: str | None = None
         #: call time up to which sound was heard
         self.heard_to = 0
+        #: samples of the far end's sound that are to come together; 0: as it comes
+        self.gathers = 0
         #: samples at 8 kHz that were heard
         self.heard_samples = 0
         self._heard_ordinal = 0
@@ -242,6 +216,13 @@ class CallAudio:
         self._ask_interrupt(now)
         return self.out.serial
 
+    def gather(self, samples: int) -> None:
+        """Let the far end's sound come in pieces of so many samples at least; 0: as it comes."""
+        if samples != self.gathers:
+            self.gathers = samples
+            if self.active is not None:
+                self._send_gather()
+
     def set_mark(self, name: str) -> None:
         """Ask to be told (``MarkDone``) when all that is queued by now has been played."""
         out = self.out
@@ -279,6 +260,8 @@ class CallAudio:
                 interrupt=self.out.serial,
             )
         )
+        if self.gathers:
+            self._send_gather()
         # The Resume tells of the interrupt, and out_next how much had been sent before it.
         self._interrupt_done(self.out.serial, None)
         for name in self._marks:
@@ -585,6 +568,9 @@ class CallAudio:
         if self.active is not None:
             self._send_interrupt()
         self._pump()
+
+    def _send_gather(self) -> None:
+        self._send(m.Gather(self.call, self.generation, self.gathers))
 
     def _send_interrupt(self) -> None:
         self._send(m.Interrupt(self.call, self.generation, self.out.serial, self.out.resume_at))

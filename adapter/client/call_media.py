@@ -6,6 +6,7 @@ Everything here runs on the client's own loop, but for the boxes, which users re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -16,17 +17,10 @@ from trunkline.bus.clock import Clock
 from trunkline.bus.digits import CALL_ENDED_FIRST, presses
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.redact import redact_number
-from trunkline.bus.sound import LINE_RATE, MOST_KEPT, NOT_TAKEN
+from trunkline.bus.sound import FRAME, LINE_RATE, MOST_GATHERED, MOST_KEPT, NOT_TAKEN
 
-from .call_audio import (
-    CallAudio,
-    Ended,
-    HeardDigit,
-    InterruptDone,
-    MarkDone,
-    Send,
-    Spoken,
-)
+from .call_audio import CallAudio
+from .call_instructions import Ended, HeardDigit, InterruptDone, MarkDone, Send, Spoken
 from .outbound import Utterance
 from .thread_bridge import Bell, Box, SoundBox
 
@@ -52,7 +46,8 @@ class CallMedia:
         self._began = clock() - (info.age or 0.0)
         self._over_at: float | None = None
         self.audio = CallAudio(info.call, self._began, info.first or info.ordinal, taped=taped)
-        self.sound = SoundBox(MOST_HEARD_BYTES)
+        self.sound = SoundBox(MOST_HEARD_BYTES, self._piece_changed)
+        self._loop = asyncio.get_running_loop()
         self.digits: Box[str] = Box()
         #: rung when the call has ended (``ended_reason`` is set), and when who answered is known
         self.changed = Bell()
@@ -209,6 +204,15 @@ class CallMedia:
         await self.changed.wait_until(over, timeout)
         return self.info.answered_by
 
+    def _piece_changed(self) -> None:
+        """In the thread of whoever listens: other pieces of sound are wanted from now on."""
+        with contextlib.suppress(RuntimeError):  # the client was closed meanwhile
+            self._loop.call_soon_threadsafe(self._gather)
+
+    def _gather(self) -> None:
+        self.audio.gather(gathered(self.sound.piece))
+        self.act()
+
     # ------------------------------------------------------------------ what the bus says
 
     def answered_by_told(self, answered_by: m.Answerer) -> None:
@@ -289,6 +293,14 @@ class CallMedia:
             ),
             ended.reason,
         )
+
+
+def gathered(piece: int) -> int:
+    """How many samples a worker is to gather for whoever takes ``piece`` bytes at a time. 0: it
+    gathers nothing, because a frame is enough. A piece that is more than a worker gathers comes in
+    equal parts."""
+    samples = -(-piece // 6)
+    return 0 if samples <= FRAME else -(-samples // -(-samples // MOST_GATHERED))
 
 
 def with_placement(info: m.CallInfo, placement: m.Placement) -> m.CallInfo:

@@ -203,9 +203,11 @@ class Box(Generic[T]):
 
 
 class SoundBox:
-    """Sound that was heard and not taken yet: PCM16 24 kHz, bounded; the oldest goes first."""
+    """Sound that was heard and not taken yet: PCM16 24 kHz, bounded; the oldest goes first.
 
-    def __init__(self, most_bytes: int) -> None:
+    ``piece_changed`` is called, in the thread of whoever waits, when ``piece`` has changed."""
+
+    def __init__(self, most_bytes: int, piece_changed: Callable[[], None] = lambda: None) -> None:
         self._lock = threading.Lock()
         self._parts: deque[bytes] = deque()
         self._bytes = 0
@@ -214,6 +216,9 @@ class SoundBox:
         self.closed = False
         #: so many bytes are worth waking whoever waits, or waited last
         self._enough = 1
+        #: sound may come in pieces of so many bytes, for all that they need it sooner
+        self.piece = 1
+        self._piece_changed = piece_changed
 
     def put(self, pcm: bytes) -> int:
         """Add; returns the bytes of old sound that had to be dropped."""
@@ -259,10 +264,17 @@ class SoundBox:
         """Enough can be taken, or nothing ever will be."""
         return self._bytes >= self._enough or self.closed
 
-    def wait(self, timeout: float | None, enough: int = 1) -> Coroutine[Any, Any, bool]:
+    def wait(
+        self, timeout: float | None, enough: int = 1, piece: int | None = None
+    ) -> Coroutine[Any, Any, bool]:
         """Wait until ``enough`` bytes can be taken, or nothing more comes; False: ``timeout``
-        seconds have passed."""
+        seconds have passed. ``piece``: sound may come so many bytes at a time from now on; None: as
+        many as are enough."""
         self._enough = enough
+        piece = enough if piece is None else piece
+        if piece != self.piece:
+            self.piece = piece
+            self._piece_changed()
         return self.bell.wait_until(self.ready, timeout)
 
     @property

@@ -36,7 +36,7 @@ from ..pcm16 import pcm16
 from ..turns.gate_options import GateOptions, SpeechGateSetting, read_gate_options
 from ..turns.greeting import GREETING_TIMEOUT, check_greeting, greet, hear_greeting
 from ..turns.speech_gate import GateCounters
-from ..turns.turns import Heard
+from ..turns.turns import PIECE, Heard
 from .greeting_turn import GreetingTurn, running_scenario
 from .join import Joined, join, leave
 from .private_stack import StackRequest
@@ -464,7 +464,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
 
     def _take(self, call: Call, span: Span, began: float | None) -> None:
         self._call = self._last_call = call
-        self._heard = Heard(call, self._gate_options)
+        self._heard = Heard(call, self._gate_options, piece=PIECE)
         self.agent_hung_up = False
         self._digits = asyncio.get_running_loop().create_task(self._hand_on_digits(call))
         latency = None if began is None else round((time.monotonic() - began) * 1000)

@@ -28,7 +28,7 @@ from .speech_gate import GateCounters, SpeechGate
 
 #: The gate looks at sound in pieces of 100 ms, so that sound which waited long still falls into
 #: turns. In the middle of words a piece is handed out at a time, as scenario's own adapter does.
-_PIECE = 4_800
+PIECE: Final = 4_800
 #: A line that has brought nothing for this long (seconds) is dead, and the clock counts its time.
 _DEAD_AFTER = 0.5
 #: Seconds that pass at least between two looks at the clock.
@@ -39,12 +39,18 @@ STANDARD: Final = GateOptions()
 
 class Heard:
     """The hearing side of one call. ``options``: how its gate is set; None hands everything out as
-    it comes."""
+    it comes. ``piece``: so many bytes of sound may come together, and wait for one another."""
 
     def __init__(
-        self, call: Call, options: GateOptions | None = STANDARD, *, clock: Clock = monotonic
+        self,
+        call: Call,
+        options: GateOptions | None = STANDARD,
+        *,
+        piece: int = 1,
+        clock: Clock = monotonic,
     ) -> None:
         self.call = call
+        self._piece = piece
         self.gate = SpeechGate(options) if options is not None else None
         self._clock = clock
         #: sound that came in and has not passed the gate yet
@@ -105,7 +111,8 @@ class Heard:
             due = began + timeout
             if first or gate.answering:
                 due = max(due, self._heard_at + _DEAD_AFTER)
-            await sound.wait(max(_LEAST, due - self._clock()), _enough(gate, left))
+            wait = max(_LEAST, due - self._clock())
+            await sound.wait(wait, _enough(gate, left), self._piece)
 
     def _answer_is_over(self, timeout: float, began: float) -> bool:
         assert self.gate is not None
@@ -127,8 +134,8 @@ class Heard:
 
     def _push_piece(self) -> None:
         if self._waiting and self.gate is not None:
-            piece = bytes(self._waiting[:_PIECE])
-            del self._waiting[:_PIECE]
+            piece = bytes(self._waiting[:PIECE])
+            del self._waiting[:PIECE]
             self.gate.push(piece)
 
     @property
@@ -192,5 +199,5 @@ def _enough(gate: SpeechGate, left: float | None) -> int:
     (speech that begins in it is handed out from its beginning on, by its pre-roll); where speech
     may be about to begin or to end, enough for the gate to look at; or ``left`` seconds of silence.
     """
-    enough = _PIECE if gate.quiet else min(gate.patience + 1, _PIECE)
+    enough = PIECE if gate.quiet else min(gate.patience + 1, PIECE)
     return enough if left is None else max(1, min(enough, int(left * BYTES_A_SECOND)))

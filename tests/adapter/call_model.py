@@ -10,13 +10,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from trunkline.adapter.client.call_audio import (
-    CallAudio,
-    HeardDigit,
-    Instruction,
-    Send,
-    Spoken,
-)
+from trunkline.adapter.client.call_audio import CallAudio
+from trunkline.adapter.client.call_instructions import HeardDigit, Instruction, Send, Spoken
 from trunkline.bus import messages as m
 
 CALL = "c" * 32

@@ -13,11 +13,9 @@ from trunkline.adapter.client.call_audio import (
     DRAIN_SECONDS,
     INTERRUPTED_WITHIN,
     CallAudio,
-    Ended,
-    InterruptDone,
     Lost,
-    MarkDone,
 )
+from trunkline.adapter.client.call_instructions import Ended, InterruptDone, MarkDone
 from trunkline.adapter.client.outbound import FIRST, GROWTH, MESSAGE, WINDOW
 from trunkline.bus import messages as m
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from call_model import BEGAN, CALL, FRAME, CallModel, Talker, sends
 
-from trunkline.adapter.client.call_audio import DRAIN_SECONDS, CallAudio, Ended
+from trunkline.adapter.client.call_audio import DRAIN_SECONDS, CallAudio
+from trunkline.adapter.client.call_instructions import Ended
 from trunkline.bus import messages as m
 from trunkline.bus.sound import IN_DOUBT, TOO_MUCH_QUEUED, UNPLAYED, WIRE_RATE
 

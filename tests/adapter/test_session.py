@@ -75,7 +75,7 @@ def started(session: ClientSession, standby: m.WorkerRef | None = None) -> m.Cal
     )
 
 
-def test_secret_that_a_restarted_controller_made_is_told_to_the_workers(
+async def test_secret_that_a_restarted_controller_made_is_told_to_the_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The one before it had let the stream in, told the client, and died before the gateway knew:
@@ -93,7 +93,7 @@ def test_secret_that_a_restarted_controller_made_is_told_to_the_workers(
     assert session.calls[info.call].describe().secret == "t" * 32
 
 
-def test_no_message_of_a_worker_ends_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_message_of_a_worker_ends_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
     wires = Wires()
     monkeypatch.setattr("trunkline.adapter.client.media_link.connect_dealer", wires.connect)
     media = MediaPlane(None, "a1", None, lambda: 100.0)  # type: ignore[arg-type]  # no sockets here
@@ -111,7 +111,7 @@ def test_no_message_of_a_worker_ends_a_call(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("stopped", [True, False])
-def test_a_client_that_was_stopped_hears_the_old_worker_out(
+async def test_a_client_that_was_stopped_hears_the_old_worker_out(
     monkeypatch: pytest.MonkeyPatch, stopped: bool
 ) -> None:
     """It reads the new worker's word first, but the old one had acknowledged more before that."""
@@ -149,7 +149,7 @@ def test_a_client_that_was_stopped_hears_the_old_worker_out(
     assert resumed == [0, 4000 if stopped else 1280]
 
 
-def test_a_call_began_with_its_first_stream_though_the_client_hears_of_a_later_one(
+async def test_a_call_began_with_its_first_stream_though_the_client_hears_of_a_later_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The client stood still while the first stream came up and was lost with its worker. All that

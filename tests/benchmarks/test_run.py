@@ -15,6 +15,7 @@ def named(*, quick: bool) -> list[tuple[str, int]]:
     ("side", "counts"),
     [
         (page.OURS, [1, 10, 40, 100, 200, 300]),
+        ("trunkline, 20 ms at a time", [1, 40, 100]),
         (page.PEER, [1, 10, 40, 100]),
         ("trunkline's adapter", [1, 40]),
         ("pipecat", [1, 40]),
