@@ -302,9 +302,10 @@ class Call:
         b"" once the call has ended and all was handed out (every time then). Raises
         asyncio.TimeoutError when nothing comes for ``timeout`` seconds (None: waits for ever).
 
-        ``at_least`` waits for so many seconds of sound, or for the call's end. Who can do with
-        pieces of 100 ms, for instance speech to text, spares four of five wake-ups. Where
-        ``timeout`` comes first, the sound is left for the next time.
+        ``at_least`` waits for so many seconds of sound, or for the call's end. Whoever can do with
+        pieces of 100 ms, for instance speech to text, spares four of five wake-ups and messages,
+        because the stack then sends such pieces, up to the next ``recv_audio`` that asks for
+        others. Where ``timeout`` comes first, the sound is left for the next time.
         """
         if timeout is not None:
             check_seconds(timeout)

@@ -58,6 +58,8 @@ class Talk:
         self.call = call
         self.first = first
         self.piece = piece
+        #: seconds of sound that it takes at a time; 0: as it comes
+        self.at_least = 0.0
         #: samples (24 kHz) that were sent, by the word of send_audio
         self.sent = 0
         self.began = time.monotonic()
@@ -66,7 +68,7 @@ class Talk:
 
     async def _listen(self) -> None:
         rest = b""
-        while pcm := await self.call.recv_audio(None):
+        while pcm := await self.call.recv_audio(None, at_least=self.at_least):
             # Every third sample will do, because a phone line has nothing above 4 kHz.
             pcm = rest + pcm
             whole = len(pcm) // 6 * 6

@@ -78,6 +78,7 @@ def to_worker(peers: dict[str, list[str]], rng: random.Random) -> Iterator[bytes
         m.OpenCall(call, _HUGE, _HUGE, "s", _HUGE, _HUGE, [frame], [], _HUGE, {}),
         m.Inbound([frame], [m.WrittenTo(call, _HUGE, _HUGE)]),
         m.Resume(call, _HUGE, _HUGE, _HUGE, _HUGE, float("nan"), _HUGE, _HUGE, _HUGE),
+        m.Gather(call, _HUGE, _HUGE),
         m.Speak(call, _HUGE, _HUGE, bytes(100_000)),
         m.Interrupt(call, _HUGE, _HUGE, _HUGE),
         m.SetMark(call, _HUGE, "x" * 100_000, _HUGE),

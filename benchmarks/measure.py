@@ -58,9 +58,8 @@ def line(count: int | None) -> Side:
     )
 
 
-#: A Line that is woken for each frame.
+#: A Line that takes each frame as it comes.
 PROMPT: Final = Side("trunkline, 20 ms at a time", "client_line", 1, at_least=0.0)
-
 ADAPTER: Final = Side("trunkline's adapter", "client_adapter", 1, adapter="trunkline")
 SCENARIO: Final = Side(
     "langwatch-scenario", "client_adapter", python=PEERS, adapter="langwatch-scenario", gathers=4

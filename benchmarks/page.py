@@ -29,10 +29,11 @@ README: Final = ROOT / "README.md"
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 
 OURS, PEER = "trunkline", "langwatch-scenario"
+PROMPT: Final = "trunkline, 20 ms at a time"
 #: side, its colour
 COLOURS: Final = {
     OURS: "#1f77b4",
-    "trunkline, 20 ms at a time": "#17becf",
+    PROMPT: "#17becf",
     "trunkline, as up starts it": "#8fbbdc",
     "trunkline's adapter": "#2ca02c",
     PEER: "#d9772b",
@@ -147,10 +148,10 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) 
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
 
 
-def ratios(found: Found, other: str) -> dict[int, float]:
+def ratios(found: Found, other: str, ours: str = OURS) -> dict[int, float]:
     """Our CPU divided by the other's, by number of calls."""
-    shared = [n for n in found.counts(other) if n in found.counts(OURS)]
-    return {n: found.median(n, OURS, "cpu") / found.median(n, other, "cpu") for n in shared}
+    shared = [n for n in found.counts(other) if n in found.counts(ours)]
+    return {n: found.median(n, ours, "cpu") / found.median(n, other, "cpu") for n in shared}
 
 
 def paragraph(found: Found) -> str:
@@ -166,6 +167,11 @@ def paragraph(found: Found) -> str:
         f"{jitter[0]:.1f} ms of their time here (p99) and within {jitter[1]:.0f} ms there, and the "
         f"sound of all calls runs dry {dry[0]:.0f} times here and {dry[1]:,.0f} times there."
     )
+    if prompt := ratios(found, PEER, PROMPT):
+        said += (
+            " For that `Line` takes what it hears 100 ms at a time, as scenario's adapter hands it "
+            f"out. Where each 20 ms are taken as they come, the same is {_told(prompt)}."
+        )
     if echo := ratios(found, "pipecat"):
         said += (
             " Divided by that of a pipecat pipeline which only echoes, at 8 kHz, trunkline's CPU "

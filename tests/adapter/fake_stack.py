@@ -62,6 +62,8 @@ class FakeCall:
     generation: int
     identity: bytes | None = None
     resume: m.Resume | None = None
+    #: the pieces that the client has asked for since its Resume
+    gathers: list[int] = field(default_factory=list)
     spoken: dict[int, bytes] = field(default_factory=dict)
     played: int = 0
     heard: int = 0
@@ -146,6 +148,7 @@ class FakeWorker:
     def _of_call(self, state: FakeCall, message: Any) -> None:
         if isinstance(message, m.Resume):
             state.resume = message
+            state.gathers = []
             state.heard = message.call_position
             state.played = max(state.played, message.acknowledged, message.floor)
         elif isinstance(message, m.Speak):
@@ -154,6 +157,8 @@ class FakeWorker:
                 state.spoken[message.position + i] = message.pcm[6 * i : 6 * i + 6]
             if self.instant:
                 self._play(message.call, state, 1 << 40)
+        elif isinstance(message, m.Gather):
+            state.gathers.append(message.samples)
         elif isinstance(message, m.Interrupt):
             state.interrupts.append(message)
             sent_to = state.played

@@ -92,6 +92,27 @@ async def test_sound_is_waited_for_until_there_is_as_much_as_is_wanted(stack: Fa
         assert await receiving == numbered(480, 2880), "the call's end leaves no more to wait for"
 
 
+async def test_the_worker_is_told_how_much_is_taken_at_once_whenever_that_changes(
+    stack: FakeStack,
+) -> None:
+    async with on_the_line(stack) as (call, info, state):
+        worker = stack.workers[0]
+        await worker.resumed(info.call)
+        for at_least in (0.0, 0.02, 0.1, 0.1, 0.5, 0.0):
+            worker.hear(info.call, numbered(24_000))
+            await until(lambda: len(call.sound) == 48_000)
+            await call.recv_audio(5, at_least=at_least)
+        await until(lambda: len(state.gathers) >= 3)
+        assert state.gathers == [800, 1334, 0]  # half a second comes in three parts
+        receiving = asyncio.ensure_future(call.recv_audio(5, at_least=0.2))
+        await until(lambda: state.gathers[-1] == 1600)
+        worker.open(info.call, state.generation + 1)
+        await worker.resumed(info.call)
+        await until(lambda: state.gathers == [1600])  # behind the Resume
+        worker.hear(info.call, numbered(4800))
+        assert await receiving == numbered(4800)
+
+
 async def test_hang_up_lets_what_was_said_be_heard(paced_stack: FakeStack) -> None:
     stack = paced_stack
     async with on_the_line(stack) as (call, info, state):

@@ -68,11 +68,14 @@ def test_readme_gives_the_ratios_good_and_bad() -> None:
             result(100, cpu=5.0),
             result(100, page.PEER, cpu=10.0, underruns=70_000, jitter_p99_ms=500.0),
             result(1, "trunkline's adapter", cpu=120.0),
+            result(1, page.PROMPT, cpu=100.0),
         )
     )
     assert "2.00 at 1 and 0.50 at 100" in said
     assert "0 times here and 70,000 times there" in said
     assert "1.50 at 1" in said
+    assert "100 ms at a time, as scenario's adapter hands it out" in said
+    assert "the same is 2.50 at 1." in said
 
 
 def test_a_page_warns_of_a_machine_that_was_not_at_rest() -> None:

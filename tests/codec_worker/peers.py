@@ -109,6 +109,8 @@ class FakeAdapter:
         self.lost_in = 0
         self.lost_out = 0
         self.idle = False
+        self.gathers = 0  # samples that are to come together
+        self.sounds = 0  # how many Sounds came
         self.others: list[m.WorkerToAdapter] = []
 
     def speak(self, pcm: bytes) -> m.Speak:
@@ -121,12 +123,17 @@ class FakeAdapter:
         self.floor = len(self.said) // 6
         return m.Interrupt(CALL, self.generation, self.serial, self.floor)
 
+    def gather(self, samples: int) -> m.Gather:
+        self.gathers = samples
+        return m.Gather(CALL, self.generation, samples)
+
     def take(self, message: object, now: int) -> list[m.ToWorker]:
         if isinstance(message, m.Opened):
             return self._resume(message, now)
         if isinstance(message, m.Heard):
             for sound in message.sounds:
                 if sound.generation == self.generation:
+                    self.sounds += 1
                     assert sound.position * 6 - len(self.heard) == sound.lost * 6
                     self.heard += bytes(sound.lost * 6) + sound.pcm
                     self.heard_at = (sound.ordinal, sound.stream_end)
@@ -165,6 +172,8 @@ class FakeAdapter:
                 self.serial,
             )
         ]
+        if self.gathers:
+            out.append(self.gather(self.gathers))
         start = max(self.acknowledged, self.floor)
         for begin in range(start, len(self.said) // 6, 4000):
             pcm = bytes(self.said[6 * begin : 6 * (begin + 4000)])

@@ -317,6 +317,71 @@ def test_digits_are_told_and_told_again_to_a_resume() -> None:
     assert bench.adapter.others == [told, told]
 
 
+def listening(samples: int) -> Bench:
+    """A call whose client takes so many samples at a time."""
+    bench = opened()
+    hear(bench, 0, 1)
+    bench.from_adapter(bench.adapter.gather(samples))
+    bench.run()
+    bench.adapter.sounds = 0
+    return bench
+
+
+def hear(bench: Bench, first: int, frames: int) -> None:
+    for n in range(first, first + frames):
+        bench.hear(n * 160, CODES[n * 160 : (n + 1) * 160])
+        bench.tick()
+
+
+def test_a_client_that_takes_100_ms_at_a_time_gets_a_fifth_of_the_messages() -> None:
+    bench = listening(800)
+    hear(bench, 1, 50)
+    assert (bench.adapter.sounds, bench.adapter.heard_at) == (10, (1, 51 * 160 - 16))
+    hear(bench, 51, 3)
+    assert bench.adapter.sounds == 10
+    bench.from_adapter(bench.adapter.gather(0))
+    bench.run()
+    assert bench.adapter.heard_at == (1, 54 * 160 - 16), "what waited comes at once"
+    hear(bench, 54, 2)
+    assert (bench.adapter.sounds, bench.adapter.heard_at) == (13, (1, 56 * 160 - 16))
+    assert np.array_equal(
+        np.frombuffer(bytes(bench.adapter.heard), "<i2"), decoded(CODES[: 56 * 160])[: -3 * 16]
+    )
+
+
+def test_a_digit_does_not_overtake_the_sound_before_it() -> None:
+    bench = listening(800)
+    hear(bench, 1, 3)
+    assert bench.adapter.heard_at == (1, 144)
+    bench.from_gateway(m.Digit(CALL, bench.gateway.generation, m.DigitIn(1, 1, "5")))
+    assert [type(message) for _, message in bench.worker.take_instructions()] == [
+        m.Heard,
+        m.DigitHeard,
+    ]
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_sound_does_not_wait_for_a_gateway_that_stands_still_or_is_gone(gone: bool) -> None:
+    bench = listening(800)
+    hear(bench, 1, 3)
+    if gone:
+        bench.worker.disconnected(GATEWAY, bench.now)
+    else:
+        bench.worker.beat(bench.now)
+        bench.run()
+        assert bench.adapter.heard_at == (1, 144)
+        bench.worker.beat(bench.now)
+    bench.run()
+    assert bench.adapter.heard_at == (1, 4 * 160 - 16)
+
+
+def test_acknowledgements_do_not_wait_for_sound() -> None:
+    bench = listening(1600)
+    bench.speak(SPEECH[: seconds(1)])
+    hear(bench, 1, 6)
+    assert (bench.adapter.sounds, bench.adapter.acknowledged) == (0, 640 + 6 * 160)
+
+
 def test_speech_that_leaves_a_gap_is_asked_for_again() -> None:
     bench = opened()
     bench.adapter.said += SPEECH[:6000]  # never sent

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trunkline.bus.sound import MOST_GATHERED
 from trunkline.codec_worker import mulaw
 from trunkline.codec_worker.inbound import Inbound, InboundFrame, SoundPiece, hand_out
 from trunkline.codec_worker.resample import Upsampler
@@ -142,6 +143,61 @@ def test_nothing_is_handed_out_before_the_adapter_said_what_it_has_heard() -> No
     assert np.abs(sound([piece]) - whole[3000 : 3 * 3184]).max() <= 1  # the filter was warm
 
 
+def test_frames_wait_for_one_another_until_there_is_a_piece() -> None:
+    inbound = fresh()
+    inbound.gathers = 800
+    told = []
+    for n in range(21):
+        if inbound.add(frame(n)):
+            told.append(take(inbound))
+    assert [[(p.position, len(p.pcm) // 6) for p in pieces] for pieces in told] == [
+        [(0, 144)],  # the beginning, as any seam
+        *([(144 + 800 * n, 800)] for n in range(4)),
+    ]
+    for n in range(21, 23):
+        assert not inbound.add(frame(n))
+    inbound.end_stream()
+    told.append(take(inbound))
+    pieces = [piece for pieces in told for piece in pieces]
+    assert np.array_equal(sound(pieces), decoded(SPEECH[: 23 * 160]))
+    assert b"".join(p.codes for p in pieces) == SPEECH[: 23 * 160]
+
+
+def test_a_piece_is_whole_frames_and_no_less_than_is_wanted() -> None:
+    for wanted, frames in ((1, 1), (160, 1), (161, 2), (1600, 10)):
+        inbound = fresh()
+        inbound.add(frame(0))
+        take(inbound)
+        inbound.gathers = wanted
+        waited = [inbound.add(frame(n)) for n in range(1, frames + 1)]
+        assert waited == [False] * (frames - 1) + [True]
+
+
+def test_a_gap_takes_along_what_waits_for_a_piece() -> None:
+    inbound = fresh()
+    inbound.add(frame(0))
+    take(inbound)
+    inbound.gathers = 800
+    assert not inbound.add(frame(1))
+    assert inbound.add(frame(3))
+    assert [(p.position, p.lost) for p in take(inbound)] == [(144, 0), (480, 160)]
+
+
+def test_frames_to_which_no_other_comes_are_overdue_at_the_second_look() -> None:
+    inbound = fresh()
+    inbound.add(frame(0))
+    take(inbound)
+    inbound.gathers = 800
+    looks = []
+    for n in (1, 2, None, None):
+        if n is not None:
+            inbound.add(frame(n))
+        looks.append(inbound.overdue())
+    assert looks == [False, False, True, True]
+    take(inbound)
+    assert not inbound.overdue()
+
+
 def test_a_resume_asks_again_for_what_lies_in_the_ring() -> None:
     inbound = fresh()
     for n in range(20):
@@ -206,10 +262,14 @@ def test_sound_and_losses_always_add_up_to_call_time(at_once: bool, data: st.Dat
     resume_from = (0, 0, 0)
     n, ordinal = 0, 1
     for _ in range(data.draw(st.integers(1, 40))):
-        what = data.draw(st.sampled_from(["frame"] * 6 + ["lose", "double", "end", "away"]))
+        kinds = ["frame"] * 6 + ["lose", "double", "end", "away", "gather"]
+        what = data.draw(st.sampled_from(kinds))
+        enough = True
         if what == "frame":
-            inbound.add(frame(n, ordinal))
+            enough = inbound.add(frame(n, ordinal))
             n += 1
+        elif what == "gather":
+            inbound.gathers = data.draw(st.integers(0, MOST_GATHERED))
         elif what == "lose":
             n += data.draw(st.integers(1, 4))
         elif what == "double" and n:
@@ -221,7 +281,7 @@ def test_sound_and_losses_always_add_up_to_call_time(at_once: bool, data: st.Dat
         elif what == "away":
             inbound.pause()
             inbound.resume(*resume_from, 0, T0)
-        if not at_once:
+        if not at_once and enough:
             told += take(inbound)
         if told:
             last = told[-1]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from trunkline.bus import messages as m
+from trunkline.bus.sound import MOST_GATHERED
 from trunkline.codec_worker import mulaw
 
 from .peers import CALL, Bench
@@ -55,6 +56,12 @@ class MovingCall(RuleBasedStateMachine):
     def frames_get_lost(self, lost: int) -> None:
         self.frame += lost
         self.seams += 1
+
+    @rule(samples=st.integers(0, MOST_GATHERED))
+    def gather(self, samples: int) -> None:
+        """The client takes other pieces of sound than before."""
+        self.bench.from_adapter(self.bench.adapter.gather(samples))
+        self.bench.run()
 
     @rule(ms=st.integers(0, 19))
     def interrupt(self, ms: int) -> None:

@@ -237,6 +237,7 @@ async def test_huge_numbers_do_not_leave_the_worker(
     carrier.send(m.OpenCall(CALL, generation, 2**36, SECRET, top, 2**53, [], [], 2**53, {}, top))
     await until(lambda: client.all(m.Opened)[-1].generation == generation)
     client.send(m.Resume(CALL, generation, 2**36, top, top, 1e6, top, top, 2**53))
+    client.send(m.Gather(CALL, generation, 1_601))  # more than is let in
     client.send(m.Speak(CALL, generation, top, bytes(9_600)))
     client.send(m.Interrupt(CALL, generation, 2**53, top))
     client.send(m.SetMark(CALL, generation, "x" * 65_536, top))
@@ -248,6 +249,7 @@ async def test_huge_numbers_do_not_leave_the_worker(
     await until(lambda: len(controller.all(m.Beat)) > beats + 1)
     assert controller.all(m.Beat)[-1].calls[0].generation == generation
     assert worker.calls.dropped["fault"] == 0 and worker.well
+    assert worker.calls.dropped["undecodable"] == 1
     for peer in (client, carrier):
         peer.socket.close()
     controller.stop()

@@ -186,6 +186,7 @@ def worker(messages: list[Any]) -> None:
         (ADAPTER, m.Attach(CALL, SECRET)),
         (GATEWAY, gateway.open_call()),
         (ADAPTER, m.Resume(CALL, _GENERATION, 0, 0, 0, 0.0, 0, 0, 0)),
+        (ADAPTER, m.Gather(CALL, _GENERATION, 800)),
         (ADAPTER, m.Speak(CALL, _GENERATION, 0, bytes(4_800))),
     ):
         calls.receive(peer, message, now)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import statistics
 
 import pytest
 from e2e.stack import Stack, stopped, until
+
+from trunkline import Call
 
 from .conversations import kill, talking, worker_of
 
@@ -24,6 +27,42 @@ async def test_a_codec_worker_with_a_standby(stack: Stack, calls: int) -> None:
         assert victim != worker_of(stack, conversations.calls[0])
     conversations.check_whole()
     conversations.check_holes(LONGEST_HOLE)
+
+
+async def test_a_codec_worker_that_gathers_sound_for_its_clients(stack: Stack) -> None:
+    """Whoever takes 100 ms at a time gets a fifth of the messages. A kill in the middle of a piece
+    loses nothing, the next worker gathers too, and 20 ms at a time come as they came before."""
+    async with talking(stack, 3) as conversations:
+        sizes: list[int] = []  # of all pieces of sound that come
+        for talk in conversations.talks:
+            talk.at_least = 0.1
+            notes_sizes(talk.call, sizes)
+
+        async def usual_size() -> float:
+            await conversations.both_ways(0.5)
+            sizes.clear()
+            await conversations.both_ways(1.0)
+            return statistics.median(sizes) / 48_000
+
+        assert await usual_size() == 0.1
+        kill(worker_of(stack, conversations.calls[0]))
+        assert await usual_size() == 0.1
+        for talk in conversations.talks:
+            talk.at_least = 0.0
+        assert await usual_size() == 0.02
+    conversations.check_whole()
+    conversations.check_holes(LONGEST_HOLE)
+
+
+def notes_sizes(call: Call, sizes: list[int]) -> None:
+    """Note the bytes of each piece of sound that a worker sends."""
+    put = call.sound.put
+
+    def noted(pcm: bytes) -> int:
+        sizes.append(len(pcm))
+        return put(pcm)
+
+    call.sound.put = noted  # type: ignore[method-assign]  # of this call alone
 
 
 async def test_a_codec_worker_alone(single: Stack) -> None:
