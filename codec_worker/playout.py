@@ -24,6 +24,13 @@ The rules:
    more than the lead and :data:`AHEAD_NS` is sent without being acknowledged. Otherwise a gateway
    that stood still would write all of it at once, and leave the buffer, and every loss and
    interrupt, that much deeper.
+
+   The gateway's word was said at some time between the last look at the socket that found nothing
+   and now. So it gives the carrier's timeline with an error of that length, and the first word
+   after an underrun may have the longest way of all. Later ones narrow it down. For
+   :data:`SETTLES_NS` after a start or an underrun the timeline follows each word that shows it to
+   be too early, or too late, by any amount; otherwise what one stall has left would be added to
+   what the next one leaves.
 4. **Starvation.** When less than a full frame is in hand at its send time, playout waits until
    20 ms before the buffer runs dry, so that the next chunk joins without a seam. Then it asks for
    the resampler's tail (:class:`FlushTail`) and sends the short rest. Speech that comes before the
@@ -58,6 +65,8 @@ FRAME_NS: Final = FRAME * SAMPLE_NS
 DEFAULT_LEAD_NS: Final = 60_000_000
 #: How long an acknowledgement takes at most, from the socket to here, on a machine that keeps up.
 ACK_NS: Final = 20_000_000
+#: How long acknowledgements may correct a timeline that is new, or has moved.
+SETTLES_NS: Final = 200_000_000
 #: Sound beyond the lead that may be on its way to a gateway.
 AHEAD_NS: Final = 100_000_000
 #: Most sound held for one call.
@@ -176,6 +185,9 @@ class Playout:
         self._may_jump = False  # an interrupt came and nothing was spoken since
         #: the timeline: when position 0 would be played; None: no utterance has begun
         self._origin: int | None = None
+        #: until then the timeline follows what acknowledgements say of it
+        self._settles_until = 0
+        self._in_underrun = False  # what is corrected then is the length of an underrun
         self._over = True  # all that was spoken has been sent, so running dry is no underrun
         self._plays_until = 0  # the carrier has played all that was acknowledged by then
         self._gather_until: int | None = None
@@ -268,7 +280,7 @@ class Playout:
                 out.append(FlushTail())
                 break
             if now > plays:
-                self._dry(now - plays)
+                self._dry(now - plays, now)
             out.append(self._take(1 if self._marks else together))
             if self._marks:
                 self._send_marks(out)
@@ -342,6 +354,7 @@ class Playout:
                 return False
         self._gather_until = None
         self._origin = now - self.position * SAMPLE_NS
+        self._settles_until, self._in_underrun = now + SETTLES_NS, False
         self._over = False
         return True
 
@@ -388,18 +401,30 @@ class Playout:
                     played = position - min(ahead, self._window)
                 late -= played * SAMPLE_NS
                 if late > ACK_NS:
-                    self._dry(late)
+                    self._dry(late, now)
+                elif ahead is not None and now < self._settles_until:
+                    self._correct(late, late if since is None else late + now - since)
             written = (position - self.acknowledged) * SAMPLE_NS
             self._plays_until = max(self._plays_until, now) + written
         self._forget(position)
         return True
 
-    def _dry(self, late: int) -> None:
+    def _dry(self, late: int, now: int) -> None:
         """The carrier's buffer had been dry for this long when the next sound reached it."""
         assert self._origin is not None
         self.underruns += 1
         self.underrun_ns += late
         self._origin += late
+        self._settles_until, self._in_underrun = now + SETTLES_NS, True
+
+    def _correct(self, least: int, most: int) -> None:
+        """The carrier plays later than the timeline by ``least`` to ``most`` ns: move the timeline
+        to the nearer of the two, unless it lies between them."""
+        assert self._origin is not None
+        by = max(least, 0) or min(most, 0)
+        self._origin += by
+        if self._in_underrun:
+            self.underrun_ns += by
 
     def _forget(self, position: int) -> None:
         self.acknowledged = position
@@ -553,4 +578,5 @@ class Playout:
     def plays_on(self, until: int) -> None:
         """Until then the carrier plays sound of another worker's, and ours joins it."""
         self._origin = until - self.position * SAMPLE_NS
+        self._settles_until, self._in_underrun = until + SETTLES_NS, False
         self._plays_until = until
