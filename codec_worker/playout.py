@@ -25,12 +25,11 @@ The rules:
    that stood still would write all of it at once, and leave the buffer, and every loss and
    interrupt, that much deeper.
 
-   The gateway's word was said at some time between the last look at the socket that found nothing
-   and now. So it gives the carrier's timeline with an error of that length, and the first word
-   after an underrun may have the longest way of all. Later ones narrow it down. For
-   :data:`SETTLES_NS` after a start or an underrun the timeline follows each word that shows it to
-   be too early, or too late, by any amount; otherwise what one stall has left would be added to
-   what the next one leaves.
+   Where the gateway's clock tells when its word was said, the timeline follows each word that shows
+   it to be too early or too late by more than :data:`WAY_NS`. Otherwise it was said at some time
+   between the last look at the socket that found nothing and now. Such a word is in error by that
+   length, and the first one after an underrun may have been on its way for longest. So the timeline
+   follows these for :data:`SETTLES_NS` after a start or an underrun alone.
 4. **Starvation.** When less than a full frame is in hand at its send time, playout waits until
    20 ms before the buffer runs dry, so that the next chunk joins without a seam. Then it asks for
    the resampler's tail (:class:`FlushTail`) and sends the short rest. Speech that comes before the
@@ -65,7 +64,10 @@ FRAME_NS: Final = FRAME * SAMPLE_NS
 DEFAULT_LEAD_NS: Final = 60_000_000
 #: How long an acknowledgement takes at most, from the socket to here, on a machine that keeps up.
 ACK_NS: Final = 20_000_000
-#: How long acknowledgements may correct a timeline that is new, or has moved.
+#: How long a frame takes from here to the carrier's socket. A timeline that is in error by less
+#: stays where it is: a frame that fell due just behind a tick would else go out a tick before.
+WAY_NS: Final = 5_000_000
+#: How long words of an unknown time may correct a timeline that is new, or has moved.
 SETTLES_NS: Final = 200_000_000
 #: Sound beyond the lead that may be on its way to a gateway.
 AHEAD_NS: Final = 100_000_000
@@ -383,8 +385,8 @@ class Playout:
     ) -> bool:
         """The gateway wrote everything before ``position``; True when that is news.
 
-        ``since``: the earliest time at which it can have said so. None: it was read at once.
-        ``ahead``: samples that lay unplayed at the carrier then; None: nobody knows.
+        It said so between ``since`` and ``now``. None: just at ``now``. ``ahead``: samples that lay
+        unplayed at the carrier then; None: nobody knows.
 
         Raises PlayoutError for a position that was never sent.
         """
@@ -394,7 +396,8 @@ class Playout:
             return False
         if not self.frozen:
             if self._origin is not None:
-                late = (now if since is None else since) - self._origin
+                unsure = 0 if since is None else now - since
+                late = now - unsure - self._origin
                 played = self.acknowledged  # all that was told before, where nobody knows more
                 if ahead is not None:
                     # What lies there ends at ``position``, and is no more than the window.
@@ -402,8 +405,8 @@ class Playout:
                 late -= played * SAMPLE_NS
                 if late > ACK_NS:
                     self._dry(late, now)
-                elif ahead is not None and now < self._settles_until:
-                    self._correct(late, late if since is None else late + now - since)
+                elif ahead is not None and (not unsure or now < self._settles_until):
+                    self._correct(late, late + unsure)
             written = (position - self.acknowledged) * SAMPLE_NS
             self._plays_until = max(self._plays_until, now) + written
         self._forget(position)
@@ -419,12 +422,13 @@ class Playout:
 
     def _correct(self, least: int, most: int) -> None:
         """The carrier plays later than the timeline by ``least`` to ``most`` ns: move the timeline
-        to the nearer of the two, unless it lies between them."""
+        to the nearer of the two, unless it lies between them, or not far off."""
         assert self._origin is not None
         by = max(least, 0) or min(most, 0)
-        self._origin += by
-        if self._in_underrun:
-            self.underrun_ns += by
+        if abs(by) > WAY_NS:
+            self._origin += by
+            if self._in_underrun:
+                self.underrun_ns += by
 
     def _forget(self, position: int) -> None:
         self.acknowledged = position

@@ -383,6 +383,21 @@ def test_a_word_that_was_read_late_is_corrected_by_those_that_follow() -> None:
     assert playout.underruns == 1
 
 
+@pytest.mark.parametrize(("late", "moved"), [(4, 0), (6, 6), (19, 19)])
+def test_a_timeline_follows_a_word_of_a_known_time(late: int, moved: int) -> None:
+    """That was too short to be told as an underrun, but the far end hears the rest so much later.
+    A frame's own way to the carrier is less."""
+    playout, _, _ = started(100)
+    playout.acknowledge(640, T0, ahead=640)
+    for n in range(1, 31):
+        now = T0 + n * 20 * MS
+        playout.due(now)
+        told = now + late * MS if n == 30 else now
+        playout.acknowledge(640 + n * 160, told, told, ahead=640)
+    assert playout.next_due() == T0 + (31 * 20 + moved) * MS
+    assert (playout.underruns, playout.underrun_ns) == (0, 0)
+
+
 def test_a_timeline_that_has_settled_stays_where_it_is() -> None:
     playout, _, _ = started(100)
     playout.acknowledge(640, T0, T0, ahead=640)
@@ -392,7 +407,7 @@ def test_a_timeline_that_has_settled_stays_where_it_is() -> None:
         playout.acknowledge(640 + n * 160, now, now, ahead=640)
     due = playout.next_due()
     playout.due(now + 20 * MS)
-    playout.acknowledge(640 + 30 * 160, now + 38 * MS, now + 38 * MS, ahead=640)
+    playout.acknowledge(640 + 30 * 160, now + 38 * MS, now + 37 * MS, ahead=640)
     playout.due(now + 40 * MS)
     assert due is not None
     assert playout.next_due() == due + 40 * MS

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.measures
 
 #: In ms: the lead, and a frame.
 LEAD, FRAME = 60.0, 20.0
-#: How far what lies at the carrier may be off: a frame because a worker looks for acknowledgements
-#: each 20 ms, and half a frame for their way.
+#: How far what lies at the carrier may be off: a frame, because it is sent in the tick before it is
+#: due, and half a frame for its way.
 OFF = 1.5 * FRAME
 #: So much may lie there when a message has just come.
 MOST_AHEAD = LEAD + OFF + TOGETHER * FRAME
