@@ -14,6 +14,7 @@ from .wire import (
     Fields,
     Gathered,
     Known,
+    Moment,
     Name,
     Number,
     Ordinal,
@@ -65,10 +66,16 @@ class Inbound(PackedMessage, frozen=True):
     """gateway -> worker: everything that the gateway gathered for this worker since the last one,
     over 20 ms at most. ``frames`` are the sound of all calls, in the order in which it came.
     ``written`` says how far each call's sound was written, for one Outbound or several. It comes
-    with the frames because a message of its own would wake the worker once more."""
+    with the frames because a message of its own would wake the worker once more.
+
+    ``at``: the gateway's monotonic clock (seconds) as it says so. On one host that is the worker's
+    clock too, so the worker knows how long this word was on its way. A worker that finds ``at``
+    before its last look at the socket, or after now, has another host's clock, and passes it over.
+    """
 
     frames: list[InFrame]
     written: list[WrittenTo] = msgspec.field(default_factory=list)
+    at: Moment | None = None
 
 
 class DigitIn(Packed, frozen=True):

@@ -77,6 +77,8 @@ Seconds = Annotated[float, Meta(ge=0, le=LONGEST_WAIT)]
 Figures = Annotated[list[Seconds], Meta(max_length=10_000)]
 #: The sum of many times, in seconds.
 Sum = Annotated[float, Meta(ge=0, le=2**53)]
+#: A moment of the sender's monotonic clock, in seconds.
+Moment = Annotated[float, Meta(ge=0, le=2**53)]
 #: The time from one moment to another, which two processes may see in another order.
 Span = Annotated[float, Meta(ge=-LONGEST_WAIT, le=LONGEST_WAIT)]
 

@@ -98,7 +98,7 @@ class Calls:
         if isinstance(message, m.Inbound):
             # First the word of what was written: a stream's end follows all of it.
             if message.written:
-                self._all_written(peer, message.written, now)
+                self._all_written(peer, message, now)
             self._in_frames(peer, message.frames, now)
         elif isinstance(message, m.Speak):
             self._speak(peer, message)
@@ -308,10 +308,14 @@ class Calls:
             if call.inbound.add(fresh):
                 heard[frame.call] = call
 
-    def _all_written(self, peer: bytes, all_written: list[m.WrittenTo], now: int) -> None:
+    def _all_written(self, peer: bytes, inbound: m.Inbound, now: int) -> None:
         calls, acknowledged, read_at = self.calls, self._batches.acknowledged, self._read_at
         gateway = self._gateways.get(peer, peer)
-        for written in all_written:
+        # It was said between the last look and now. The gateway's clock may know it better.
+        since, until = read_at, now
+        if inbound.at is not None and read_at <= (at := int(inbound.at * 1e9)) <= now:
+            since = until = at
+        for written in inbound.written:
             call = calls.get(written.call)
             if call is None or call.generation != written.generation or call.gateway is not gateway:
                 self._from_gateway(peer, written.call, written.generation)  # counts why
@@ -327,7 +331,7 @@ class Calls:
                     continue
                 # The gateway's word holds. Sound below it was written under another generation.
                 call.go_on(position)
-            elif not playout.acknowledge(position, now, read_at, written.ahead):
+            elif not playout.acknowledge(position, until, since, written.ahead):
                 continue
             if call.resumed:
                 acknowledged[call.id] = call

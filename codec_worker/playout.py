@@ -24,6 +24,12 @@ The rules:
    more than the lead and :data:`AHEAD_NS` is sent without being acknowledged. Otherwise a gateway
    that stood still would write all of it at once, and leave the buffer, and every loss and
    interrupt, that much deeper.
+
+   Where the gateway's clock tells when its word was said, the timeline follows each word that shows
+   it to be too early or too late by more than :data:`WAY_NS`. Otherwise it was said at some time
+   between the last look at the socket that found nothing and now. Such a word is in error by that
+   length, and the first one after an underrun may have been on its way for longest. So the timeline
+   follows these for :data:`SETTLES_NS` after a start or an underrun alone.
 4. **Starvation.** When less than a full frame is in hand at its send time, playout waits until
    20 ms before the buffer runs dry, so that the next chunk joins without a seam. Then it asks for
    the resampler's tail (:class:`FlushTail`) and sends the short rest. Speech that comes before the
@@ -58,6 +64,11 @@ FRAME_NS: Final = FRAME * SAMPLE_NS
 DEFAULT_LEAD_NS: Final = 60_000_000
 #: How long an acknowledgement takes at most, from the socket to here, on a machine that keeps up.
 ACK_NS: Final = 20_000_000
+#: How long a frame takes from here to the carrier's socket. A timeline that is in error by less
+#: stays where it is: a frame that fell due just behind a tick would else go out a tick before.
+WAY_NS: Final = 5_000_000
+#: How long words of an unknown time may correct a timeline that is new, or has moved.
+SETTLES_NS: Final = 200_000_000
 #: Sound beyond the lead that may be on its way to a gateway.
 AHEAD_NS: Final = 100_000_000
 #: Most sound held for one call.
@@ -176,6 +187,9 @@ class Playout:
         self._may_jump = False  # an interrupt came and nothing was spoken since
         #: the timeline: when position 0 would be played; None: no utterance has begun
         self._origin: int | None = None
+        #: until then the timeline follows what acknowledgements say of it
+        self._settles_until = 0
+        self._in_underrun = False  # what is corrected then is the length of an underrun
         self._over = True  # all that was spoken has been sent, so running dry is no underrun
         self._plays_until = 0  # the carrier has played all that was acknowledged by then
         self._gather_until: int | None = None
@@ -268,7 +282,7 @@ class Playout:
                 out.append(FlushTail())
                 break
             if now > plays:
-                self._dry(now - plays)
+                self._dry(now - plays, now)
             out.append(self._take(1 if self._marks else together))
             if self._marks:
                 self._send_marks(out)
@@ -342,6 +356,7 @@ class Playout:
                 return False
         self._gather_until = None
         self._origin = now - self.position * SAMPLE_NS
+        self._settles_until, self._in_underrun = now + SETTLES_NS, False
         self._over = False
         return True
 
@@ -370,8 +385,8 @@ class Playout:
     ) -> bool:
         """The gateway wrote everything before ``position``; True when that is news.
 
-        ``since``: the earliest time at which it can have said so. None: it was read at once.
-        ``ahead``: samples that lay unplayed at the carrier then; None: nobody knows.
+        It said so between ``since`` and ``now``. None: just at ``now``. ``ahead``: samples that lay
+        unplayed at the carrier then; None: nobody knows.
 
         Raises PlayoutError for a position that was never sent.
         """
@@ -381,25 +396,39 @@ class Playout:
             return False
         if not self.frozen:
             if self._origin is not None:
-                late = (now if since is None else since) - self._origin
+                unsure = 0 if since is None else now - since
+                late = now - unsure - self._origin
                 played = self.acknowledged  # all that was told before, where nobody knows more
                 if ahead is not None:
                     # What lies there ends at ``position``, and is no more than the window.
                     played = position - min(ahead, self._window)
                 late -= played * SAMPLE_NS
                 if late > ACK_NS:
-                    self._dry(late)
+                    self._dry(late, now)
+                elif ahead is not None and (not unsure or now < self._settles_until):
+                    self._correct(late, late + unsure)
             written = (position - self.acknowledged) * SAMPLE_NS
             self._plays_until = max(self._plays_until, now) + written
         self._forget(position)
         return True
 
-    def _dry(self, late: int) -> None:
+    def _dry(self, late: int, now: int) -> None:
         """The carrier's buffer had been dry for this long when the next sound reached it."""
         assert self._origin is not None
         self.underruns += 1
         self.underrun_ns += late
         self._origin += late
+        self._settles_until, self._in_underrun = now + SETTLES_NS, True
+
+    def _correct(self, least: int, most: int) -> None:
+        """The carrier plays later than the timeline by ``least`` to ``most`` ns: move the timeline
+        to the nearer of the two, unless it lies between them, or not far off."""
+        assert self._origin is not None
+        by = max(least, 0) or min(most, 0)
+        if abs(by) > WAY_NS:
+            self._origin += by
+            if self._in_underrun:
+                self.underrun_ns += by
 
     def _forget(self, position: int) -> None:
         self.acknowledged = position
@@ -553,4 +582,5 @@ class Playout:
     def plays_on(self, until: int) -> None:
         """Until then the carrier plays sound of another worker's, and ours joins it."""
         self._origin = until - self.position * SAMPLE_NS
+        self._settles_until, self._in_underrun = until + SETTLES_NS, False
         self._plays_until = until

@@ -148,7 +148,7 @@ class Links:
                 m.WrittenTo(call, generation, position, _ahead(plays_until, now))
                 for call, (generation, position, plays_until) in link.written.items()
             ]
-            inbound = m.Inbound(link.batch, written)
+            inbound = m.Inbound(link.batch, written, now)
             self._out.append(SendToWorker(link.endpoint, inbound))
             link.batch = []
             link.written.clear()

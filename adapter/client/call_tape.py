@@ -1,4 +1,5 @@
-"""The sound of one call, both sides on the call's clock, for whoever asks for a report. No I/O.
+"""The sound of one call, both sides on the call's clock, for whoever asks for a report. No I/O of
+its own: tape_store.py keeps a file for it.
 
 - A position of theirs is a sample at 8 kHz, counted from the first that the far end said, as the
   line's own positions are. What we said has outbound positions of its own. It has its place on the
@@ -7,14 +8,14 @@
 - Messages wait, now longer, now shorter. The far end's sound that waited least tells when its first
   sample came; how long the rest waited beyond that is the jitter.
 - A call is kept small, because most of them are never asked about: one byte a sample of mu-law at
-  8 kHz (a telephone's band has nothing above 4 kHz), an hour at most. Theirs comes so from the
-  worker. Ours is made small when it is sent, because it lies in the processor's caches then.
+  8 kHz (a telephone's band has nothing above 4 kHz), an hour at most, of which the last seconds are
+  in memory (tape_store.py). Theirs comes so from the worker. Ours is made small when it is sent,
+  because it lies in the processor's caches then.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections import deque
+from collections import Counter, deque
 from typing import Final
 
 import numpy as np
@@ -22,11 +23,13 @@ import numpy.typing as npt
 
 from trunkline.bus.sound import WIRE_RATE
 
+from .tape_store import Side
+
 Samples = npt.NDArray[np.int16]
 
 #: The most of a call that is kept, in positions: an hour.
 MOST: Final = 3_600 * WIRE_RATE
-#: Theirs is joined in pieces of a second at most (positions).
+#: Sound is joined in pieces of a second at most (positions).
 _PIECE: Final = WIRE_RATE
 #: An acknowledgement that is later than this (seconds) was not only waiting in a queue.
 LATE: Final = 0.5
@@ -49,16 +52,6 @@ def _tables() -> tuple[npt.NDArray[np.uint8], Samples]:
 _CODE, _SAMPLE = _tables()
 
 
-class _Run:
-    """Sound without a hole: the codes of the positions from ``begins`` on."""
-
-    __slots__ = ("begins", "codes")
-
-    def __init__(self, begins: int) -> None:
-        self.begins = begins
-        self.codes = bytearray()
-
-
 class _Playing:
     """Our positions from ``first`` to ``stop``, which the carrier plays from ``begins`` on."""
 
@@ -78,15 +71,17 @@ class CallTape:
     """
 
     def __init__(self) -> None:
-        #: theirs that was joined, each with the position at which it begins
-        self._heard: list[tuple[int, bytes]] = []
+        #: theirs that was joined
+        self._heard = Side()
         #: theirs behind it: the first position; codes and when they came, in turn
         self._fresh: tuple[int, list[bytes | float]] = (0, [])
         self._heard_to = 0
-        #: how late each joined piece of theirs came, behind the time that its position has
-        self._delays = array("d")
-        #: ours that was sent to a worker, by its positions
-        self._spoken: list[_Run] = []
+        #: how many joined pieces of theirs came so late, in positions, behind the time that their
+        #: own position has
+        self._delays: Counter[int] = Counter()
+        #: ours that was sent to a worker, by its positions, and the newest of it
+        self._spoken = Side()
+        self._speaking: tuple[int, bytearray] = (0, bytearray())
         self._spoken_to = -1
         #: positions at which utterances begin, as far as nothing behind them has been played
         self._utterances: deque[int] = deque()
@@ -111,8 +106,8 @@ class CallTape:
                 return
             if fresh:
                 joined, delays = _joined(began, fresh)
-                self._heard.append((began, joined))
-                self._delays.extend(delays)
+                self._heard.add(began, joined)
+                self._delays.update(delays)
             fresh = []
             self._fresh = (position, fresh)
         fresh += codes, now
@@ -124,13 +119,17 @@ class CallTape:
         again = self._spoken_to - position
         if again >= len(pcm) // 6 or position > MOST:
             return
-        if again < 0:
-            self._spoken.append(_Run(position))
+        began, codes = self._speaking
+        if again < 0 or len(codes) >= _PIECE:
+            if codes:
+                self._spoken.add(began, bytes(codes))
+            codes = bytearray()
+            self._speaking = (position + max(0, again), codes)
         if begins and again <= 0:
             self._utterances.append(position)
         samples = np.frombuffer(pcm, "<u2")[3 * max(0, again) :: 3]
         # take() looks the codes up in two thirds of the time that _CODE[...] needs.
-        self._spoken[-1].codes += _CODE.take(samples).data
+        codes += _CODE.take(samples).data
         self._spoken_to = max(self._spoken_to, position) + len(samples)
 
     def said(self, begins: float, first: int, stop: int) -> None:
@@ -176,10 +175,13 @@ class CallTape:
         delays = self._all_delays(_joined(*self._fresh)[1])
         if not len(delays):
             return None
-        return float(1000 * np.percentile(np.abs(delays - np.median(delays)), 95))
+        late = np.percentile(np.abs(delays - np.median(delays)), 95)
+        return float(1000 * late / WIRE_RATE)
 
-    def _all_delays(self, fresh: list[float]) -> npt.NDArray[np.float64]:
-        return np.concatenate([np.frombuffer(self._delays.tobytes()), fresh])
+    def _all_delays(self, fresh: list[int]) -> npt.NDArray[np.int64]:
+        counted = self._delays.copy()
+        counted.update(fresh)
+        return np.repeat(np.array([*counted], np.int64), [*counted.values()])
 
     def sides(self) -> tuple[Samples, Samples]:
         """(ours, theirs) as PCM16 at 8 kHz, on one clock, the far end's."""
@@ -187,11 +189,12 @@ class CallTape:
         # be added to meanwhile.
         began_at, fresh = self._fresh
         joined, late = _joined(began_at, fresh)
-        heard = [(began_at, joined), *self._heard]
+        heard = [(began_at, joined), *self._heard.pieces()]
         said = [(each.begins, each.first, each.stop) for each in list(self._said)]
-        spoken = [(run.begins, bytes(run.codes)) for run in list(self._spoken)]
+        speaking, newest = self._speaking
+        spoken = [(speaking, bytes(newest)), *self._spoken.pieces()]
         delays = self._all_delays(late)
-        began = float(delays.min()) if len(delays) else 0.0
+        began = float(delays.min()) / WIRE_RATE if len(delays) else 0.0
         ours = []
         for begins, first, stop in said:
             at = round((begins - began) * WIRE_RATE)
@@ -203,15 +206,16 @@ class CallTape:
         return _laid_out(ours), _laid_out(heard)
 
 
-def _joined(position: int, fresh: list[bytes | float]) -> tuple[bytes, list[float]]:
-    """The codes of ``fresh``, which begin at ``position``, and how late each of them came."""
+def _joined(position: int, fresh: list[bytes | float]) -> tuple[bytes, list[int]]:
+    """The codes of ``fresh``, which begin at ``position``, and how late each of them came, in
+    positions."""
     parts, delays = [], []
     both = iter(list(fresh))
     for codes, now in zip(both, both, strict=True):
         assert isinstance(codes, bytes) and isinstance(now, float)
         parts.append(codes)
         position += len(codes)
-        delays.append(now - position / WIRE_RATE)
+        delays.append(round(now * WIRE_RATE) - position)
     return b"".join(parts), delays
 
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import tempfile
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -101,15 +107,77 @@ def test_a_call_without_sound_has_none() -> None:
     assert (len(ours), len(theirs), tape.jitter_ms) == (0, 0, None)
 
 
-def test_a_second_of_a_side_takes_eight_kilobytes() -> None:
-    tape = taped(frames=1000)
-    speak(tape, pcm(3000, 20.0))
-    for first in range(0, 20 * 8000, 160):
-        tape.said(51.0 + first / 8_000, first, first + 160)
-    fresh = sum(len(each) for each in tape._fresh[1] if isinstance(each, bytes))
-    assert sum(len(codes) for _, codes in tape._heard) == 20 * 8000 - fresh >= 19 * 8000
-    assert [len(run.codes) for run in tape._spoken] == [20 * 8000]
-    assert len(tape._said) == 1
+RAMP = np.arange(24_000, dtype="<i2")
+
+
+def longer(seconds: int) -> CallTape:
+    """Both sides speak all the time: they a constant for each second, we a ramp."""
+    tape = CallTape()
+    for n in range(50 * seconds):
+        tape.heard(160 * n, codes(1000 + 10 * (n // 50)), 50.01 + (n + 1) * FRAME)
+        if n % 50 == 0:
+            tape.spoken(160 * n, RAMP.tobytes(), begins=n == 0)
+        tape.said(50.01 + n * FRAME, 160 * n, 160 * (n + 1))
+    return tape
+
+
+def whole(tape: CallTape, seconds: int) -> bool:
+    """The tape has all that :func:`longer` said, and nothing else."""
+    ours, theirs = tape.sides()
+    told = np.repeat(1000 + 10 * np.arange(seconds), 8_000)
+    said = np.tile(RAMP[::3].astype(np.int64), seconds)
+    return bool(
+        len(ours) == len(theirs) == 8_000 * seconds
+        and np.allclose(theirs, told, rtol=0.035)
+        and np.allclose(ours, said, rtol=0.035, atol=8)
+    )
+
+
+def test_a_long_call_takes_no_more_memory_than_a_short_one() -> None:
+    longer(20)  # what is made once
+    sizes = []
+    for seconds in (20, 300):
+        tracemalloc.start()
+        tape = longer(seconds)
+        sizes.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        assert whole(tape, seconds)
+    assert max(sizes) < 2 * 20 * 8_000
+    assert sizes[1] < sizes[0] + 160_000  # 10 s of both sides: where the last 16 s begin
+
+
+def test_the_file_of_a_long_call_goes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def files() -> int:
+        every = [fd for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+        return sum(fd.readlink().is_relative_to(tmp_path) for fd in every)
+
+    tape = longer(40)
+    assert files() == 2  # one for each side
+    assert not list(tmp_path.iterdir())  # and nobody else can find them
+    del tape
+    gc.collect()
+    assert files() == 0
+
+
+def test_where_no_file_can_be_had_the_sound_stays_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not there"))
+    assert whole(longer(40), 40)
+    assert len(caplog.messages) == 4  # at 16 s and at 32 s of each side
+    assert "stays in memory" in caplog.text and "not there" in caplog.text
+
+
+def test_a_disk_that_fills_up_costs_no_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.pwrite
+    monkeypatch.setattr(
+        os, "pwrite", lambda fd, data, at: write(fd, data[: max(0, 200_000 - at)], at)
+    )
+    assert whole(longer(60), 60)
 
 
 def test_an_interrupt_takes_back_some_of_a_long_utterance() -> None:
@@ -141,7 +209,7 @@ def test_what_goes_to_another_worker_too_is_kept_once() -> None:
     tape.spoken(0, pcm(3000, 0.1), begins=True)
     tape.spoken(400, pcm(3000, 0.1), begins=False)  # half of it is new
     tape.said(51.01, 0, 1200)
-    assert [len(run.codes) for run in tape._spoken] == [1200]
+    assert len(tape._speaking[1]) == 1200
     ours, _ = tape.sides()
     assert ours[8000:] == pytest.approx(np.full(1200, 3000), rel=0.03)
 

@@ -47,6 +47,30 @@ def test_a_call_speaks_a_frame_each_tick_and_is_told_what_was_written() -> None:
     assert (stats.frames_out, stats.underruns, stats.frames_lost) == (50, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("at", "ms"),
+    [
+        pytest.param(430, 430 - 80, id="as the gateway's clock has it"),
+        pytest.param(399, 400 - 80, id="before the last look: it is another host's clock"),
+        pytest.param(441, 400 - 80, id="behind now"),
+        pytest.param(None, 400 - 80, id="an unknown time counts as the last look"),
+    ],
+)
+def test_a_word_of_the_gateway_was_said_when_its_clock_says_so(at: int | None, ms: int) -> None:
+    """It is read at 440 ms, and nothing had come when the worker looked at 400."""
+    bench = opened()
+    bench.speak(SPEECH[: seconds(1)])  # the lead and a frame, 80 ms
+    (call,) = bench.worker.calls.values()
+    looked = bench.now + 400_000_000
+    bench.worker.all_read(looked)
+    moment = None if at is None else (bench.now + at * 1_000_000) / 1e9
+    written = [m.WrittenTo(CALL, call.generation, 640, ahead=0)]
+    assert call.playout is not None
+    call.playout.acknowledged = 480  # the last frame's word is still to come
+    bench.worker.receive(GATEWAY, m.Inbound([], written, moment), looked + 40_000_000)
+    assert round(call.playout.underrun_ns / 1e6) == ms
+
+
 @given(st.lists(st.integers(1, 2000), min_size=1, max_size=15), st.booleans())
 def test_speech_in_any_pieces_sounds_as_if_said_at_once(sizes: list[int], slow: bool) -> None:
     bench = opened()

@@ -359,9 +359,59 @@ def test_a_gateway_that_is_stopped_behind_a_write_says_later_that_all_of_it_was_
     playout.speak(0, bytes(8000))
     playout.due(0, 20 * MS)
     assert playout.position == 640
-    playout.acknowledge(480, 1 * MS, ahead=480)
+    playout.acknowledge(480, 0, ahead=480)
     playout.acknowledge(640, 400 * MS, ahead=0)
     assert (playout.underruns, playout.underrun_ns) == (1, (400 - 80) * MS)
+
+
+def test_a_word_that_was_read_late_is_corrected_by_those_that_follow() -> None:
+    """The first word after a stall may have waited between two looks at the socket, or have had a
+    long way. The timeline would keep that error, and the next stall would add its own."""
+    playout, _, _ = started(100)
+    playout.acknowledge(640, T0, ahead=640)
+    for n in range(1, 20):
+        playout.due(T0 + n * 20 * MS)
+    woke = T0 + 480 * MS  # so 400 ms were silent
+    playout.acknowledge(800, woke + 15 * MS, woke - 18 * MS, ahead=160)
+    assert playout.underrun_ns == 382 * MS  # the least that it can have been
+    playout.acknowledge(960, woke + 30 * MS, woke + 4 * MS, ahead=320 - 40)
+    assert playout.underrun_ns == 399 * MS
+    playout.acknowledge(1120, woke + 31 * MS, woke + 30 * MS, ahead=480 - 160)  # 10 ms on the way
+    assert playout.underrun_ns == 410 * MS
+    playout.acknowledge(1280, woke + 32 * MS, woke + 31 * MS, ahead=640 - 248)
+    assert playout.underrun_ns == 401 * MS
+    assert playout.underruns == 1
+
+
+@pytest.mark.parametrize(("late", "moved"), [(4, 0), (6, 6), (19, 19)])
+def test_a_timeline_follows_a_word_of_a_known_time(late: int, moved: int) -> None:
+    """That was too short to be told as an underrun, but the far end hears the rest so much later.
+    A frame's own way to the carrier is less."""
+    playout, _, _ = started(100)
+    playout.acknowledge(640, T0, ahead=640)
+    for n in range(1, 31):
+        now = T0 + n * 20 * MS
+        playout.due(now)
+        told = now + late * MS if n == 30 else now
+        playout.acknowledge(640 + n * 160, told, told, ahead=640)
+    assert playout.next_due() == T0 + (31 * 20 + moved) * MS
+    assert (playout.underruns, playout.underrun_ns) == (0, 0)
+
+
+def test_a_timeline_that_has_settled_stays_where_it_is() -> None:
+    playout, _, _ = started(100)
+    playout.acknowledge(640, T0, T0, ahead=640)
+    for n in range(1, 30):
+        now = T0 + n * 20 * MS
+        playout.due(now)
+        playout.acknowledge(640 + n * 160, now, now, ahead=640)
+    due = playout.next_due()
+    playout.due(now + 20 * MS)
+    playout.acknowledge(640 + 30 * 160, now + 38 * MS, now + 37 * MS, ahead=640)
+    playout.due(now + 40 * MS)
+    assert due is not None
+    assert playout.next_due() == due + 40 * MS
+    assert playout.underruns == 0
 
 
 def test_no_more_lies_at_the_carrier_than_may_be_sent_ahead() -> None:

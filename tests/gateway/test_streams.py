@@ -92,10 +92,12 @@ def test_how_much_lies_at_the_carrier_is_told_as_of_the_flush(bench: Bench) -> N
     bench.sound(A, G1, 0, 160, 320)
     bench.take(A)
     bench.run(bench.streams.flush(bench.now + 0.025))  # 60 ms were written
-    assert bench.take(A) == [m.Inbound([], [m.WrittenTo("c1", G1, 480, 280)])]
+    said = m.Inbound([], [m.WrittenTo("c1", G1, 480, 280)], bench.now + 0.025)
+    assert bench.take(A) == [said]
     bench.sound(A, G1, 480)
     bench.run(bench.streams.flush(bench.now + 1.0))
-    assert bench.take(A) == [m.Inbound([], [m.WrittenTo("c1", G1, 640, 0)])]
+    said = m.Inbound([], [m.WrittenTo("c1", G1, 640, 0)], bench.now + 1.0)
+    assert bench.take(A) == [said]
 
 
 def test_sound_out_of_position_is_dropped_and_the_position_told(bench: Bench) -> None:

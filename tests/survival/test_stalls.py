@@ -22,8 +22,8 @@ pytestmark = pytest.mark.measures
 
 #: In ms: the lead, and a frame.
 LEAD, FRAME = 60.0, 20.0
-#: How far what lies at the carrier may be off: a frame of the tick, and half a frame for the
-#: acknowledgements' way.
+#: How far what lies at the carrier may be off: a frame, because it is sent in the tick before it is
+#: due, and half a frame for its way.
 OFF = 1.5 * FRAME
 #: So much may lie there when a message has just come.
 MOST_AHEAD = LEAD + OFF + TOGETHER * FRAME
@@ -79,8 +79,8 @@ def test_the_pace_moves_by_what_ran_dry_and_by_nothing_else(
     case: tuple[str, int], all_stalled: dict[tuple[str, int], Stalled]
 ) -> None:
     """Judged by the sound alone. How much lies unplayed at the carrier when a frame arrives is the
-    lead again after every stall. It would be less if the pace had moved by less than what ran dry,
-    and more if it had moved by more."""
+    lead again after every stall. It would be more if the pace had moved by less than what ran dry,
+    and less if it had moved by more."""
     (victim, calls), stalled = case, all_stalled[case]
     stalls = (*STALLS, LONGEST[victim])
     assert len(stalled.calls) == calls
