@@ -64,9 +64,10 @@ class WrittenTo(Packed, frozen=True):
 
 class Inbound(PackedMessage, frozen=True):
     """gateway -> worker: everything that the gateway gathered for this worker since the last one,
-    over 20 ms at most. ``frames`` are the sound of all calls, in the order in which it came.
-    ``written`` says how far each call's sound was written, for one Outbound or several. It comes
-    with the frames because a message of its own would wake the worker once more.
+    over 20 ms at most, or over 40 where the worker wants it in pairs (Pair). ``frames`` are the
+    sound of all calls, in the order in which it came. ``written`` says how far each call's sound
+    was written, for one Outbound or several. It comes with the frames because a message of its own
+    would wake the worker once more.
 
     ``at``: the gateway's monotonic clock (seconds) as it says so. On one host that is the worker's
     clock too, so the worker knows how long this word was on its way. A worker that finds ``at``
@@ -314,6 +315,14 @@ class Tick(PackedMessage, frozen=True):
     n: Number
 
 
+class Pair(PackedMessage, frozen=True):
+    """worker -> gateway: ``on``: send what came in 40 ms in one Inbound, because I have a call or
+    two, and all of them take their sound in large pieces. So an Inbound wakes me half as often.
+    Everything else goes out as it comes, and takes along what waits. An OpenCall ends it."""
+
+    on: bool
+
+
 class OpenRefused(PackedMessage, frozen=True):
     """worker -> gateway: it cannot take the call (draining, or too many)."""
 
@@ -434,7 +443,7 @@ class StreamOver(PackedMessage, frozen=True):
 
 
 #: what a gateway's media DEALER receives
-WorkerToGateway = Outbound | Clear | Mark | Tick | OpenRefused | MediaRefused
+WorkerToGateway = Outbound | Clear | Mark | Tick | Pair | OpenRefused | MediaRefused
 #: what an adapter's media DEALER receives
 WorkerToAdapter = (
     Opened

@@ -38,6 +38,7 @@ from trunkline.bus.sound import TOGETHER, UNPLAYED
 from .batches import Batches, ToPeer
 from .call import POSITION_BYTES, Call
 from .inbound import InboundFrame
+from .pairs import Pairs
 from .playout import SAMPLE_NS, Playout, PlayoutError
 
 #: Calls that a worker takes, unless told otherwise.
@@ -77,6 +78,7 @@ class Calls:
         #: when no message waited any more, last: those that are read now came after it
         self._read_at = 0
         self._batches = Batches()
+        self.pairs = Pairs()
         #: ticks so far
         self._paced = 0
         self._ticks = 0
@@ -534,12 +536,19 @@ class Calls:
         once these are acknowledged, and has to be answered soon."""
         return self._batches.ended_at
 
+    def choose_pairs(self, now: int, *, clocked: bool) -> None:
+        """Have gateways send what came in 40 ms together, or no more: see :mod:`.pairs`. Of a
+        worker whose timer is its clock (``clocked``) they never do."""
+        since_end = now - self.ended_at
+        told = self.pairs.choose(self.calls.values(), since_end, clocked=clocked)
+        self._batches.instructions += told
+
     def tick(self, now: int, until: int) -> None:
         """Send the frames of all calls that are due before ``until``. Only each second tick sends
         more than one in a message. So the messages of all calls leave in the same ticks, and their
         gateways are woken half as often."""
         self._paced += 1
-        together = TOGETHER if self._paced % TOGETHER == 0 else 1
+        together = TOGETHER if self.pairs.on or self._paced % TOGETHER == 0 else 1
         self._batches.pace(self.calls.values(), now, until, together)
         for call_id, error in self._batches.take_broken():
             self.broken.append(error)

@@ -8,6 +8,8 @@ working on a message, so how it is woken follows from how much there is to do:
 - With a call or two a gateway's message, which brings the carrier's frame, is the clock. It is read
   as it comes. Then the frames that are due are sent, and the sound that came is handed out, in one
   go. The timer only ticks when no message came in time.
+- Where those take their sound in large pieces, the gateway sends what came in 40 ms together, and
+  the ticks are as far apart (:mod:`.pairs`).
 - From :data:`CLOCKED_FROM` calls on the timer wakes the worker for each tick, and messages are read
   then: frames of many calls share one product. With :data:`DENSE_FROM` calls, or while somebody
   speaks in small pieces, it wakes twice as often, so that messages wait half as long. Its wake-ups
@@ -63,6 +65,7 @@ from trunkline.bus.sockets import BusSocket, bind_router
 from trunkline.bus.wall import Wall
 
 from .calls import Calls
+from .pairs import ANSWER_NS
 from .playout import FRAME_NS
 
 log = logging.getLogger("trunkline.codec_worker")
@@ -75,8 +78,11 @@ PHASE_NS: Final = 3_000_000
 CLOCKED_FROM: Final = 3
 #: So many calls are many.
 DENSE_FROM: Final = 48
-#: And so long after a call had sent all that it has: see Calls.ended_at.
-ANSWER_NS: Final = 200_000_000
+#: Between two ticks with gateways that send in pairs ...
+PAIR_NS: Final = 2 * FRAME_NS
+#: ... of which one leaves what falls due so shortly before the next one to that. Otherwise a tick
+#: that comes a little later than usual would send the next pair too.
+SLACK_NS: Final = 5_000_000
 #: A tick that no message has brought comes by the timer, this long after its deadline.
 GRACE_NS: Final = 8_000_000
 #: So long a wake-up goes on to encode speech, so that it holds up neither a tick nor a message.
@@ -329,6 +335,7 @@ class WorkerProcess:
     def _choose_clock(self, now: int) -> None:
         """Messages or the timer: the number of calls decides."""
         clocked = len(self.calls.calls) >= CLOCKED_FROM
+        self.calls.choose_pairs(now, clocked=clocked)
         if clocked != self._clocked:
             self._clocked = clocked
             self._read_at = _following(PHASE_NS, FRAME_NS, now)
@@ -386,11 +393,12 @@ class WorkerProcess:
 
     def _tick(self, now: int) -> None:
         """Send what is due before the next tick, and do what the messages at hand brought."""
-        following = _following(self._deadline, FRAME_NS, now)
-        self.missed_ticks += (following - self._deadline) // FRAME_NS - 1
+        step, slack = (PAIR_NS, SLACK_NS) if self.calls.pairs.on else (FRAME_NS, 0)
+        following = _following(self._deadline, step, now)
+        self.missed_ticks += (following - self._deadline) // step - 1
         self._deadline = following
-        self.calls.tick(now, following)
-        self._work(now, following)
+        self.calls.tick(now, following - slack)
+        self._work(now, following - slack)
 
     def _beat(self, now: int) -> None:
         if now >= self._beat_at:

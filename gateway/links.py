@@ -41,6 +41,10 @@ class Link:
     #: by call, how far its sound was written: generation, position, and when the carrier will have
     #: played it; the next flush says so
     written: dict[str, tuple[int, int, float]] = field(default_factory=dict)
+    #: its worker wants in one message what two flushes would send
+    pairs: bool = False
+    #: the first of the two has been passed over
+    half: bool = False
     #: since when no stream needs it; None while one does
     unused_since: float | None = None
 
@@ -137,12 +141,19 @@ class Links:
 
     # ------------------------------------------------------------------ what goes by them
 
-    def flush(self, now: float | None = None) -> None:
-        """Send what was gathered, and how far sound was written: one Inbound to each worker."""
+    def flush(self, now: float | None = None, *, all_of_it: bool = False) -> bool:
+        """Send what was gathered, and how far sound was written: one Inbound to each worker. True:
+        some of it waits for the next flush, because its worker wants it in pairs."""
+        waits = False
         for link in self.by_endpoint.values():
-            self._flush(link, now)
+            if link.pairs and not (link.half or all_of_it) and (link.batch or link.written):
+                link.half = waits = True
+            else:
+                self._flush(link, now)
+        return waits
 
     def _flush(self, link: Link, now: float | None = None) -> None:
+        link.half = False
         if link.batch or link.written:
             written = [
                 m.WrittenTo(call, generation, position, _ahead(plays_until, now))
@@ -156,6 +167,8 @@ class Links:
     def send(self, link: Link, message: m.ToWorker) -> None:
         """Tell the worker something, behind all that was gathered for it."""
         self._flush(link)
+        if isinstance(message, m.OpenCall):
+            link.pairs = False
         self._out.append(SendToWorker(link.endpoint, message))
 
 

@@ -47,7 +47,8 @@ log = logging.getLogger("trunkline.gateway")
 
 #: How long frames of sockets that are not read together are gathered.
 FLUSH_SECONDS: Final = 0.01
-#: How long an acknowledgement waits for a frame that it can go with; a frame lasts 20 ms.
+#: How long an acknowledgement waits for a frame that it can go with, and a frame for the second
+#: one of its pair; a frame lasts 20 ms.
 ACKNOWLEDGE_SECONDS: Final = 0.025
 #: A recording is written in blocks of half a second.
 RECORDING_BLOCK: Final = 8_000
@@ -459,11 +460,13 @@ class Shell:
             self._flushing.cancel()
         self._flushing = self._loop.call_at(at, self._flush)
 
-    def _flush(self) -> None:
+    def _flush(self, *, all_of_it: bool = False) -> None:
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        self.apply(self.streams.flush(self.clock()))
+        self.apply(self.streams.flush(self.clock(), all_of_it=all_of_it))
+        if self.streams.waits and not self.carriers.clocked:
+            self._flushing = self._loop.call_later(ACKNOWLEDGE_SECONDS, self._flush)
         if self._timer is not None and self.clock() >= self._check_at:
             self._timer.cancel()
             self._check()
@@ -505,7 +508,7 @@ class Shell:
             self.apply(self.streams.from_worker(endpoint, message, self.clock()))
             if isinstance(message, m.Outbound):
                 if message.ends:
-                    self._flush()
+                    self._flush(all_of_it=True)
                 else:
                     self.flush_within(ACKNOWLEDGE_SECONDS)
 

@@ -80,6 +80,8 @@ class Streams:
         #: live streams only
         self._sockets: dict[int, Stream] = {}
         self._batched = False
+        #: something waits for another flush
+        self.waits = False
 
     def _take(self) -> list[Instruction]:
         """The instructions of the event that has just been handled."""
@@ -200,10 +202,11 @@ class Streams:
             tap.heard(position, payload)
         return frame
 
-    def flush(self, now: float | None = None) -> list[Instruction]:
-        """Send what was gathered, and how far sound was written: one Inbound to each worker."""
+    def flush(self, now: float | None = None, *, all_of_it: bool = False) -> list[Instruction]:
+        """Send what was gathered, and how far sound was written: one Inbound to each worker. What
+        a worker wants in pairs may wait for the next flush, unless ``all_of_it`` is to go."""
         self._batched = False
-        self._links.flush(now)
+        self.waits = self._links.flush(now, all_of_it=all_of_it)
         return self._take()
 
     def digit(self, socket: int, index: int, digit: str) -> list[Instruction]:
@@ -329,6 +332,8 @@ class Streams:
             if stream is not None:
                 stream.marks.append((message.name, stream.playback))
                 self._out.append(WriteTexts([(stream.socket, stream.wire.mark(message.name))]))
+        elif isinstance(message, m.Pair):
+            link.pairs = message.on
         elif isinstance(message, m.OpenRefused):
             stream = self._calls.get(message.call)
             if (

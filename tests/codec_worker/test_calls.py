@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from trunkline.bus import messages as m
 from trunkline.codec_worker.calls import MOST_ATTACHED, Calls
+from trunkline.codec_worker.pairs import ANSWER_NS
 
 from .peers import (
     ADAPTER,
@@ -397,6 +398,42 @@ def test_sound_does_not_wait_for_a_gateway_that_stands_still_or_is_gone(gone: bo
         bench.worker.beat(bench.now)
     bench.run()
     assert bench.adapter.heard_at == (1, 4 * 160 - 16)
+
+
+def told_pairs(calls: Calls, now: int, *, clocked: bool = False) -> list[bool]:
+    """What the gateway is told of pairs now."""
+    calls.choose_pairs(now, clocked=clocked)
+    told = calls.take_instructions()
+    return [message.on for _, message in told if isinstance(message, m.Pair)]
+
+
+def test_gateways_send_pairs_while_all_of_few_calls_are_taken_in_large_pieces() -> None:
+    bench = listening(800)
+    calls, now = bench.worker, bench.now
+    assert told_pairs(calls, now) == [True]
+    assert told_pairs(calls, now) == [], "once"
+    assert told_pairs(calls, now, clocked=True) == [False]
+    assert told_pairs(calls, now) == [True]
+    calls.receive(ADAPTER, bench.adapter.gather(0), now)
+    assert told_pairs(calls, now) == [False]
+    calls.receive(ADAPTER, bench.adapter.gather(160), now)
+    assert told_pairs(calls, now) == [], "a frame is enough"
+    calls.receive(ADAPTER, bench.adapter.gather(161), now)
+    assert told_pairs(calls, now) == [True]
+    other = replace(bench.gateway.open_call(), call="other")
+    calls.receive(GATEWAY, other, now)
+    assert told_pairs(calls, now) == [False], "nobody has said in what pieces the other is taken"
+
+
+def test_a_speaker_who_has_said_all_is_answered_before_there_are_pairs_again() -> None:
+    bench = listening(800)
+    assert told_pairs(bench.worker, bench.now) == [True]
+    bench.speak(SPEECH[: seconds(0.05)])
+    bench.tick(5)
+    ended = bench.worker.ended_at
+    assert told_pairs(bench.worker, ended + 1) == [False]
+    assert told_pairs(bench.worker, ended + ANSWER_NS - 1) == []
+    assert told_pairs(bench.worker, ended + ANSWER_NS) == [True]
 
 
 def test_acknowledgements_do_not_wait_for_sound() -> None:

@@ -352,6 +352,17 @@ async def test_with_one_call_the_messages_of_its_gateway_are_the_clock(driven: D
     assert driven.taken() == [(0, 20), (21, 40), (39, 60), (60, 80)]
 
 
+async def test_ticks_are_as_far_apart_as_the_pairs_of_a_gateway(driven: Driven) -> None:
+    driven.open(0, CALL)
+    driven.worker.calls.calls[CALL].inbound.gathers = 800
+    sound = m.Inbound([m.InFrame(CALL, GENERATION, 1, 0, b"x")])
+    for at in (20, 40, 81, 119):
+        driven.receive(at, sound)
+    driven.wake(168)  # none came
+    # What falls due just before the next tick is left to it.
+    assert driven.taken() == [(0, 20), (20, 40), (40, 75), (81, 115), (119, 155), (168, 195)]
+
+
 async def test_the_timer_ticks_where_no_message_came_and_the_next_message_is_the_clock_again(
     driven: Driven,
 ) -> None:

@@ -36,7 +36,9 @@ class Link:
 class Streams:
     """Something waits for workers a, b and c; a call moves from a to b once a is lost."""
 
-    def flush(self, now: float) -> list[do.Instruction]:
+    waits = False
+
+    def flush(self, now: float, *, all_of_it: bool) -> list[do.Instruction]:
         return [
             do.SendToWorker(name, m.Inbound([], [m.WrittenTo(f"call of {name}", 1, 160)]))
             for name in ("a", "b", "c")

@@ -100,6 +100,47 @@ def test_how_much_lies_at_the_carrier_is_told_as_of_the_flush(bench: Bench) -> N
     assert bench.take(A) == [said]
 
 
+def test_a_worker_that_wants_pairs_gets_two_flushes_in_one_message(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.take(A)
+    bench.say(A, m.Pair(True))
+    sent = []
+    for n in range(4):
+        bench.heard(1, 160 * n)
+        if n == 2:
+            bench.sound(A, G1, 0)
+        bench.flush()
+        assert bench.streams.waits == (n % 2 == 0)
+        sent.append([message for message in bench.take(A) if isinstance(message, m.Inbound)])
+    assert [len(messages) for messages in sent] == [0, 1, 0, 1]
+    assert [frame.position for frame in sent[3][0].frames] == [320, 480]
+    assert sent[3][0].written == [m.WrittenTo("c1", G1, 160)]
+    bench.flush()
+    assert not bench.streams.waits, "nothing is there"
+    bench.heard(1, 640)
+    bench.flush()
+    bench.run(bench.streams.digit(1, 1, "5"))
+    assert [type(message) for message in bench.take(A)] == [m.Inbound, m.Digit]
+    bench.heard(1, 800)
+    bench.run(bench.streams.flush(all_of_it=True))
+    assert [type(message) for message in bench.take(A)] == [m.Inbound]
+    bench.say(A, m.Pair(False))
+    bench.heard(1, 960)
+    bench.flush()
+    assert [type(message) for message in bench.take(A)] == [m.Inbound]
+
+
+def test_a_call_that_is_opened_at_a_worker_ends_its_pairs(bench: Bench) -> None:
+    """Nobody has said yet in what pieces its sound is taken."""
+    up(bench, placement(1, A))
+    bench.say(A, m.Pair(True))
+    bench.accept(2, accepted(placement(1, A), call="c2"))
+    bench.take(A)
+    bench.heard(1, 0)
+    bench.flush()
+    assert [type(message) for message in bench.take(A)] == [m.Inbound]
+
+
 def test_sound_out_of_position_is_dropped_and_the_position_told(bench: Bench) -> None:
     up(bench, placement(1, A))
     bench.sound(A, G1, 0)

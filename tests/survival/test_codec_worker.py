@@ -44,9 +44,9 @@ async def test_a_codec_worker_that_gathers_sound_for_its_clients(stack: Stack) -
             await conversations.both_ways(1.0)
             return statistics.median(sizes) / 48_000
 
-        assert await usual_size() == 0.1
+        assert 0.1 <= await usual_size() <= 0.12
         kill(worker_of(stack, conversations.calls[0]))
-        assert await usual_size() == 0.1
+        assert 0.1 <= await usual_size() <= 0.12
         for talk in conversations.talks:
             talk.at_least = 0.0
         assert await usual_size() == 0.02

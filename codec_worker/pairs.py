@@ -1,0 +1,49 @@
+"""Whether gateways send what came in 40 ms together, in one message instead of two. No I/O.
+
+With a call or two a gateway's message is a worker's clock, and wakes it for each frame. Half as
+many wake-ups do where nobody would notice:
+
+1. Every call takes its sound in pieces of more than a frame (``Gather``). So no frame of it is
+   handed out by itself.
+2. No call has just sent all that it has. Its speaker may be one who waits for the acknowledgement
+   of 20 ms, to say the next ones.
+
+With more calls the timer is the clock, and there is nothing to be had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from trunkline.bus import messages as m
+from trunkline.bus.sound import FRAME
+
+from .call import Call
+
+#: So long after a call had sent all that it has, its speaker is answered as soon as can be.
+ANSWER_NS: Final = 200_000_000
+
+
+class Pairs:
+    """What the gateways of one worker have been told of it."""
+
+    def __init__(self) -> None:
+        self.on = False
+
+    def choose(
+        self, calls: Collection[Call], since_end: int, *, clocked: bool
+    ) -> list[tuple[bytes, m.Pair]]:
+        """What gateways are to be told now. ``since_end``: how long ago a call had last sent all
+        that it has (ns). ``clocked``: the timer is the clock."""
+        on = (
+            bool(calls)
+            and not clocked
+            and since_end >= ANSWER_NS
+            and all(call.inbound.gathers > FRAME for call in calls)
+        )
+        if on == self.on:
+            return []
+        self.on = on
+        gateways = dict.fromkeys(call.gateway for call in calls if call.gateway is not None)
+        return [(gateway, m.Pair(on)) for gateway in gateways]
