@@ -31,6 +31,8 @@ PIECE: Final = 50
 AHEAD: Final = 2
 #: An inbound slot waits so long for its caller.
 CALLED_WITHIN: Final = 60.0
+#: Seconds of sound that calls take at a time: one half of them as it comes, the other in pieces.
+TAKEN: Final = (0.0, 0.1)
 
 
 class Orders:
@@ -52,14 +54,16 @@ class Orders:
 
 class Talk:
     """One call: it says numbered frames from ``first`` on, ``piece`` of them in one send_audio, and
-    keeps all that it hears (8 kHz)."""
+    keeps all that it hears (8 kHz), which it takes ``at_least`` seconds at a time (0: as it
+    comes)."""
 
-    def __init__(self, call: Call, first: int, piece: int = PIECE) -> None:
+    def __init__(
+        self, call: Call, first: int, piece: int = PIECE, *, at_least: float = 0.0
+    ) -> None:
         self.call = call
         self.first = first
         self.piece = piece
-        #: seconds of sound that it takes at a time; 0: as it comes
-        self.at_least = 0.0
+        self.at_least = at_least
         #: samples (24 kHz) that were sent, by the word of send_audio
         self.sent = 0
         self.began = time.monotonic()
@@ -147,7 +151,7 @@ async def slot(
                     if call is None:
                         break
                     say(up=call.sid, slot=n, kind=kind, asked=asked, at=time.monotonic())
-                    talk = Talk(call, first)
+                    talk = Talk(call, first, at_least=TAKEN[n % 2])
                     await talk.say(rng.uniform(*lengths), orders, count)
                     say(over=await talk.end() | {"slot": n, "kind": kind})
                     first += 211

@@ -220,7 +220,7 @@ class CallAudio:
         """Let the far end's sound come in pieces of so many samples at least; 0: as it comes."""
         if samples != self.gathers:
             self.gathers = samples
-            if self.active is not None:
+            if self.active is not None and self._ended is None:
                 self._send_gather()
 
     def set_mark(self, name: str) -> None:
