@@ -175,16 +175,24 @@ def test_loud_sound_saturates_and_never_wraps() -> None:
 
 
 @given(
-    st.lists(st.sampled_from(["any", "loudest", "quiet", "silent"]), min_size=1, max_size=60),
+    st.lists(
+        st.tuples(st.sampled_from(["any", "loudest", "quiet", "silent"]), st.integers(1, 10)),
+        min_size=1,
+        max_size=60,
+    ),
     st.integers(0, 99),
 )
 def test_whole_frames_of_all_calls_give_what_each_gives_by_itself(
-    kinds: list[str], seed: int
+    kinds: list[tuple[str, int]], seed: int
 ) -> None:
-    """With the loudest sound that there is beside the quietest, where clipping is left out."""
+    """So many of each call; and the loudest sound that there is beside the quietest, where clipping
+    is left out."""
     rng = np.random.default_rng(seed)
     codes = {"any": range(256), "loudest": (0, 128), "quiet": range(96, 128), "silent": (255,)}
-    windows = [bytes(rng.choice(list(codes[kind]), 192).astype(np.uint8)) for kind in kinds]
+    windows = [
+        bytes(rng.choice(list(codes[kind]), 32 + 160 * frames).astype(np.uint8))
+        for kind, frames in kinds
+    ]
     for window, got in zip(windows, UP.frames(windows), strict=True):
         history = UP.history()
         history.tail = window[:32]
@@ -193,7 +201,7 @@ def test_whole_frames_of_all_calls_give_what_each_gives_by_itself(
 
 
 def upsampled(window: bytes) -> npt.NDArray[np.float64]:
-    """A frame behind 32 samples, as the matrix product has it, rounded and clipped by numpy."""
+    """Frames behind 32 samples, as the matrix product has it, rounded and clipped by numpy."""
     samples = UP._decode.take(np.frombuffer(window, np.uint8))
     blocks = np.lib.stride_tricks.sliding_window_view(samples, 64)[::32]
     return np.clip(np.rint(np.ascontiguousarray(blocks) @ UP._matrix), -32_768, 32_767).ravel()
