@@ -290,7 +290,7 @@ def draw(found: Found) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
     figure.legend(
-        *axes[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="upper left", ncols=5
+        *axes[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="upper left", ncols=6
     )
     figure.tight_layout(rect=(0, 0, 1, 0.92))
     figure.savefig(PICTURE, metadata={"Date": None})
