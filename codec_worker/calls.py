@@ -536,19 +536,17 @@ class Calls:
         once these are acknowledged, and has to be answered soon."""
         return self._batches.ended_at
 
-    def choose_pairs(self, now: int, *, clocked: bool) -> None:
-        """Have gateways send what came in 40 ms together, or no more: see :mod:`.pairs`. Of a
-        worker whose timer is its clock (``clocked``) they never do."""
-        since_end = now - self.ended_at
-        told = self.pairs.choose(self.calls.values(), since_end, clocked=clocked)
+    def choose_pairs(self, now: int) -> None:
+        """Have gateways send what came in 40 ms together, or no more: see :mod:`.pairs`."""
+        told = self.pairs.choose(self.calls.values(), now - self.ended_at)
         self._batches.instructions += told
 
-    def tick(self, now: int, until: int) -> None:
+    def tick(self, now: int, until: int, *, every: bool = False) -> None:
         """Send the frames of all calls that are due before ``until``. Only each second tick sends
-        more than one in a message. So the messages of all calls leave in the same ticks, and their
-        gateways are woken half as often."""
+        more than one in a message, unless ``every`` tick does. So the messages of all calls leave
+        in the same ticks, and their gateways are woken half as often."""
         self._paced += 1
-        together = TOGETHER if self.pairs.on or self._paced % TOGETHER == 0 else 1
+        together = TOGETHER if every or self._paced % TOGETHER == 0 else 1
         self._batches.pace(self.calls.values(), now, until, together)
         for call_id, error in self._batches.take_broken():
             self.broken.append(error)

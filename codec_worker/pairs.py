@@ -1,14 +1,13 @@
 """Whether gateways send what came in 40 ms together, in one message instead of two. No I/O.
 
-With a call or two a gateway's message is a worker's clock, and wakes it for each frame. Half as
-many wake-ups do where nobody would notice:
+A gateway looks at the sockets of its calls, and wakes its workers, for each frame, and twice as
+often where it has many. Half as many looks, reads, messages and wake-ups do where nobody would
+notice:
 
 1. Every call takes its sound in pieces of more than a frame (``Gather``). So no frame of it is
    handed out by itself.
 2. No call has just sent all that it has. Its speaker may be one who waits for the acknowledgement
    of 20 ms, to say the next ones.
-
-With more calls the timer is the clock, and there is nothing to be had.
 """
 
 from __future__ import annotations
@@ -31,14 +30,11 @@ class Pairs:
     def __init__(self) -> None:
         self.on = False
 
-    def choose(
-        self, calls: Collection[Call], since_end: int, *, clocked: bool
-    ) -> list[tuple[bytes, m.Pair]]:
+    def choose(self, calls: Collection[Call], since_end: int) -> list[tuple[bytes, m.Pair]]:
         """What gateways are to be told now. ``since_end``: how long ago a call had last sent all
-        that it has (ns). ``clocked``: the timer is the clock."""
+        that it has (ns)."""
         on = (
             bool(calls)
-            and not clocked
             and since_end >= ANSWER_NS
             and all(call.inbound.gathers > FRAME for call in calls)
         )

@@ -83,6 +83,8 @@ PAIR_NS: Final = 2 * FRAME_NS
 #: ... of which one leaves what falls due so shortly before the next one to that. Otherwise a tick
 #: that comes a little later than usual would send the next pair too.
 SLACK_NS: Final = 5_000_000
+#: By the clock they stand between the gateways' looks at their sockets, where both have time.
+APART_NS: Final = PHASE_NS + FRAME_NS
 #: A tick that no message has brought comes by the timer, this long after its deadline.
 GRACE_NS: Final = 8_000_000
 #: So long a wake-up goes on to encode speech, so that it holds up neither a tick nor a message.
@@ -335,7 +337,7 @@ class WorkerProcess:
     def _choose_clock(self, now: int) -> None:
         """Messages or the timer: the number of calls decides."""
         clocked = len(self.calls.calls) >= CLOCKED_FROM
-        self.calls.choose_pairs(now, clocked=clocked)
+        self.calls.choose_pairs(now)
         if clocked != self._clocked:
             self._clocked = clocked
             self._read_at = _following(PHASE_NS, FRAME_NS, now)
@@ -369,7 +371,7 @@ class WorkerProcess:
         """Work by the clock. When the next turn comes is fixed before anything that may fail."""
         if self._clocked:
             dense = len(self.calls.calls) >= DENSE_FROM or now - self.calls.ended_at < ANSWER_NS
-            period = READ_NS if dense else FRAME_NS
+            period = READ_NS if dense and not self.calls.pairs.on else FRAME_NS
             self._read_at = _following(PHASE_NS, period, now + READ_NS // 4)
             self._socket.read()
             self._all_read(now)
@@ -393,11 +395,13 @@ class WorkerProcess:
 
     def _tick(self, now: int) -> None:
         """Send what is due before the next tick, and do what the messages at hand brought."""
-        step, slack = (PAIR_NS, SLACK_NS) if self.calls.pairs.on else (FRAME_NS, 0)
-        following = _following(self._deadline, step, now)
-        self.missed_ticks += (following - self._deadline) // step - 1
+        pairs = self.calls.pairs.on
+        step, slack = (PAIR_NS, SLACK_NS) if pairs else (FRAME_NS, 0)
+        phase = APART_NS if pairs and self._clocked else self._deadline
+        following = _following(phase, step, now)
+        self.missed_ticks += max(0, (following - self._deadline) // step - 1)
         self._deadline = following
-        self.calls.tick(now, following - slack)
+        self.calls.tick(now, following - slack, every=pairs)
         self._work(now, following - slack)
 
     def _beat(self, now: int) -> None:

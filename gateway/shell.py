@@ -209,7 +209,7 @@ class Shell:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         #: the sockets of the streams that were let in
-        self.carriers = Sockets(self._flush, self.wall)
+        self.carriers = Sockets(self._flush, self.wall, lambda: self.streams.in_pairs)
         #: None: nothing is there that the clock changes
         self._timer: asyncio.TimerHandle | None = None
         #: when to look at the clock again; a frame that comes by then saves the timer's wake-up
@@ -464,6 +464,7 @@ class Shell:
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
+        all_of_it = all_of_it or self.carriers.in_pairs
         self.apply(self.streams.flush(self.clock(), all_of_it=all_of_it))
         if self.streams.waits and not self.carriers.clocked:
             self._flushing = self._loop.call_later(ACKNOWLEDGE_SECONDS, self._flush)

@@ -6,6 +6,8 @@ their own. With a call or two the loop watches that selector, and a frame is han
 From :data:`CLOCKED_FROM` calls on nothing watches it: every :data:`PERIOD` all sockets that have
 something are read in one go, and their frames leave in one message to each worker. From
 :data:`DENSE_FROM` calls on a wake-up serves so many of them that the period can be half as long.
+Where nobody waits for a single frame (``patient``), it is :data:`PATIENT_PERIOD`: one look, one
+read of a socket and one message do for two frames.
 
 The clock stands at whole multiples of the period of the monotonic clock. The workers of the same
 machine read a little after it (see ``codec_worker/process.py``), so that a frame waits once, and
@@ -32,6 +34,8 @@ log = logging.getLogger("trunkline.gateway")
 PERIOD: Final = 0.02
 #: The same where there are many.
 DENSE_PERIOD: Final = 0.01
+#: The same where all sound is taken in large pieces.
+PATIENT_PERIOD: Final = 0.04
 #: So many sockets are read by the clock.
 CLOCKED_FROM: Final = 3
 #: So many are read twice as often.
@@ -75,11 +79,18 @@ else:
 class Sockets:
     """The sockets that are read together on the running loop. ``after`` is called when everything
     that had come was handed out. If reading one of them raises, the ``wall`` takes that, so that
-    the sound of the others is read all the same."""
+    the sound of the others is read all the same. ``patient``: nobody waits for a single frame."""
 
-    def __init__(self, after: Callable[[], None], wall: Wall | None = None) -> None:
+    def __init__(
+        self,
+        after: Callable[[], None],
+        wall: Wall | None = None,
+        patient: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._after = after
+        self._patient = patient
+        self._period = PERIOD
         self._wall = Wall(log) if wall is None else wall
         #: made with the first socket: a descriptor of epoll's, or of kqueue's
         self._selector: _Selector | None = None
@@ -104,7 +115,12 @@ class Sockets:
     @property
     def read_within(self) -> float:
         """Seconds for which something that has come may have waited to be read."""
-        return PERIOD if self.clocked else 0.0
+        return max(PERIOD, self._period) if self.clocked else 0.0
+
+    @property
+    def in_pairs(self) -> bool:
+        """A period brings two frames of each call."""
+        return self.clocked and self._period == PATIENT_PERIOD
 
     def add(self, descriptor: int, readable: Callable[[], object]) -> None:
         """Call ``readable`` whenever there is something to read."""
@@ -142,7 +158,11 @@ class Sockets:
 
     def _set_timer(self) -> None:
         # The loop counts whole milliseconds, and so may be a little early.
-        period = PERIOD if len(self._readable) < DENSE_FROM else DENSE_PERIOD
+        if self._patient():
+            period = PATIENT_PERIOD
+        else:
+            period = PERIOD if len(self._readable) < DENSE_FROM else DENSE_PERIOD
+        self._period = period
         self._timer_at = ((self._loop.time() + period / 4) // period + 1) * period
         self._timer = self._loop.call_at(self._timer_at, self._tick)
 

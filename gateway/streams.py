@@ -209,6 +209,11 @@ class Streams:
         self.waits = self._links.flush(now, all_of_it=all_of_it)
         return self._take()
 
+    @property
+    def in_pairs(self) -> bool:
+        """All workers that got something by the last flush want what came in 40 ms together."""
+        return self._links.in_pairs
+
     def digit(self, socket: int, index: int, digit: str) -> list[Instruction]:
         """A DTMF digit arrived."""
         stream = self._sockets.get(socket)

@@ -64,7 +64,8 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 1.0
 #: A call's end cuts off the frame that the far end is saying (seconds).
 CUT_OFF_AT_THE_END = 0.02
-#: A gateway reads its sockets by a clock: a frame may have waited there so long (seconds).
+#: A gateway reads its sockets by a clock: a frame may have waited there so long (seconds), and
+#: twice as long where the sound is taken in large pieces.
 READ_EVERY = 0.02
 #: How long a worker may take to say how much was sent before an interrupt.
 INTERRUPTED_WITHIN = 0.25
@@ -458,7 +459,7 @@ class CallAudio:
         else:
             broke = self._acknowledged_at
             if self._stall is None:  # else it is not known well enough when that was acknowledged
-                broke = max(broke, self._heard_at - ACKNOWLEDGED_WITHIN)
+                broke = max(broke, self._heard_at - self._longest_way)
             self._lose_unplayed(round((self._plays_until - broke) * WIRE_RATE))
             self._pass_over(max(goes_on_at, self._may_have_played(now)), now)
         self._plays_until = 0.0
@@ -467,11 +468,16 @@ class CallAudio:
         if samples > 0:
             self.lost.add("outbound", samples, UNPLAYED)
 
+    @property
+    def _longest_way(self) -> float:
+        """Of an acknowledgement, or of sound, from the carrier's socket to here."""
+        return ACKNOWLEDGED_WITHIN + (READ_EVERY if self.gathers else 0.0)
+
     def _may_have_played(self, now: float) -> int:
         """The position that the carrier had reached at most when nobody acknowledged any more."""
         # A worker that is stopped, or leaves, may have had the stream to its end.
         gone = [at for at in (self._worker_gone_at, self._stream_gone_at) if at is not None]
-        until = min(gone, default=now) + ACKNOWLEDGED_WITHIN
+        until = min(gone, default=now) + self._longest_way
         most = MOST_IN_DOUBT
         filled_up = 0.0
         if self._stall is None:
@@ -600,7 +606,8 @@ class CallAudio:
         """The last stream broke before the call's end, or its gateway or worker stands still."""
         seconds = self._ended_at - self._heard_at
         if seconds > CUT_OFF_AT_THE_END:
-            lost = round((seconds + READ_EVERY) * WIRE_RATE)
+            unread = 2 * READ_EVERY if self.gathers else READ_EVERY
+            lost = round((seconds + unread) * WIRE_RATE)
             self.lost.add("inbound", lost, NEVER_ARRIVED)
 
     def _finish(self) -> None:

@@ -400,20 +400,18 @@ def test_sound_does_not_wait_for_a_gateway_that_stands_still_or_is_gone(gone: bo
     assert bench.adapter.heard_at == (1, 4 * 160 - 16)
 
 
-def told_pairs(calls: Calls, now: int, *, clocked: bool = False) -> list[bool]:
+def told_pairs(calls: Calls, now: int) -> list[bool]:
     """What the gateway is told of pairs now."""
-    calls.choose_pairs(now, clocked=clocked)
+    calls.choose_pairs(now)
     told = calls.take_instructions()
     return [message.on for _, message in told if isinstance(message, m.Pair)]
 
 
-def test_gateways_send_pairs_while_all_of_few_calls_are_taken_in_large_pieces() -> None:
+def test_gateways_send_pairs_while_all_calls_are_taken_in_large_pieces() -> None:
     bench = listening(800)
     calls, now = bench.worker, bench.now
     assert told_pairs(calls, now) == [True]
     assert told_pairs(calls, now) == [], "once"
-    assert told_pairs(calls, now, clocked=True) == [False]
-    assert told_pairs(calls, now) == [True]
     calls.receive(ADAPTER, bench.adapter.gather(0), now)
     assert told_pairs(calls, now) == [False]
     calls.receive(ADAPTER, bench.adapter.gather(160), now)

@@ -20,7 +20,7 @@ from trunkline.bus.errors import ProtocolMismatchError
 from trunkline.bus.settings import Settings, load
 from trunkline.bus.sockets import connect_dealer
 from trunkline.bus.testing import Context, FakeController, poison, until
-from trunkline.codec_worker.process import CLOCKED_FROM, WorkerProcess, main
+from trunkline.codec_worker.process import CLOCKED_FROM, DENSE_FROM, WorkerProcess, main
 
 T = TypeVar("T")
 CALL, SECRET, GENERATION = "c" * 32, "s" * 32, m.first_generation(1)
@@ -267,7 +267,7 @@ async def test_a_worker_whose_turns_fail_falls_silent_and_is_well_again_when_the
     await until(lambda: bool(controller.all(m.Beat)))
     failed: list[int] = []
 
-    def fail(now: int, until: int) -> None:
+    def fail(now: int, until: int, *, every: bool) -> None:
         failed.append(now)
         raise ZeroDivisionError("a defect")
 
@@ -312,7 +312,8 @@ class Driven:
         self.ticks: list[tuple[int, int]] = []
         self.worker.calls.tick = self._ticked  # type: ignore[method-assign]  # the test's own
 
-    def _ticked(self, now: int, until: int) -> None:
+    def _ticked(self, now: int, until: int, *, every: bool) -> None:
+        assert every is self.worker.calls.pairs.on
         self.ticks.append((now // 1_000_000, until // 1_000_000))
 
     def receive(self, at: int, message: m.ToWorker) -> None:
@@ -419,6 +420,26 @@ async def test_with_many_calls_the_timer_is_the_clock(driven: Driven) -> None:
     driven.taken()
     driven.open(61, CALL)
     assert driven.taken() == [(61, 83)]  # as it comes again
+
+
+async def test_with_many_calls_in_pairs_ticks_stand_between_the_looks_of_gateways(
+    driven: Driven,
+) -> None:
+    """A gateway looks at its sockets at 0, 40, 80, …"""
+    for n in range(DENSE_FROM):
+        driven.open(0, f"{n:032x}")
+        driven.worker.calls.calls[f"{n:032x}"].inbound.gathers = 800
+    for at in (3, 13):
+        driven.wake(at)
+    driven.taken()
+    wakes = []
+    for _ in range(6):
+        at = driven.worker._timer_at // 1_000_000 - 1_000_000
+        wakes.append(at)
+        driven.wake(at)
+    assert wakes == [23, 43, 63, 83, 103, 123]  # whoever speaks or interrupts waits 20 ms at most
+    # What falls due in the last 5 ms before a tick is left to it.
+    assert driven.taken() == [(23, 58), (63, 98), (103, 138)]
 
 
 async def test_a_clock_that_jumped_is_caught_up_with_in_one_tick(driven: Driven) -> None:

@@ -60,6 +60,16 @@ async def test_a_worker_that_is_lost_by_a_flush_takes_nothing_from_the_others() 
     assert [type(x) for x in other.sent] == [m.CloseCall, m.Inbound, m.Inbound]
 
 
+@pytest.mark.parametrize("pairs", [False, True])
+async def test_what_the_clock_has_gathered_waits_for_no_other_flush(pairs: bool) -> None:
+    shell = Shell("g1", ANYBODY, NOTHING, NOTHING, clock=lambda: 100.0)
+    flush = mock.Mock(return_value=[])
+    shell.streams.flush = flush  # type: ignore[method-assign]  # only its arguments are of interest
+    with mock.patch.object(Sockets, "in_pairs", pairs):
+        shell._flush()
+    flush.assert_called_once_with(100.0, all_of_it=pairs)
+
+
 @pytest.mark.parametrize("together", [False, True])
 async def test_a_stream_has_ended_before_its_end_is_read(together: bool) -> None:
     """Where sockets are read by the clock, up to a period before: what lay unplayed at the carrier

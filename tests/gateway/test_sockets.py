@@ -11,14 +11,15 @@ import pytest
 
 from trunkline.bus.testing import until
 from trunkline.bus.wall import Wall
-from trunkline.gateway.sockets import CLOCKED_FROM, PERIOD, Sockets
+from trunkline.gateway.sockets import CLOCKED_FROM, PATIENT_PERIOD, PERIOD, Sockets
 
 
 class Read:
     """What was read of each socket, and how often all had been read."""
 
     def __init__(self, wall: Wall | None = None) -> None:
-        self.sockets = Sockets(self._after, wall)
+        self.patient = False
+        self.sockets = Sockets(self._after, wall, lambda: self.patient)
         self.got: list[tuple[int, bytes]] = []
         self.done = asyncio.Event()
 
@@ -77,6 +78,27 @@ async def test_many_are_read_in_one_go_by_the_clock(
     assert read.got == [(pairs[1][0].fileno(), b"y")]
     for near, _ in pairs[1:]:
         read.sockets.remove(near.fileno())
+
+
+async def test_where_nobody_waits_for_a_frame_two_of_each_call_are_read_together(
+    pairs: list[tuple[socket.socket, socket.socket]],
+) -> None:
+    read = Read()
+    read.patient = True
+    for near, _ in pairs:
+        read.add(near)
+    assert (read.sockets.in_pairs, read.sockets.read_within) == (True, PATIENT_PERIOD)
+    loop = asyncio.get_running_loop()
+    at = read.sockets._timer_at
+    assert round(at / PATIENT_PERIOD, 3) == round(at / PATIENT_PERIOD)
+    assert loop.time() < at <= loop.time() + 1.25 * PATIENT_PERIOD
+    read.patient = False
+    pairs[0][1].send(b"x")
+    await asyncio.wait_for(read.done.wait(), 5)
+    assert (read.sockets.in_pairs, read.sockets.read_within) == (False, PERIOD)
+    for near, _ in pairs:
+        read.sockets.remove(near.fileno())
+    assert not read.sockets.in_pairs
 
 
 async def test_one_that_closes_another_while_all_are_read(

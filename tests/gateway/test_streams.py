@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from msgspec.structs import replace
 
@@ -128,6 +130,30 @@ def test_a_worker_that_wants_pairs_gets_two_flushes_in_one_message(bench: Bench)
     bench.heard(1, 960)
     bench.flush()
     assert [type(message) for message in bench.take(A)] == [m.Inbound]
+
+
+def test_pairs_are_looked_for_where_all_workers_with_sound_want_them(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.accept(2, accepted(placement(1, B), call="c2"))
+    bench.up(B)
+
+    positions = itertools.count(0, 160)
+
+    def looks(*sockets: int) -> bool:
+        position = next(positions)
+        for socket in sockets:
+            bench.heard(socket, position)
+        bench.flush()
+        return bench.streams.in_pairs
+
+    assert not looks(1, 2)
+    bench.say(A, m.Pair(True))
+    assert not looks(1, 2)
+    bench.say(B, m.Pair(True))
+    assert looks(1, 2)
+    bench.say(B, m.Pair(False))
+    assert not looks(1, 2)
+    assert looks(1), "the other one gets nothing"
 
 
 def test_a_call_that_is_opened_at_a_worker_ends_its_pairs(bench: Bench) -> None:
