@@ -31,8 +31,11 @@ PIECE: Final = 50
 AHEAD: Final = 2
 #: An inbound slot waits so long for its caller.
 CALLED_WITHIN: Final = 60.0
-#: Seconds of sound that calls take at a time: one half of them as it comes, the other in pieces.
+#: Seconds of sound that calls take at a time: as it comes, or in pieces.
 TAKEN: Final = (0.0, 0.1)
+#: So long (seconds) calls that begin take it in one way, then in the other, and then each second
+#: one. Gateways and workers have a slower clock while all calls are taken in pieces.
+TAKEN_SO_FOR: Final = 20.0
 
 
 class Orders:
@@ -151,13 +154,18 @@ async def slot(
                     if call is None:
                         break
                     say(up=call.sid, slot=n, kind=kind, asked=asked, at=time.monotonic())
-                    talk = Talk(call, first, at_least=TAKEN[n % 2])
+                    talk = Talk(call, first, at_least=taken(n, time.monotonic()))
                     await talk.say(rng.uniform(*lengths), orders, count)
                     say(over=await talk.end() | {"slot": n, "kind": kind})
                     first += 211
         except (TrunklineError, TimeoutError) as error:
             say(failed=repr(error), slot=n, kind=kind, asked=asked, at=time.monotonic())
             await asyncio.sleep(0.3)
+
+
+def taken(n: int, now: float) -> float:
+    """How a call of slot ``n`` takes its sound that begins now."""
+    return (*TAKEN, TAKEN[n % 2])[int(now // TAKEN_SO_FOR) % 3]
 
 
 async def connect(

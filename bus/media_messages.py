@@ -316,8 +316,8 @@ class Tick(PackedMessage, frozen=True):
 
 
 class Pair(PackedMessage, frozen=True):
-    """worker -> gateway: ``on``: send what came in 40 ms in one Inbound, because I have a call or
-    two, and all of them take their sound in large pieces. So an Inbound wakes me half as often.
+    """worker -> gateway: ``on``: send what came in 40 ms in one Inbound, because all of my calls
+    take their sound in large pieces. So an Inbound wakes me half as often.
     Everything else goes out as it comes, and takes along what waits. An OpenCall ends it."""
 
     on: bool

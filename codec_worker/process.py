@@ -8,13 +8,14 @@ working on a message, so how it is woken follows from how much there is to do:
 - With a call or two a gateway's message, which brings the carrier's frame, is the clock. It is read
   as it comes. Then the frames that are due are sent, and the sound that came is handed out, in one
   go. The timer only ticks when no message came in time.
-- Where those take their sound in large pieces, the gateway sends what came in 40 ms together, and
-  the ticks are as far apart (:mod:`.pairs`).
 - From :data:`CLOCKED_FROM` calls on the timer wakes the worker for each tick, and messages are read
   then: frames of many calls share one product. With :data:`DENSE_FROM` calls, or while somebody
   speaks in small pieces, it wakes twice as often, so that messages wait half as long. Its wake-ups
   stand a little after the whole multiples of 10 ms at which the gateways of this machine send what
   they gathered.
+- Where all calls take their sound in large pieces, the gateways send what came in 40 ms together,
+  and the ticks are as far apart (:mod:`.pairs`). Messages are read each 20 ms all the same, because
+  one who speaks or interrupts waits for that.
 
 Ticks stand on absolute deadlines: a late one changes no later one, and missed ones are not made up
 for (the playouts send all that is due).

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from e2e.stack import ALICE, Stack, until
 
-from benchmarks.chaos_client import TAKEN, Orders, Talk
+from benchmarks.chaos_client import Orders, Talk, taken
 from benchmarks.chaos_judge import Verdict, judge
 from benchmarks.chaos_stack import numbered_recording
 from trunkline import Call, Line
@@ -65,7 +65,7 @@ class Conversations:
         """Call somebody, and talk."""
         call = await self.line.place_call(callee, timeout=20.0, attach_stream="a-leg")
         n = len(self.talks)
-        talk = Talk(call, 197 * n, piece=_PIECE, at_least=TAKEN[n % 2])
+        talk = Talk(call, 197 * n, piece=_PIECE, at_least=taken(n, time.monotonic()))
         self.talks.append(talk)
         self._saying.append(asyncio.ensure_future(talk.say(_ENDLESS, self.orders, 0)))
         return call
