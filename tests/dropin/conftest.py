@@ -34,13 +34,17 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def another_run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def another_run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, short_directory: Path
+) -> None:
     """A run of pytest that the test starts knows nothing of this one. It goes without the plugin of
     hypothesis, which no test in it needs, and which takes 0.3 s of a core at the run's end."""
     for name in list(os.environ):
         if name.startswith("PYTEST_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+    # Nor does it know of a stack that this user has on the default bus.
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_directory))
 
 
 @pytest.fixture

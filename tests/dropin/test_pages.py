@@ -139,8 +139,6 @@ def reader(another_run: None, pytester: pytest.Pytester, monkeypatch: pytest.Mon
     programs = [str(pytester.path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
     monkeypatch.setenv("PATH", os.pathsep.join(programs))
     monkeypatch.setenv("COLUMNS", "100")
-    # The stack of a page has the default bus, which no other stack of this user may have meanwhile.
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(pytester.mkdir("run")))
     (pytester.path / "tests").mkdir()
     for name in ("question", "hello"):
         clip(pytester.path / "tests" / f"{name}.wav", 0.8, "austen-0930")
