@@ -15,7 +15,7 @@ working on a message, so how it is woken follows from how much there is to do:
   they gathered.
 - Where all calls take their sound in large pieces, the gateways send what came in 40 ms together,
   and the ticks are as far apart (:mod:`.pairs`). Messages are read each 20 ms all the same, because
-  one who speaks or interrupts waits for that.
+  one who begins to speak waits for that, unless all calls are in the middle of words.
 
 Ticks stand on absolute deadlines: a late one changes no later one, and missed ones are not made up
 for (the playouts send all that is due).
@@ -372,8 +372,12 @@ class WorkerProcess:
         """Work by the clock. When the next turn comes is fixed before anything that may fail."""
         if self._clocked:
             dense = len(self.calls.calls) >= DENSE_FROM or now - self.calls.ended_at < ANSWER_NS
-            period = READ_NS if dense and not self.calls.pairs.on else FRAME_NS
-            self._read_at = _following(PHASE_NS, period, now + READ_NS // 4)
+            phase, period = PHASE_NS, READ_NS if dense else FRAME_NS
+            if self.calls.pairs.all_speak:
+                phase, period = APART_NS, PAIR_NS
+            elif self.calls.pairs.on:
+                period = FRAME_NS
+            self._read_at = _following(phase, period, now + READ_NS // 4)
             self._socket.read()
             self._all_read(now)
             self._received = False

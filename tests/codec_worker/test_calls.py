@@ -423,6 +423,20 @@ def test_gateways_send_pairs_while_all_calls_are_taken_in_large_pieces() -> None
     assert told_pairs(calls, now) == [False], "nobody has said in what pieces the other is taken"
 
 
+def test_speech_is_urgent_unless_all_calls_are_in_the_middle_of_words() -> None:
+    bench = listening(800)
+    told_pairs(bench.worker, bench.now)
+    assert not bench.worker.pairs.all_speak
+    bench.speak(SPEECH[: seconds(0.3)])
+    found = []
+    for _ in range(12):
+        told_pairs(bench.worker, bench.now)
+        found.append(bench.worker.pairs.all_speak)
+        bench.tick()
+    assert found == sorted(found, reverse=True)
+    assert 3 < sum(found) < 10  # 0.3 s, less the lead and the 100 ms that are left
+
+
 def test_a_speaker_who_has_said_all_is_answered_before_there_are_pairs_again() -> None:
     bench = listening(800)
     assert told_pairs(bench.worker, bench.now) == [True]

@@ -20,6 +20,7 @@ from trunkline.bus.errors import ProtocolMismatchError
 from trunkline.bus.settings import Settings, load
 from trunkline.bus.sockets import connect_dealer
 from trunkline.bus.testing import Context, FakeController, poison, until
+from trunkline.codec_worker.playout import Playout
 from trunkline.codec_worker.process import CLOCKED_FROM, DENSE_FROM, WorkerProcess, main
 
 T = TypeVar("T")
@@ -440,6 +441,15 @@ async def test_with_many_calls_in_pairs_ticks_stand_between_the_looks_of_gateway
     assert wakes == [23, 43, 63, 83, 103, 123]  # whoever speaks or interrupts waits 20 ms at most
     # What falls due in the last 5 ms before a tick is left to it.
     assert driven.taken() == [(23, 58), (63, 98), (103, 138)]
+    for call in driven.worker.calls.calls.values():
+        call.playout = Playout()
+        call.playout.speak(0, bytes(8_000))
+    wakes.clear()
+    for _ in range(4):
+        at = driven.worker._timer_at // 1_000_000 - 1_000_000
+        wakes.append(at)
+        driven.wake(at)
+    assert wakes == [143, 163, 183, 223]  # nobody begins to speak now
 
 
 async def test_a_clock_that_jumped_is_caught_up_with_in_one_tick(driven: Driven) -> None:
