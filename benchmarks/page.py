@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import OTHERS, complaint
+from benchmarks.measure import OTHERS, PROMPT, complaint
 
 ROOT: Final = Path(__file__).parent.parent
 OUT: Final = ROOT / "out" / "bench"
@@ -29,11 +29,10 @@ README: Final = ROOT / "README.md"
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 
 OURS, PEER = "trunkline", "langwatch-scenario"
-PROMPT: Final = "trunkline, 20 ms at a time"
 #: side, its colour
 COLOURS: Final = {
     OURS: "#1f77b4",
-    PROMPT: "#17becf",
+    PROMPT.name: "#17becf",
     "trunkline, as up starts it": "#8fbbdc",
     "trunkline's adapter": "#2ca02c",
     PEER: "#d9772b",
@@ -167,7 +166,7 @@ def paragraph(found: Found) -> str:
         f"{jitter[0]:.1f} ms of their time here (p99) and within {jitter[1]:.0f} ms there, and the "
         f"sound of all calls runs dry {dry[0]:.0f} times here and {dry[1]:,.0f} times there."
     )
-    if prompt := ratios(found, PEER, PROMPT):
+    if prompt := ratios(found, PEER, PROMPT.name):
         said += (
             " For that `Line` takes what it hears 100 ms at a time, as scenario's adapter hands it "
             f"out. Where each 20 ms are taken as they come, the same is {_told(prompt)}."

@@ -541,12 +541,12 @@ class Calls:
         told = self.pairs.choose(self.calls.values(), now - self.ended_at)
         self._batches.instructions += told
 
-    def tick(self, now: int, until: int, *, every: bool = False) -> None:
+    def tick(self, now: int, until: int) -> None:
         """Send the frames of all calls that are due before ``until``. Only each second tick sends
-        more than one in a message, unless ``every`` tick does. So the messages of all calls leave
-        in the same ticks, and their gateways are woken half as often."""
+        more than one in a message, unless ticks are as far apart as pairs are. So the messages of
+        all calls leave in the same ticks, and their gateways are woken half as often."""
         self._paced += 1
-        together = TOGETHER if every or self._paced % TOGETHER == 0 else 1
+        together = TOGETHER if self.pairs.on or self._paced % TOGETHER == 0 else 1
         self._batches.pace(self.calls.values(), now, until, together)
         for call_id, error in self._batches.take_broken():
             self.broken.append(error)

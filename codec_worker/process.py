@@ -406,7 +406,7 @@ class WorkerProcess:
         following = _following(phase, step, now)
         self.missed_ticks += max(0, (following - self._deadline) // step - 1)
         self._deadline = following
-        self.calls.tick(now, following - slack, every=pairs)
+        self.calls.tick(now, following - slack)
         self._work(now, following - slack)
 
     def _beat(self, now: int) -> None:

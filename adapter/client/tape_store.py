@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import tempfile
 import weakref
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -39,6 +38,8 @@ class TapeFile:
     """A file without a name. It may be read by another thread than the one that writes it."""
 
     def __init__(self) -> None:
+        import tempfile  # with half of the packers there are: most calls are too short for a file
+
         file = tempfile.TemporaryFile(buffering=0, prefix="trunkline-")  # noqa: SIM115  # see below
         self._fd = file.fileno()
         self._size = 0

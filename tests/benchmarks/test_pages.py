@@ -68,7 +68,7 @@ def test_readme_gives_the_ratios_good_and_bad() -> None:
             result(100, cpu=5.0),
             result(100, page.PEER, cpu=10.0, underruns=70_000, jitter_p99_ms=500.0),
             result(1, "trunkline's adapter", cpu=120.0),
-            result(1, page.PROMPT, cpu=100.0),
+            result(1, page.PROMPT.name, cpu=100.0),
         )
     )
     assert "2.00 at 1 and 0.50 at 100" in said

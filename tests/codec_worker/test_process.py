@@ -268,7 +268,7 @@ async def test_a_worker_whose_turns_fail_falls_silent_and_is_well_again_when_the
     await until(lambda: bool(controller.all(m.Beat)))
     failed: list[int] = []
 
-    def fail(now: int, until: int, *, every: bool) -> None:
+    def fail(now: int, until: int) -> None:
         failed.append(now)
         raise ZeroDivisionError("a defect")
 
@@ -313,8 +313,7 @@ class Driven:
         self.ticks: list[tuple[int, int]] = []
         self.worker.calls.tick = self._ticked  # type: ignore[method-assign]  # the test's own
 
-    def _ticked(self, now: int, until: int, *, every: bool) -> None:
-        assert every is self.worker.calls.pairs.on
+    def _ticked(self, now: int, until: int) -> None:
         self.ticks.append((now // 1_000_000, until // 1_000_000))
 
     def receive(self, at: int, message: m.ToWorker) -> None:

@@ -207,6 +207,10 @@ class Stack(Run):
         """Whether the number's calls come to this stack (or would, were it there)."""
         return self.voice(number)["voice_url"].startswith(self.public_url)
 
+    def overrides(self) -> dict[str, str]:
+        """The state of each override by its number, as the stack knows it."""
+        return {row["number"]: row["state"] for row in self.status()["overrides"]}
+
     def live_calls(self) -> list[str]:
         """SIDs of the carrier's calls that have not ended."""
         ended = ("completed", "busy", "failed", "no-answer", "canceled")

@@ -37,19 +37,13 @@ async def hold_a_call(stack: Stack) -> str:
         return call.sid
 
 
-def armed(stack: Stack, number: str) -> bool:
-    """The stack knows that calls to ``number`` come to it."""
-    overrides = stack.status()["overrides"]
-    return (number, "applied") in [(each["number"], each["state"]) for each in overrides]
-
-
 async def answer_a_call(stack: Stack, number: str) -> str:
     """A call that comes to ``number``, and hears us; its SID."""
     async with Line(number, bus=stack.bus) as line:
         waiting = asyncio.create_task(line.wait_for_call(20.0))
         # The carrier may have the override some time before its answer has come. A call that comes
         # meanwhile is let wait, as a call that is played again is not.
-        await until(lambda: armed(stack, number), "the number is armed")
+        await until(lambda: stack.overrides().get(number) == "applied", "the number is armed")
         stack.sim.place_call(CALLER, number, "echo")
         call = await waiting
         await call.send_audio(speech(1.0))

@@ -35,9 +35,7 @@ async def test_twilios_rest_while_numbers_are_armed_and_restored(
 ) -> None:
     stack = new_stack()
     stack.up(gateways=1, codec_workers=1)
-
-    def states() -> dict[str, str]:
-        return {row["number"]: row["state"] for row in stack.status()["overrides"]}
+    states = stack.overrides
 
     refused: dict[str, Any] = {"kind": "status", "status": 429, "retry_after": 0.5, "count": 2}
     internal: dict[str, Any] = {"kind": "status", "status": 503, "count": 1}
