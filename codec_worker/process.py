@@ -74,7 +74,7 @@ log = logging.getLogger("trunkline.codec_worker")
 #: With many calls messages are read twice in a tick.
 READ_NS: Final = FRAME_NS // 2
 #: So long after the whole multiples of it: the gateways have sent what they gathered by then.
-PHASE_NS: Final = 3_000_000
+PHASE_NS: Final = 2_000_000
 #: From this many calls on the timer is the clock, and not the messages of gateways.
 CLOCKED_FROM: Final = 3
 #: So many calls are many.

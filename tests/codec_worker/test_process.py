@@ -407,19 +407,19 @@ async def test_a_gateway_that_stood_still_leaves_the_carriers_buffer_no_deeper(
 
 async def test_with_many_calls_the_timer_is_the_clock(driven: Driven) -> None:
     for n in range(CLOCKED_FROM):
-        driven.open(n, f"{n:032x}")
+        driven.open(0, f"{n:032x}")
     driven.taken()
-    driven.wake(3)
+    driven.wake(2)
     driven.receive(5, m.Inbound([]))  # it waits for the timer
-    for at in (13, 23, 33, 43):
+    for at in (12, 22, 32, 42):
         driven.wake(at)
-    assert driven.taken() == [(3, 23), (23, 43), (43, 63)]  # 3 ms after the gateways
+    assert driven.taken() == [(2, 22), (22, 42), (42, 62)]  # 2 ms after the gateways
     for n in range(CLOCKED_FROM):
         driven.worker.calls._forget(driven.worker.calls.calls[f"{n:032x}"], GENERATION)
-    driven.wake(53)
+    driven.wake(52)
     driven.taken()
     driven.open(61, CALL)
-    assert driven.taken() == [(61, 83)]  # as it comes again
+    assert driven.taken() == [(61, 82)]  # as it comes again
 
 
 async def test_with_many_calls_in_pairs_ticks_stand_between_the_looks_of_gateways(
@@ -429,7 +429,7 @@ async def test_with_many_calls_in_pairs_ticks_stand_between_the_looks_of_gateway
     for n in range(DENSE_FROM):
         driven.open(0, f"{n:032x}")
         driven.worker.calls.calls[f"{n:032x}"].inbound.gathers = 800
-    for at in (3, 13):
+    for at in (2, 12):
         driven.wake(at)
     driven.taken()
     wakes = []
@@ -437,9 +437,9 @@ async def test_with_many_calls_in_pairs_ticks_stand_between_the_looks_of_gateway
         at = driven.worker._timer_at // 1_000_000 - 1_000_000
         wakes.append(at)
         driven.wake(at)
-    assert wakes == [23, 43, 63, 83, 103, 123]  # whoever speaks or interrupts waits 20 ms at most
+    assert wakes == [22, 42, 62, 82, 102, 122]  # whoever speaks or interrupts waits 20 ms at most
     # What falls due in the last 5 ms before a tick is left to it.
-    assert driven.taken() == [(23, 58), (63, 98), (103, 138)]
+    assert driven.taken() == [(22, 57), (62, 97), (102, 137)]
     for call in driven.worker.calls.calls.values():
         call.playout = Playout()
         call.playout.speak(0, bytes(8_000))
@@ -448,7 +448,7 @@ async def test_with_many_calls_in_pairs_ticks_stand_between_the_looks_of_gateway
         at = driven.worker._timer_at // 1_000_000 - 1_000_000
         wakes.append(at)
         driven.wake(at)
-    assert wakes == [143, 163, 183, 223]  # nobody begins to speak now
+    assert wakes == [142, 162, 182, 222]  # nobody begins to speak now
 
 
 async def test_a_clock_that_jumped_is_caught_up_with_in_one_tick(driven: Driven) -> None:
