@@ -35,6 +35,8 @@ class Call:
         self.gateway_heard = now
         #: who speaks and listens; None: nobody attached (any more)
         self.adapter: bytes | None = None
+        #: one who did has said that it needs the call no longer
+        self.left = False
         #: the adapter answered the Opened of the present generation
         self.resumed = False
         #: None until it is known where outbound sound goes on

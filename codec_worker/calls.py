@@ -43,8 +43,11 @@ from .playout import SAMPLE_NS, Playout, PlayoutError
 
 #: Calls that a worker takes, unless told otherwise.
 MOST_CALLS: Final = 2_000
-#: A call without a stream is forgotten after this.
+#: A call without a stream is forgotten after this ...
 FORGET_NS: Final = 120_000_000_000
+#: ... or after this, where its client has left it: by then its last counts have been told. A call's
+#: buffers are 0.2 MB.
+LEFT_NS: Final = 2_000_000_000
 _TOMBSTONES: Final = 4_096
 #: Attaches of one client that are kept: on a standby they wait for calls that are opened elsewhere.
 MOST_ATTACHED: Final = 2 * MOST_CALLS
@@ -380,6 +383,7 @@ class Calls:
         self._forget_attach(peer, call_id)
         call = self.calls.get(call_id)
         if call is not None and call.adapter == peer:
+            call.left = True
             self._lose_adapter(call)
 
     def _forget_attach(self, peer: bytes, call_id: str) -> None:
@@ -569,7 +573,8 @@ class Calls:
             if call.inbound.overdue():
                 self._hand_out_soon(call)
             since = call.streamless_since
-            if since is not None and now - since > FORGET_NS:
+            left = call.left and call.adapter is None
+            if since is not None and now - since > (LEFT_NS if left else FORGET_NS):
                 self._forget(call, call.generation)
 
     @property

@@ -243,7 +243,10 @@ class SoundBox:
             self.bell.ring()
 
     def close(self) -> None:
+        """Nothing more comes. What ``piece_changed`` belongs to may hold this box: where each held
+        the other, a call's sound would stay in memory until the garbage is collected."""
         self.closed = True
+        self._piece_changed = lambda: None
         self.bell.ring()
 
     def __len__(self) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +16,7 @@ from trunkline.adapter.client.call_audio import READ_EVERY
 from trunkline.adapter.client.media_link import MediaPlane
 from trunkline.adapter.client.session import ClientSession
 from trunkline.bus import messages as m
+from trunkline.bus.errors import StackUnavailableError
 from trunkline.bus.testing import poison
 
 
@@ -91,6 +95,31 @@ async def test_secret_that_a_restarted_controller_made_is_told_to_the_workers(
     attached = [x.secret for x in wires.sent if isinstance(x, m.Attach)]
     assert attached == ["s" * 32, "t" * 32]
     assert session.calls[info.call].describe().secret == "t" * 32
+
+
+async def test_a_call_that_nobody_holds_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The sound that it kept is gone at once. No garbage has to be collected for that: in a program
+    that makes little of it the sound of many calls would wait."""
+    wires = Wires()
+    monkeypatch.setattr("trunkline.adapter.client.media_link.connect_dealer", wires.connect)
+    session = open_session(MediaPlane(None, "a1", None, lambda: 100.0))  # type: ignore[arg-type]  # no sockets here
+    info = started(session)
+    session.started(info)
+    wires.up.pop()()
+    wires.say[ONE.endpoint](msgspec.msgpack.encode(m.Opened(info.call, 1 << 16, 1, 0)))
+    call = session.incoming.take()
+    assert not await call.sound.wait(0, enough=4800)
+    gone = weakref.ref(call)
+    gc.disable()
+    try:
+        session.lose(StackUnavailableError("the stack was killed"))
+        del call
+        await asyncio.sleep(0)
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 async def test_no_message_of_a_worker_ends_a_call(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from trunkline.bus import messages as m
-from trunkline.codec_worker.calls import FORGET_NS, Calls
+from trunkline.codec_worker.calls import FORGET_NS, LEFT_NS, Calls
 from trunkline.codec_worker.playout import SAMPLE_NS
 
 from .peers import (
@@ -270,6 +271,29 @@ def test_a_call_without_a_stream_is_forgotten_in_the_end() -> None:
     assert CALL in bench.worker.calls
     bench.worker.beat(bench.now + FORGET_NS + 1)
     assert bench.worker.calls == {}
+
+
+def test_a_call_without_a_stream_is_forgotten_soon_where_its_client_has_left_it() -> None:
+    bench = opened()
+    bench.new_stream()
+    bench.from_adapter(m.Detach(CALL))
+    bench.worker.beat(bench.now + LEFT_NS)
+    assert [one.call for one in bench.worker.stats(bench.now)] == [CALL]  # as it was at its end
+    bench.worker.beat(bench.now + LEFT_NS + 1)
+    assert bench.worker.calls == {}
+
+
+@pytest.mark.parametrize("comes_back", ["its client", "its stream"])
+def test_a_call_that_was_left_is_kept_where_one_comes_back(comes_back: str) -> None:
+    bench = opened()
+    bench.new_stream()
+    bench.from_adapter(m.Detach(CALL))
+    if comes_back == "its client":
+        bench.from_adapter(m.Attach(CALL, SECRET))
+    else:
+        bench.open()
+    bench.worker.beat(bench.now + FORGET_NS)
+    assert CALL in bench.worker.calls
 
 
 def test_an_interrupt_that_was_done_while_the_gateway_was_away_is_done_again() -> None:
