@@ -65,7 +65,10 @@ def test_it():
         file.write(os.environ["TRUNKLINE_BUS"])
 """
 #: Examples of these pages judge calls.
-JUDGED = ("test_ear_", "test_gates_", "test_listening_", "test_load_", "test_replay_")
+JUDGED = (
+    *("test_choppy_", "test_ear_", "test_gates_"),
+    *("test_listening_", "test_load_", "test_replay_"),
+)
 #: Runs the commands of a page's console block, and compares what they say.
 CONSOLE = """
 import re
