@@ -9,7 +9,8 @@ held, and its text. Of it:
   first 200 ms (10 frames: the lead is filled there) left out;
 - an *underrun* is a message that arrives when all before it has been played. Playback begins with
   the first message, without any delay;
-- *drift* is how much later the end came than the beginning, beyond the audio between them.
+- *drift* is how much later the last tenth of a call came than its first, beyond the audio between
+  them.
 """
 
 from __future__ import annotations
@@ -103,11 +104,13 @@ def underruns(call: Arrivals) -> tuple[int, float]:
 
 
 def drift(call: Arrivals) -> float:
-    """In ms, between the 10 messages after what is left out and the last 10."""
+    """In ms, of the messages after what is left out. Fewer than a tenth of them would show jitter,
+    because the messages of many calls are late or early together."""
     settled = call.settled
-    if len(settled) < 20:
+    tenth = len(settled) // 10
+    if not tenth:
         return 0.0
-    return float(np.median(settled[-10:]) - np.median(settled[:10]))
+    return float(np.median(settled[-tenth:]) - np.median(settled[:tenth]))
 
 
 def wrong_frames(call: Arrivals, wanted: int | None) -> tuple[int, int]:

@@ -30,12 +30,14 @@ async def main(
     talk: Callable[[Call, bytes], Awaitable[Any]] = Call.send_audio,
     listen: Callable[[Call], Awaitable[Any]] | None = None,
 ) -> None:
-    """Each round has calls of its own. What ``talk`` and ``listen`` return is told by call."""
+    """Each round has calls of its own, which say the first seconds of ``pcm``. What ``talk`` and
+    ``listen`` return is told by call."""
     callees = order["callees"]
     if listen is None:
         listen = functools.partial(take_all, at_least=order["at_least"])
     async with Line(order["number"], allowed_callees=callees) as line:
-        for _ in range(order["rounds"]):
+        for seconds in order["rounds"]:
+            speech = pcm[: round(seconds * 50) * 960]
             began = time.monotonic()
             calls = await asyncio.gather(
                 *(line.place_call(to, timeout=60.0, attach_stream="a-leg") for to in callees)
@@ -44,7 +46,7 @@ async def main(
             listeners = [asyncio.ensure_future(listen(call)) for call in calls]
             say(ready=len(calls), setup_seconds=time.monotonic() - began)
             await wait_for("go")
-            said = await asyncio.gather(*(talk(call, pcm) for call in calls))
+            said = await asyncio.gather(*(talk(call, speech) for call in calls))
             say(done=dict(zip(sids, said, strict=True)))
             await wait_for("end")
             await asyncio.gather(*(call.hang_up() for call in calls))

@@ -4,7 +4,8 @@
     python benchmarks/growth.py --seconds 20    the same in short, to try it
 
 Line on one gateway and one codec worker. A call lasts five minutes at most, so there are two rounds
-of calls on the same processes. What the second one adds is growth.
+of calls on the same processes. Short calls come before them, as many as the controller remembers
+for the console: what is kept of the latest calls is no growth.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from benchmarks.write import write
 
 ROUNDS: Final = 2
 CALLS, SECONDS = 100, 285.0
+#: Rounds of short calls before them, and their seconds.
+BEFORE, SHORT = 5, 1.0
 #: Seconds between two looks at the memory.
 EVERY: Final = 5.0
 
@@ -53,10 +56,14 @@ def main(calls: int, seconds: float) -> None:
     """What many minutes of many calls add."""
     console = Console(width=max(100, Console().width))
     found = []
-    with Trial(line(1), calls, seconds, ROUNDS) as trial:
-        for n in range(ROUNDS):
-            if n:
+    with Trial(line(1), calls, *[SHORT] * BEFORE, *[seconds] * ROUNDS) as trial:
+        for n in range(-BEFORE, ROUNDS):
+            if n > -BEFORE:
                 trial.client.read("ready")
+            if n < 0:
+                console.print(f"{calls} short calls, {-n} to go …")
+                hold(trial)
+                continue
             console.print(f"{calls} calls speak for {seconds:g} s, round {n + 1} of {ROUNDS} …")
             found.append(hold(trial))
             pace = "drift {drift_ms:.2f} ms, {underruns} underruns".format(**found[-1])

@@ -96,12 +96,13 @@ def others_share(seconds: float = 1.0) -> float:
 class Trial:
     """The processes of one measurement, from the carrier's start to the last hang-up.
 
-    Every call says ``seconds`` of speech. ``rounds``: how often, with new calls each time (Line
-    alone)."""
+    Every call says ``seconds`` of speech. More of them are as many rounds, with new calls in each
+    (Line alone)."""
 
-    def __init__(self, side: Side, calls: int, seconds: float, rounds: int = 1) -> None:
-        self.side, self.calls, self.rounds = side, calls, rounds
-        self.seconds = round(seconds * 50) / 50
+    def __init__(self, side: Side, calls: int, *seconds: float) -> None:
+        self.side, self.calls = side, calls
+        self.rounds = [round(each * 50) / 50 for each in seconds]
+        self.seconds = max(self.rounds)
         self.run = Run()
         self.setup_seconds = 0.0
 

@@ -43,11 +43,8 @@ from .playout import SAMPLE_NS, Playout, PlayoutError
 
 #: Calls that a worker takes, unless told otherwise.
 MOST_CALLS: Final = 2_000
-#: A call without a stream is forgotten after this ...
+#: A call without a stream is forgotten after this, or as soon as its client has left it.
 FORGET_NS: Final = 120_000_000_000
-#: ... or after this, where its client has left it: by then its last counts have been told. A call's
-#: buffers are 0.2 MB.
-LEFT_NS: Final = 2_000_000_000
 _TOMBSTONES: Final = 4_096
 #: Attaches of one client that are kept: on a standby they wait for calls that are opened elsewhere.
 MOST_ATTACHED: Final = 2 * MOST_CALLS
@@ -574,7 +571,7 @@ class Calls:
                 self._hand_out_soon(call)
             since = call.streamless_since
             left = call.left and call.adapter is None
-            if since is not None and now - since > (LEFT_NS if left else FORGET_NS):
+            if since is not None and (left or now - since > FORGET_NS):
                 self._forget(call, call.generation)
 
     @property

@@ -33,6 +33,8 @@ MOST: Final = 3_600 * WIRE_RATE
 _PIECE: Final = WIRE_RATE
 #: An acknowledgement that is later than this (seconds) was not only waiting in a queue.
 LATE: Final = 0.5
+#: Delays are counted by as many positions (0.5 ms): a long call has few different ones then.
+_GRAIN: Final = 4
 #: Times that are as close as this (seconds) are the same.
 _SAME_TIME: Final = 1e-6
 
@@ -76,9 +78,10 @@ class CallTape:
         #: theirs behind it: the first position; codes and when they came, in turn
         self._fresh: tuple[int, list[bytes | float]] = (0, [])
         self._heard_to = 0
-        #: how many joined pieces of theirs came so late, in positions, behind the time that their
-        #: own position has
+        #: how many joined pieces of theirs came so late, in grains, behind the time that their own
+        #: position has; and the least delay, in positions
         self._delays: Counter[int] = Counter()
+        self._least = float("inf")
         #: ours that was sent to a worker, by its positions, and the newest of it
         self._spoken = Side()
         self._speaking: tuple[int, bytearray] = (0, bytearray())
@@ -107,7 +110,8 @@ class CallTape:
             if fresh:
                 joined, delays = _joined(began, fresh)
                 self._heard.add(began, joined)
-                self._delays.update(delays)
+                self._delays.update(delay // _GRAIN for delay in delays)
+                self._least = min(self._least, *delays)
             fresh = []
             self._fresh = (position, fresh)
         fresh += codes, now
@@ -172,16 +176,13 @@ class CallTape:
     def jitter_ms(self) -> float | None:
         """Nineteen of twenty messages of theirs came this close to the usual delay. None: no
         message came."""
-        delays = self._all_delays(_joined(*self._fresh)[1])
-        if not len(delays):
-            return None
-        late = np.percentile(np.abs(delays - np.median(delays)), 95)
-        return float(1000 * late / WIRE_RATE)
-
-    def _all_delays(self, fresh: list[int]) -> npt.NDArray[np.int64]:
         counted = self._delays.copy()
-        counted.update(fresh)
-        return np.repeat(np.array([*counted], np.int64), [*counted.values()])
+        counted.update(delay // _GRAIN for delay in _joined(*self._fresh)[1])
+        if not counted:
+            return None
+        delays = np.repeat(np.array([*counted]), [*counted.values()])
+        late = np.percentile(np.abs(delays - np.median(delays)), 95)
+        return float(1000 * _GRAIN * late / WIRE_RATE)
 
     def sides(self) -> tuple[Samples, Samples]:
         """(ours, theirs) as PCM16 at 8 kHz, on one clock, the far end's."""
@@ -193,8 +194,8 @@ class CallTape:
         said = [(each.begins, each.first, each.stop) for each in list(self._said)]
         speaking, newest = self._speaking
         spoken = [(speaking, bytes(newest)), *self._spoken.pieces()]
-        delays = self._all_delays(late)
-        began = float(delays.min()) / WIRE_RATE if len(delays) else 0.0
+        least = min(self._least, *late) if late else self._least
+        began = least / WIRE_RATE if least < float("inf") else 0.0
         ours = []
         for begins, first, stop in said:
             at = round((begins - began) * WIRE_RATE)

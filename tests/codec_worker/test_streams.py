@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trunkline.bus import messages as m
-from trunkline.codec_worker.calls import FORGET_NS, LEFT_NS, Calls
+from trunkline.codec_worker.calls import FORGET_NS, Calls
 from trunkline.codec_worker.playout import SAMPLE_NS
 
 from .peers import (
@@ -273,13 +273,19 @@ def test_a_call_without_a_stream_is_forgotten_in_the_end() -> None:
     assert bench.worker.calls == {}
 
 
-def test_a_call_without_a_stream_is_forgotten_soon_where_its_client_has_left_it() -> None:
+@pytest.mark.parametrize("first", ["its client", "its stream"])
+def test_a_call_without_a_stream_is_forgotten_at_once_where_its_client_has_left_it(
+    first: str,
+) -> None:
     bench = opened()
-    bench.new_stream()
+    if first == "its stream":
+        bench.new_stream()
     bench.from_adapter(m.Detach(CALL))
-    bench.worker.beat(bench.now + LEFT_NS)
-    assert [one.call for one in bench.worker.stats(bench.now)] == [CALL]  # as it was at its end
-    bench.worker.beat(bench.now + LEFT_NS + 1)
+    if first == "its client":
+        bench.worker.beat(bench.now)
+        assert CALL in bench.worker.calls  # its gateway still has it
+        bench.new_stream()
+    bench.worker.beat(bench.now)
     assert bench.worker.calls == {}
 
 
