@@ -5,7 +5,8 @@
 
 Line on one gateway and one codec worker. A call lasts five minutes at most, so there are two rounds
 of calls on the same processes. Short calls come before them, as many as the controller remembers
-for the console: what is kept of the latest calls is no growth.
+for the console, and so long that their tapes are full: what every process keeps at any time is no
+growth.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from benchmarks.write import write
 ROUNDS: Final = 2
 CALLS, SECONDS = 100, 285.0
 #: Rounds of short calls before them, and their seconds.
-BEFORE, SHORT = 5, 1.0
+BEFORE, SHORT = 5, 17.0
 #: Seconds between two looks at the memory.
 EVERY: Final = 5.0
 
