@@ -132,13 +132,16 @@ def curve(left: dict[str, Any]) -> page.Found:
 
 
 def added(growth: dict[str, Any]) -> float:
-    """MB by which memory grew in a long run: its last minute, less that after its first."""
-    first, *_, last = (r["memory"] for r in growth["rounds"])
-    before, after = (
-        statistics.fmean(sum(each.values()) for each in looks)
-        for looks in (first[LOOKS : 2 * LOOKS] or first, last[-LOOKS:])
-    )
-    return after - before
+    """MB by which memory grew in a long run while the calls were up: in the last minute of a round,
+    less that in its second one, all rounds together."""
+    grown = 0.0
+    for memory in (r["memory"] for r in growth["rounds"]):
+        before, after = (
+            statistics.fmean(sum(each.values()) for each in looks)
+            for looks in (memory[LOOKS : 2 * LOOKS] or memory, memory[-LOOKS:])
+        )
+        grown += after - before
+    return grown
 
 
 def held(growth: dict[str, Any]) -> str:

@@ -33,8 +33,8 @@ MOST: Final = 3_600 * WIRE_RATE
 _PIECE: Final = WIRE_RATE
 #: An acknowledgement that is later than this (seconds) was not only waiting in a queue.
 LATE: Final = 0.5
-#: Delays are counted by as many positions (0.5 ms): a long call has few different ones then.
-_GRAIN: Final = 4
+#: Delays are counted by as many positions (1 ms): a long call has few different ones then.
+_GRAIN: Final = 8
 #: Times that are as close as this (seconds) are the same.
 _SAME_TIME: Final = 1e-6
 

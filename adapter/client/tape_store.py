@@ -82,9 +82,15 @@ class Side:
             log.warning("a call's sound stays in memory, because of its file: %s", error)
             self._most *= 2
             return
+        pieces = [(at, piece) for at, piece in self._pieces if isinstance(piece, _Filed)]
+        for begins, fresh in filed:
+            at, last = pieces[-1] if pieces else (begins, fresh)
+            if (begins, fresh.at) == (at + last.size, last.at + last.size):
+                pieces[-1] = (at, last._replace(size=last.size + fresh.size))
+            else:
+                pieces.append((begins, fresh))
         # Another thread that reads has the old list, and finds the same in it.
-        self._pieces = [(at, piece) for at, piece in self._pieces if isinstance(piece, _Filed)]
-        self._pieces += filed
+        self._pieces = list(pieces)
         self._in_memory = 0
 
     def _live(self) -> Iterator[tuple[int, bytes]]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from trunkline.adapter.client.call_tape import CallTape
+from trunkline.adapter.client.tape_store import Side
 from trunkline.codec_worker import mulaw
 
 FRAME = 0.02
@@ -136,14 +137,26 @@ def whole(tape: CallTape, seconds: int) -> bool:
 def test_a_long_call_takes_no_more_memory_than_a_short_one() -> None:
     longer(20)  # what is made once
     sizes = []
-    for seconds in (20, 300):
+    for seconds in (20, 324):  # 4 s behind the last that went to the file
         tracemalloc.start()
         tape = longer(seconds)
         sizes.append(tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
         assert whole(tape, seconds)
     assert max(sizes) < 2 * 20 * 8_000
-    assert sizes[1] < sizes[0] + 160_000  # 10 s of both sides: where the last 16 s begin
+    assert sizes[1] < sizes[0] + 16_000
+
+
+def test_the_file_of_an_unbroken_call_is_one_piece() -> None:
+    side = Side()
+    sound = [bytes([n % 256]) * 8_000 for n in range(100)]
+    for n, codes in enumerate(sound[:50]):
+        side.add(8_000 * n, codes)
+    for n, codes in enumerate(sound[50:], 55):  # behind a hole of 5 s
+        side.add(8_000 * n, codes)
+    assert list(side.pieces()) == [(0, b"".join(sound[:50])), (440_000, b"".join(sound[50:]))]
+    in_file = [piece for _, piece in side._pieces if not isinstance(piece, bytes)]
+    assert [piece.size for piece in in_file] == [400_000, 368_000]
 
 
 def test_the_file_of_a_long_call_goes_with_it(
