@@ -241,7 +241,8 @@ class SetMark(PackedMessage, frozen=True):
 
 
 class Detach(PackedMessage, frozen=True):
-    """adapter -> worker: the client is done with this call."""
+    """adapter -> worker: the client is done with this call. The worker forgets it as soon as it has
+    no stream either."""
 
     call: Known
 

@@ -35,7 +35,7 @@ class Call:
         self.gateway_heard = now
         #: who speaks and listens; None: nobody attached (any more)
         self.adapter: bytes | None = None
-        #: one who did has said that it needs the call no longer
+        #: nobody does, and the client that did has said Detach
         self.left = False
         #: the adapter answered the Opened of the present generation
         self.resumed = False

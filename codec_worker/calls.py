@@ -245,6 +245,7 @@ class Calls:
         for peer, secret in list(attached.items()):
             if _same(secret, call.secret):
                 call.adapter = peer
+                call.left = False
             else:
                 self._forget_attach(peer, call.id)
                 self._batches.instructions.append((peer, m.AttachRefused(call.id)))
@@ -570,8 +571,7 @@ class Calls:
             if call.inbound.overdue():
                 self._hand_out_soon(call)
             since = call.streamless_since
-            left = call.left and call.adapter is None
-            if since is not None and (left or now - since > FORGET_NS):
+            if since is not None and (call.left or now - since > FORGET_NS):
                 self._forget(call, call.generation)
 
     @property

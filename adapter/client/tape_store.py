@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import weakref
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -35,13 +36,21 @@ class _Filed(NamedTuple):
 
 
 class TapeFile:
-    """A file without a name. It may be read by another thread than the one that writes it."""
+    """A file without a name. It may be read by another thread than the one that writes it.
+
+    OSError: there can be none. The test's own files and sockets need descriptors too, so tapes take
+    the lower half of those that the process may have.
+    """
 
     def __init__(self) -> None:
         import tempfile  # with half of the packers there are: most calls are too short for a file
 
         file = tempfile.TemporaryFile(buffering=0, prefix="trunkline-")  # noqa: SIM115  # see below
         self._fd = file.fileno()
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if 0 <= most < 2 * self._fd:  # -1 is no limit
+            file.close()
+            raise OSError(errno.EMFILE, "half of this process's descriptors are taken")
         self._size = 0
         weakref.finalize(self, file.close)
 

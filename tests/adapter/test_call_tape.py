@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import tempfile
 import tracemalloc
 from pathlib import Path
@@ -183,6 +184,20 @@ def test_where_no_file_can_be_had_the_sound_stays_in_memory(
     assert whole(longer(40), 40)
     assert len(caplog.messages) == 4  # at 16 s and at 32 s of each side
     assert "stays in memory" in caplog.text and "not there" in caplog.text
+
+
+def test_tapes_leave_the_half_of_all_descriptors_to_the_test(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = len([*Path("/proc/self/fd").iterdir()])
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (4, -1))
+    assert whole(longer(20), 20)
+    assert "half of this process's descriptors are taken" in caplog.text
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (-1, -1))
+    caplog.clear()
+    assert whole(longer(20), 20)
+    assert not caplog.messages
 
 
 def test_a_disk_that_fills_up_costs_no_sound(monkeypatch: pytest.MonkeyPatch) -> None:

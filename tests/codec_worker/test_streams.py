@@ -296,6 +296,7 @@ def test_a_call_that_was_left_is_kept_where_one_comes_back(comes_back: str) -> N
     bench.from_adapter(m.Detach(CALL))
     if comes_back == "its client":
         bench.from_adapter(m.Attach(CALL, SECRET))
+        bench.worker.disconnected(ADAPTER, bench.now)  # for a while
     else:
         bench.open()
     bench.worker.beat(bench.now + FORGET_NS)
