@@ -207,6 +207,11 @@ class Stack(Run):
         """Whether the number's calls come to this stack (or would, were it there)."""
         return self.voice(number)["voice_url"].startswith(self.public_url)
 
+    def armed(self, number: str) -> bool:
+        """The same, and the stack has noted it. One that is killed before that leaves a doubt for a
+        minute: its write may still take effect."""
+        return self.overrides().get(number) == "applied"
+
     def overrides(self) -> dict[str, str]:
         """The state of each override by its number, as the stack knows it."""
         return {row["number"]: row["state"] for row in self.status()["overrides"]}

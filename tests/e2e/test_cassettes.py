@@ -43,7 +43,7 @@ async def answer_a_call(stack: Stack, number: str) -> str:
         waiting = asyncio.create_task(line.wait_for_call(20.0))
         # The carrier may have the override some time before its answer has come. A call that comes
         # meanwhile is let wait, as a call that is played again is not.
-        await until(lambda: stack.overrides().get(number) == "applied", "the number is armed")
+        await until(lambda: stack.armed(number), "the number is armed")
         stack.sim.place_call(CALLER, number, "echo")
         call = await waiting
         await call.send_audio(speech(1.0))

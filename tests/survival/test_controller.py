@@ -30,7 +30,7 @@ async def test_the_controller(stack: Stack) -> None:
     before = stack.status()["controller"]
     async with talking(stack, 3) as conversations, Line(BOB, bus=stack.bus) as armed:
         waiting = asyncio.ensure_future(armed.wait_for_call(30.0))
-        await until(lambda: stack.held(BOB), "the number is armed")
+        await until(lambda: stack.armed(BOB), "the number is armed")
         writes = len(stack.sim.number_writes())
         kill(before["pid"])
         # A caller in the meantime is let wait, by a gateway that finds no controller.

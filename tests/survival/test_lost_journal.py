@@ -54,7 +54,7 @@ async def test_a_journal_that_is_lost(new_stack: Callable[[], Stack], how: str) 
     assert [path.name for path in journal.parent.parent.iterdir()] == [journal.parent.name]
     async with Line(ALICE, bus=stack.bus) as line:
         waiting = asyncio.ensure_future(line.wait_for_call(30.0))
-        await until(lambda: stack.held(ALICE), "the number is armed")
+        await until(lambda: stack.armed(ALICE), "the number is armed")
         stack.sim.place_call("+14155550000", ALICE, "silence")
         await (await waiting).hang_up()
     await until(lambda: not stack.live_calls(), "the call is over")

@@ -28,7 +28,7 @@ async def in_use(stack: Stack) -> Line:
     """A line of this process on ALICE, which is armed, and a call on it."""
     line = await Line(ALICE, bus=stack.bus).open()
     waiting = asyncio.ensure_future(line.wait_for_call(20.0))
-    await until(lambda: stack.held(ALICE), "the number is armed")
+    await until(lambda: stack.armed(ALICE), "the number is armed")
     stack.sim.place_call(CALLER, ALICE, "echo")
     await waiting
     return line
@@ -100,7 +100,7 @@ async def test_all_of_it_is_killed_then_started_and_numbers_come_first(
     stack.provoked |= UNREACHED | {31903}
     stack.sim.add_callee(CALLEE, "echo")
     client = stack.client("hold", ALICE, BOB, CALLEE)
-    await until(lambda: stack.held(ALICE), "the number is armed")
+    await until(lambda: stack.armed(ALICE), "the number is armed")
     stack.sim.place_call(CALLER, ALICE, "echo")
     await until(lambda: stack.said(client), "its calls are up")
     kill(client.pid)
