@@ -30,7 +30,7 @@ PROGRAMS := chromium graphviz iproute2 nftables postgresql prometheus systemd
 # The tests start hundreds of processes, and each would compile the code once more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-units one-half other-half test-calls test-measures lint bench bench-capacity chaos hosts hostile fuzz simulate docs site clean programs
+.PHONY: demo test test-units test-calls test-measures lint bench bench-capacity chaos hosts hostile fuzz simulate docs site clean programs
 
 demo: $(DEV)
 	$(BIN)/trunkline demo
@@ -42,19 +42,8 @@ demo: $(DEV)
 test: $(DEV)
 	@$(MAKE) --no-print-directory --keep-going --jobs 1 test-units test-calls test-measures
 
-# Each worker of pytest-xdist reads all tests of its run, which takes seconds of a core. So these are
-# two runs at once, each with half of the tests.
-HALF := tests/adapter tests/bus tests/dropin tests/ear tests/trunkline
-UNITS = $(BIN)/pytest -q -m "not e2e" -n 3 --dist loadscope
-
 test-units: $(DEV) programs
-	@$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target one-half other-half
-
-one-half:
-	$(UNITS) $(HALF)
-
-other-half:
-	$(UNITS) $(addprefix --ignore=,$(HALF))
+	$(BIN)/pytest -q -m "not e2e" -n 4 --dist loadscope
 
 test-calls: $(DEV) programs
 	$(BIN)/pytest -q -m "e2e and not measures" -n 5 --dist loadscope
