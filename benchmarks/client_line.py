@@ -37,7 +37,7 @@ async def main(
         listen = functools.partial(take_all, at_least=order["at_least"])
     async with Line(order["number"], allowed_callees=callees) as line:
         for seconds in order["rounds"]:
-            speech = pcm[: round(seconds * 50) * 960]
+            speech = pcm[: round(seconds * 48_000)]
             began = time.monotonic()
             calls = await asyncio.gather(
                 *(line.place_call(to, timeout=60.0, attach_stream="a-leg") for to in callees)

@@ -58,13 +58,13 @@ def main(calls: int, seconds: float) -> None:
     console = Console(width=max(100, Console().width))
     found = []
     with Trial(line(1), calls, *[SHORT] * BEFORE, *[seconds] * ROUNDS) as trial:
-        for n in range(-BEFORE, ROUNDS):
-            if n > -BEFORE:
+        for n in range(BEFORE):
+            console.print(f"{calls} short calls, round {n + 1} of {BEFORE} …")
+            hold(trial)
+            trial.client.read("ready")
+        for n in range(ROUNDS):
+            if n:
                 trial.client.read("ready")
-            if n < 0:
-                console.print(f"{calls} short calls, {-n} to go …")
-                hold(trial)
-                continue
             console.print(f"{calls} calls speak for {seconds:g} s, round {n + 1} of {ROUNDS} …")
             found.append(hold(trial))
             pace = "drift {drift_ms:.2f} ms, {underruns} underruns".format(**found[-1])

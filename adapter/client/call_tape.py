@@ -194,7 +194,7 @@ class CallTape:
         said = [(each.begins, each.first, each.stop) for each in list(self._said)]
         speaking, newest = self._speaking
         spoken = [(speaking, bytes(newest)), *self._spoken.pieces()]
-        least = min(self._least, *late) if late else self._least
+        least = min((self._least, *late))
         began = least / WIRE_RATE if least < float("inf") else 0.0
         ours = []
         for begins, first, stop in said:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import resource
 import weakref
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from trunkline.bus.descriptors import limits
 from trunkline.bus.sound import WIRE_RATE
 
 log = logging.getLogger("trunkline.adapter")
@@ -47,8 +47,7 @@ class TapeFile:
 
         file = tempfile.TemporaryFile(buffering=0, prefix="trunkline-")  # noqa: SIM115  # see below
         self._fd = file.fileno()
-        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if 0 <= most < 2 * self._fd:  # -1 is no limit
+        if 2 * self._fd > limits()[0]:
             file.close()
             raise OSError(errno.EMFILE, "half of this process's descriptors are taken")
         self._size = 0
@@ -92,6 +91,7 @@ class Side:
             self._most *= 2
             return
         pieces = [(at, piece) for at, piece in self._pieces if isinstance(piece, _Filed)]
+        # What follows the last one, in the call and in the file, is one piece with it.
         for begins, fresh in filed:
             at, last = pieces[-1] if pieces else (begins, fresh)
             if (begins, fresh.at) == (at + last.size, last.at + last.size):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import weakref
 from collections.abc import Callable
@@ -79,17 +78,26 @@ def started(session: ClientSession, standby: m.WorkerRef | None = None) -> m.Cal
     )
 
 
+def one_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> tuple[Wires, MediaPlane, ClientSession, m.CallInfo]:
+    """A session with a call, and the connection to its worker is up."""
+    wires = Wires()
+    monkeypatch.setattr("trunkline.adapter.client.media_link.connect_dealer", wires.connect)
+    media = MediaPlane(None, "a1", None, lambda: 100.0)  # type: ignore[arg-type]  # no sockets here
+    session = open_session(media)
+    info = started(session)
+    session.started(info)
+    wires.up.pop()()
+    return wires, media, session, info
+
+
 async def test_secret_that_a_restarted_controller_made_is_told_to_the_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The one before it had let the stream in, told the client, and died before the gateway knew:
     the gateway asked again, and has the later secret."""
-    wires = Wires()
-    monkeypatch.setattr("trunkline.adapter.client.media_link.connect_dealer", wires.connect)
-    session = open_session(MediaPlane(None, "a1", None, lambda: 100.0))  # type: ignore[arg-type]  # no sockets here
-    info = started(session)
-    session.started(info)
-    wires.up.pop()()
+    wires, _, session, info = one_call(monkeypatch)
     later = m.Placement(epoch=2, n=1, primary=ONE)
     session.started(replace(info, secret="t" * 32, placement=later))
     attached = [x.secret for x in wires.sent if isinstance(x, m.Attach)]
@@ -102,12 +110,7 @@ async def test_a_call_that_nobody_holds_leaves_nothing_behind(
 ) -> None:
     """The sound that it kept is gone at once. No garbage has to be collected for that: in a program
     that makes little of it the sound of many calls would wait."""
-    wires = Wires()
-    monkeypatch.setattr("trunkline.adapter.client.media_link.connect_dealer", wires.connect)
-    session = open_session(MediaPlane(None, "a1", None, lambda: 100.0))  # type: ignore[arg-type]  # no sockets here
-    info = started(session)
-    session.started(info)
-    wires.up.pop()()
+    wires, _, session, info = one_call(monkeypatch)
     wires.say[ONE.endpoint](msgspec.msgpack.encode(m.Opened(info.call, 1 << 16, 1, 0)))
     call = session.incoming.take()
     assert not await call.sound.wait(0, enough=4800)
@@ -116,20 +119,13 @@ async def test_a_call_that_nobody_holds_leaves_nothing_behind(
     try:
         session.lose(StackUnavailableError("the stack was killed"))
         del call
-        await asyncio.sleep(0)
         assert gone() is None
     finally:
         gc.enable()
 
 
 async def test_no_message_of_a_worker_ends_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    wires = Wires()
-    monkeypatch.setattr("trunkline.adapter.client.media_link.connect_dealer", wires.connect)
-    media = MediaPlane(None, "a1", None, lambda: 100.0)  # type: ignore[arg-type]  # no sockets here
-    session = open_session(media)
-    info = started(session)
-    session.started(info)
-    wires.up.pop()()
+    wires, media, _, info = one_call(monkeypatch)
     say = wires.say[ONE.endpoint]
     found = poison(call=info.call)
     for payload in found.values():

@@ -65,10 +65,8 @@ def test_it():
         file.write(os.environ["TRUNKLINE_BUS"])
 """
 #: Examples of these pages judge calls.
-JUDGED = (
-    *("test_choppy_", "test_ear_", "test_gates_"),
-    *("test_listening_", "test_load_", "test_replay_"),
-)
+_JUDGING_PAGES = ("choppy", "ear", "gates", "listening", "load", "replay")
+JUDGED = tuple(f"test_{page}_" for page in _JUDGING_PAGES)
 #: Runs the commands of a page's console block, and compares what they say.
 CONSOLE = """
 import re
