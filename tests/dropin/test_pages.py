@@ -236,9 +236,11 @@ def test_every_other_command_of_the_pages_runs(reader: Path, pytester: pytest.Py
         program = reader / "bin" / "jq"
         program.write_text(JQ.format(python=sys.executable))
         program.chmod(0o700)
-    # It is over once the stack, which has the same stdout, has ended.
+    # It is over once the stack, which has the same stdout, has ended. A command that fails ends the
+    # script before the script has ended the stack.
+    ends_all = "trap '[ $? = 0 ] || kill 0' EXIT\n"
     bash = subprocess.Popen(
-        ["/bin/bash", "-ec", script],
+        ["/bin/bash", "-ec", ends_all + script],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

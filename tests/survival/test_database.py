@@ -88,7 +88,8 @@ async def test_a_stack_that_ends_in_an_outage_says_what_is_left(
     url = stack.environment["TRUNKLINE_DATABASE_URL"] = postgres.database()
     stack.up(gateways=1, codec_workers=1)
     client = stack.client("wait", ALICE)
-    await until(lambda: stack.held(ALICE), "the number is armed")
+    applied = "SELECT number FROM trunkline.overrides WHERE state = 'applied'"
+    await until(lambda: rows(url, applied), "the override stands in the database")
     began = time.monotonic()
     with postgres.stopped():
         assert stack.stop() == 3
