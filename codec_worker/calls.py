@@ -21,7 +21,7 @@ The rules:
 6. A call whose sound cannot be worked on, by a mistake of ours, is given back to its gateway, which
    has another worker try. It must not take the others' sound with it.
 7. Messages are only collected here; ``work`` (once the messages at hand are read) and ``tick``
-   (each 20 ms) do the sound of all calls together.
+   (each 20 or 40 ms) do the sound of all calls together.
 
 Times are integer nanoseconds of one monotonic clock. ``until`` is when the next tick comes.
 """

@@ -26,10 +26,11 @@ The rules:
    interrupt, that much deeper.
 
    Where the gateway's clock tells when its word was said, the timeline follows each word that shows
-   it to be too early or too late by more than :data:`WAY_NS`. Otherwise it was said at some time
-   between the last look at the socket that found nothing and now. Such a word is in error by that
-   length, and the first one after an underrun may have been on its way for longest. So the timeline
-   follows these for :data:`SETTLES_NS` after a start or an underrun alone.
+   it to be too early or too late by more than :data:`WAY_NS`. One that has settled and is too early
+   is so because the buffer was dry for as long: such short holes are counted together. Otherwise
+   the word was said at some time between the last look at the socket that found nothing and now.
+   It is in error by that length, and the first one after an underrun may have been on its way for
+   longest. So the timeline follows these for :data:`SETTLES_NS` after a start or an underrun alone.
 4. **Starvation.** When less than a full frame is in hand at its send time, playout waits until
    20 ms before the buffer runs dry, so that the next chunk joins without a seam. Then it asks for
    the resampler's tail (:class:`FlushTail`) and sends the short rest. Speech that comes before the
@@ -190,6 +191,7 @@ class Playout:
         #: until then the timeline follows what acknowledgements say of it
         self._settles_until = 0
         self._in_underrun = False  # what is corrected then is the length of an underrun
+        self._short_ns = 0  # of holes that were each too short to be an underrun
         self._over = True  # all that was spoken has been sent, so running dry is no underrun
         self._plays_until = 0  # the carrier has played all that was acknowledged by then
         self._gather_until: int | None = None
@@ -406,7 +408,7 @@ class Playout:
                 if late > ACK_NS:
                     self._dry(late, now)
                 elif ahead is not None and (not unsure or now < self._settles_until):
-                    self._correct(late, late + unsure)
+                    self._correct(late, late + unsure, now)
             written = (position - self.acknowledged) * SAMPLE_NS
             self._plays_until = max(self._plays_until, now) + written
         self._forget(position)
@@ -420,15 +422,28 @@ class Playout:
         self._origin += late
         self._settles_until, self._in_underrun = now + SETTLES_NS, True
 
-    def _correct(self, least: int, most: int) -> None:
+    def _correct(self, least: int, most: int, now: int) -> None:
         """The carrier plays later than the timeline by ``least`` to ``most`` ns: move the timeline
         to the nearer of the two, unless it lies between them, or not far off."""
         assert self._origin is not None
         by = max(least, 0) or min(most, 0)
-        if abs(by) > WAY_NS:
-            self._origin += by
+        if abs(by) <= WAY_NS:
+            return
+        self._origin += by
+        if now < self._settles_until:
             if self._in_underrun:
                 self.underrun_ns += by
+        elif by > 0:
+            self._hole(by)
+
+    def _hole(self, length: int) -> None:
+        """The buffer was dry for less than :data:`ACK_NS`. As many such holes as make up that
+        length count as one underrun."""
+        self.underrun_ns += length
+        self._short_ns += length
+        if self._short_ns >= ACK_NS:
+            self._short_ns -= ACK_NS
+            self.underruns += 1
 
     def _forget(self, position: int) -> None:
         self.acknowledged = position

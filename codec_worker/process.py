@@ -79,12 +79,13 @@ PHASE_NS: Final = 2_000_000
 CLOCKED_FROM: Final = 3
 #: So many calls are many.
 DENSE_FROM: Final = 48
-#: Between two ticks with gateways that send in pairs ...
+#: Between two ticks, where gateways send in pairs.
 PAIR_NS: Final = 2 * FRAME_NS
-#: ... of which one leaves what falls due so shortly before the next one to that. Otherwise a tick
-#: that comes a little later than usual would send the next pair too.
+#: Such a tick leaves a frame to the next one if it falls due within this before that one comes.
+#: A tick that is a little late would otherwise send two pairs of a call, and the next one none.
 SLACK_NS: Final = 5_000_000
-#: By the clock they stand between the gateways' looks at their sockets, where both have time.
+#: The phase of such ticks, where the timer is the clock. Gateways look at their sockets at whole
+#: multiples of 40 ms, so 22 ms behind them both have time.
 APART_NS: Final = PHASE_NS + FRAME_NS
 #: A tick that no message has brought comes by the timer, this long after its deadline.
 GRACE_NS: Final = 8_000_000

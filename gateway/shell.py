@@ -5,7 +5,7 @@ their instructions.
 
 Inbound frames and acknowledgements leave together, in one message to each worker, because a message
 costs a wake-up of the other process. With a call or two they leave as soon as a frame has come, and
-with more every 20 ms, or 10 (:mod:`.sockets`).
+with more every 10, 20 or 40 ms (:mod:`.sockets`).
 """
 
 from __future__ import annotations

@@ -91,6 +91,8 @@ class Sockets:
         self._after = after
         self._patient = patient
         self._period = PERIOD
+        #: that of the look that was last due
+        self._waited = PERIOD
         self._wall = Wall(log) if wall is None else wall
         #: made with the first socket: a descriptor of epoll's, or of kqueue's
         self._selector: _Selector | None = None
@@ -115,7 +117,7 @@ class Sockets:
     @property
     def read_within(self) -> float:
         """Seconds for which something that has come may have waited to be read."""
-        return max(PERIOD, self._period) if self.clocked else 0.0
+        return max(PERIOD, self._waited) if self.clocked else 0.0
 
     @property
     def in_pairs(self) -> bool:
@@ -148,6 +150,7 @@ class Sockets:
                 self._timer = None
             else:
                 self._set_timer()
+                self._waited = self._period
         watch = 0 < count < CLOCKED_FROM
         if watch != self._watched:
             self._watched = watch
@@ -169,6 +172,7 @@ class Sockets:
     def _tick(self) -> None:
         # The loop's own time is that of its last look, in whole milliseconds.
         self.lateness.count(monotonic() - self._timer_at)
+        self._waited = self._period
         self._set_timer()
         self._read()
 

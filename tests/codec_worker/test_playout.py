@@ -385,8 +385,8 @@ def test_a_word_that_was_read_late_is_corrected_by_those_that_follow() -> None:
 
 @pytest.mark.parametrize(("late", "moved"), [(4, 0), (6, 6), (19, 19)])
 def test_a_timeline_follows_a_word_of_a_known_time(late: int, moved: int) -> None:
-    """That was too short to be told as an underrun, but the far end hears the rest so much later.
-    A frame's own way to the carrier is less."""
+    """The buffer was dry for too short a time to be told as an underrun, but the far end hears the
+    rest so much later. A frame's own way to the carrier is less."""
     playout, _, _ = started(100)
     playout.acknowledge(640, T0, ahead=640)
     for n in range(1, 31):
@@ -395,7 +395,19 @@ def test_a_timeline_follows_a_word_of_a_known_time(late: int, moved: int) -> Non
         told = now + late * MS if n == 30 else now
         playout.acknowledge(640 + n * 160, told, told, ahead=640)
     assert playout.next_due() == T0 + (31 * 20 + moved) * MS
-    assert (playout.underruns, playout.underrun_ns) == (0, 0)
+    assert (playout.underruns, playout.underrun_ns) == (0, moved * MS)
+
+
+def test_short_holes_count_together() -> None:
+    """Thirty of 18 ms are more than half a second of silence, though none is an underrun alone."""
+    playout, _, _ = started(100)
+    playout.acknowledge(640, T0, ahead=640)
+    now = T0
+    for n in range(1, 71):
+        now += 20 * MS if n <= 10 or n % 2 else 38 * MS
+        playout.due(now)
+        playout.acknowledge(640 + n * 160, now, now, ahead=640)
+    assert (playout.underruns, playout.underrun_ns) == (30 * 18 // 20, 30 * 18 * MS)
 
 
 def test_a_timeline_that_has_settled_stays_where_it_is() -> None:

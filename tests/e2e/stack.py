@@ -143,7 +143,7 @@ class Stack(Run):
         """End everything, the carrier last."""
         try:
             if self.stack_process is not None:
-                assert self.stop() == 0, "the stack did not end well"
+                assert self.stop() == 0, f"the stack did not end well\n{self.tails()}"
         finally:
             super().close()
             STANDING.remove(self)

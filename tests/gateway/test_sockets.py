@@ -95,7 +95,12 @@ async def test_where_nobody_waits_for_a_frame_two_of_each_call_are_read_together
     read.patient = False
     pairs[0][1].send(b"x")
     await asyncio.wait_for(read.done.wait(), 5)
-    assert (read.sockets.in_pairs, read.sockets.read_within) == (False, PERIOD)
+    # The look that was just had may have been the first for so long. The next one comes sooner.
+    assert (read.sockets.in_pairs, read.sockets.read_within) == (False, PATIENT_PERIOD)
+    read.done.clear()
+    pairs[0][1].send(b"x")
+    await asyncio.wait_for(read.done.wait(), 5)
+    assert read.sockets.read_within == PERIOD
     for near, _ in pairs:
         read.sockets.remove(near.fileno())
     assert not read.sockets.in_pairs
