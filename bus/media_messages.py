@@ -41,7 +41,8 @@ class MediaHello(PackedMessage, frozen=True):
 
 
 class InFrame(Packed, frozen=True):
-    """Sound as the carrier sent it: ``payload`` begins at ``position`` of stream ``ordinal``."""
+    """Sound as the carrier sent it: ``payload`` begins at ``position`` of stream ``ordinal``. It is
+    one frame, or two that a worker wants together (``Pair``)."""
 
     call: Known
     generation: Number

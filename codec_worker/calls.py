@@ -33,7 +33,7 @@ from collections import Counter, deque
 from typing import Final
 
 from trunkline.bus import messages as m
-from trunkline.bus.sound import TOGETHER, UNPLAYED
+from trunkline.bus.sound import FRAME, TOGETHER, UNPLAYED
 
 from .batches import Batches, ToPeer
 from .call import POSITION_BYTES, Call
@@ -304,7 +304,7 @@ class Calls:
             if call is None or call.generation != frame.generation or call.gateway is not gateway:
                 self._from_gateway(peer, frame.call, frame.generation)  # counts why
                 continue
-            call.frames_in += 1
+            call.frames_in += -(-len(frame.payload) // FRAME)
             if read_at > call.gateway_heard:
                 call.gateway_heard = read_at
             fresh = InboundFrame(now, frame.ordinal, frame.position, frame.payload)

@@ -35,7 +35,7 @@ from trunkline.bus.sound import FRAME, WIRE_RATE
 
 from .join import overlap
 from .mulaw import SILENCE
-from .playout import CAPACITY, FRAME_NS, SAMPLE_NS
+from .playout import CAPACITY, SAMPLE_NS
 from .resample import HELD_PAST, LOOKAHEAD, RATIO, History, Upsampler
 
 #: Samples that stay in the ring once they were handed out: 10 s.
@@ -126,8 +126,9 @@ class Inbound:
     def add(self, frame: InboundFrame) -> bool:
         """A frame arrived. True: what waits is to be handed out."""
         payload = frame.payload
+        length = len(payload)
         self._ring.append(frame)
-        samples = self._ring_samples + len(payload)
+        samples = self._ring_samples + length
         bound = RING if self.resumed else CAPACITY
         while samples > bound:
             samples -= len(self._ring.popleft().payload)
@@ -139,11 +140,11 @@ class Inbound:
             and frame.ordinal == self._ordinal
             and self._history is not None
             and not self._runs
-            and len(payload) == FRAME
+            and (length == FRAME or length == 2 * FRAME)
         ):
             assert self._last_arrival is not None
-            self._next += FRAME
-            arrival = self._last_arrival + FRAME_NS
+            self._next += length
+            arrival = self._last_arrival + length * SAMPLE_NS
             self._last_arrival = arrival if arrival < frame.arrival else frame.arrival
             self._more.append(payload)
             return self._next - self._out[1] - LOOKAHEAD >= self.gathers

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
-from trunkline.bus.sound import WIRE_RATE
+from trunkline.bus.sound import FRAME, WIRE_RATE
 
 #: Inbound sound that is kept for a worker that takes over: 10 s, in samples.
 RING_SAMPLES: Final = 10 * WIRE_RATE
@@ -51,6 +51,11 @@ class Ring:
     #: a frame from this position on shows that some are too old by :data:`_SLACK` samples
     _full_at: int = -1
 
+    @property
+    def end(self) -> int:
+        """The position that follows the newest sound."""
+        return self.frames[-1].position + len(self.frames[-1].payload) if self.frames else 0
+
     def add(self, frame: m.InFrame) -> None:
         """Keep one frame. The oldest lie in cold memory, so a look at them is not for each frame:
         half a second of them is let go together."""
@@ -62,6 +67,22 @@ class Ring:
             or len(self.frames) > RING_FRAMES
         ):
             self.trim()
+
+    def lengthened(self, frame: m.InFrame, position: int, payload: bytes) -> m.InFrame | None:
+        """Put ``frame`` and the sound that follows it in the place of ``frame``, if that is the
+        newest one and both last 20 ms. None: it was not done."""
+        if (
+            frame.position + FRAME != position
+            or not len(frame.payload) == len(payload) == FRAME
+            or frame is not self.frames[-1]
+        ):
+            return None
+        both = m.InFrame(
+            frame.call, frame.generation, frame.ordinal, frame.position, frame.payload + payload
+        )
+        self.frames[-1] = both
+        self.samples += FRAME
+        return both
 
     def trim(self) -> None:
         """Let go of what is older than 10 s before the end."""

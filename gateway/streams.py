@@ -185,22 +185,32 @@ class Streams:
         if stream is None:
             self.dropped["ended"] += 1
             return False
-        frame = self._heard(stream, position, payload)
         if not stream.opened:
+            self._heard(stream, position, payload)
             return False
         assert stream.active is not None
-        self._links.by_endpoint[stream.active].batch.append(frame)
+        self._heard(stream, position, payload, self._links.by_endpoint[stream.active])
         first, self._batched = not self._batched, True
         return first
 
-    def _heard(self, stream: Stream, position: int, payload: bytes) -> m.InFrame:
+    def _heard(
+        self, stream: Stream, position: int, payload: bytes, link: Link | None = None
+    ) -> None:
+        """Keep sound that came, and gather it for ``link``."""
         stream.frames_in += 1
+        for tap in stream.taps:
+            tap.heard(position, payload)
+        # Two frames of a call come one behind the other where sockets are read every 40 ms.
+        if link is not None and link.pairs and link.batch:
+            both = stream.ring.lengthened(link.batch[-1], position, payload)
+            if both is not None:
+                link.batch[-1] = both
+                return
         info = stream.info
         frame = m.InFrame(info.call, stream.generation, info.ordinal, position, payload)
         stream.ring.add(frame)
-        for tap in stream.taps:
-            tap.heard(position, payload)
-        return frame
+        if link is not None:
+            link.batch.append(frame)
 
     def flush(self, now: float | None = None, *, all_of_it: bool = False) -> list[Instruction]:
         """Send what was gathered, and how far sound was written: one Inbound to each worker. What

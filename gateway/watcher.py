@@ -15,6 +15,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
 from trunkline.bus import messages as m
@@ -71,9 +72,13 @@ class Meter:
         self._ours: list[bytes] = []
         #: a frame of ours is kept, and nothing else is done
         self.keeps = self._ours.append
-        self._frames_in = stream.frames_in
+        #: frames from this position on have not been looked at
+        self._next = stream.ring.end
         self._late: float | None = None
         self._jitter = 0.0
+
+    def _is_new(self, frame: m.InFrame) -> bool:
+        return frame.position >= self._next
 
     def take(self, now: float) -> m.Level:
         """How loud it was in the middle of each third of the time since the last one. The jitter
@@ -83,10 +88,9 @@ class Meter:
             self._jitter += (abs(late - self._late) - self._jitter) / 16
         self._late = late
         stream, ring = self._stream, self._stream.ring.frames
-        new = min(stream.frames_in - self._frames_in, len(ring))
-        self._frames_in = stream.frames_in
         far = ours = bytes(3)
-        if new:
+        if new := sum(1 for _ in takewhile(self._is_new, reversed(ring))):
+            self._next = stream.ring.end
             far = bytes([loudness(ring[-1 - new * odd // 6].payload) for odd in _MIDDLES])
         if said := len(self._ours):
             ours = bytes([loudness(self._ours[-1 - said * odd // 6]) for odd in _MIDDLES])

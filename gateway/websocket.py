@@ -281,22 +281,7 @@ class WebSocket(asyncio.Protocol):
             return False
         except OSError:
             data = b""
-        size = len(data)
-        if (
-            size > 8
-            and data[0] == _FIN_TEXT
-            and data[1] == _MASKED_126
-            and (data[2] << 8 | data[3]) + 8 == size
-            and not self._buffer
-            and not self._skip
-            and not self._close_sent
-            and self._fragments is None
-            and self._handler is not None
-        ):  # one whole message of the usual length: a frame of sound
-            self._heard = self._loop.time()
-            self._pinged = False
-            self._handler.text(apply_mask(data[8:], data[4:8]))
-        elif data:
+        if data:
             self.data_received(data)
         else:
             self._read_no_more()
@@ -396,6 +381,18 @@ class WebSocket(asyncio.Protocol):
                 break
             left -= 1
             first, second = data[at], data[at + 1]
+            if (
+                first == _FIN_TEXT
+                and second == _MASKED_126
+                and size - at > 8
+                and (end := at + 8 + (data[at + 2] << 8 | data[at + 3])) <= size
+                and not self._close_sent
+                and self._fragments is None
+                and self._handler is not None
+            ):  # a frame of sound: two of them come together where sockets are read every 40 ms
+                self._handler.text(apply_mask(data[at + 8 : end], data[at + 4 : at + 8]))
+                at = end
+                continue
             length, start = second & 0x7F, at + 2
             if length == 126:
                 start += 2

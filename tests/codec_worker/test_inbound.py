@@ -163,6 +163,19 @@ def test_frames_wait_for_one_another_until_there_is_a_piece() -> None:
     assert b"".join(p.codes for p in pieces) == SPEECH[: 23 * 160]
 
 
+def test_two_frames_that_come_as_one_are_as_two() -> None:
+    one, two = fresh(), fresh()
+    one.gathers = two.gathers = 800
+    pieces: tuple[list[SoundPiece], list[SoundPiece]] = [], []
+    for n in range(0, 40, 2):
+        if one.add(frame(n)) | one.add(frame(n + 1)):
+            pieces[0].extend(take(one))
+        if two.add(frame(n, size=320, at=T0 + (n + 1) * 20 * MS)):
+            pieces[1].extend(take(two))
+    assert pieces[0] == pieces[1] and len(pieces[0]) == 7
+    assert one._last_arrival == two._last_arrival
+
+
 def test_a_piece_is_whole_frames_and_no_less_than_is_wanted() -> None:
     for wanted, frames in ((1, 1), (160, 1), (161, 2), (1600, 10)):
         inbound = fresh()
@@ -262,12 +275,15 @@ def test_sound_and_losses_always_add_up_to_call_time(at_once: bool, data: st.Dat
     resume_from = (0, 0, 0)
     n, ordinal = 0, 1
     for _ in range(data.draw(st.integers(1, 40))):
-        kinds = ["frame"] * 6 + ["lose", "double", "end", "away", "gather"]
+        kinds = ["frame"] * 4 + ["two"] * 2 + ["lose", "double", "end", "away", "gather"]
         what = data.draw(st.sampled_from(kinds))
         enough = True
         if what == "frame":
             enough = inbound.add(frame(n, ordinal))
             n += 1
+        elif what == "two":
+            enough = inbound.add(frame(n, ordinal, size=320, at=T0 + (n + 1) * 20 * MS))
+            n += 2
         elif what == "gather":
             inbound.gathers = data.draw(st.integers(0, MOST_GATHERED))
         elif what == "lose":
