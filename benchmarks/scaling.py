@@ -62,13 +62,16 @@ class Cost:
         self.cpu: dict[str, tuple[float, float]] = {}
         self.memory: dict[str, tuple[float, float]] = {}
         first = sum(n < STRAIGHT for n in self.counts)
+        # The most calls say more, all at one moment, on a machine that hardly keeps up with them.
+        said = [found.median(n, page.OURS, "seconds") for n in self.counts]
+        calm = sum(seconds == said[0] for seconds in said)
         for name, running in self.running.items():
             each = [found.median(n, page.OURS, "cpu_by_process", name) for n in self.counts]
             used = [n * ms for n, ms in zip(self.counts, each, strict=True)]
             taken = [found.median(n, page.OURS, "memory_mb", name) for n in self.counts]
             self.each[name] = each
             self.cpu[name] = fit(running[first:], self.counts[first:], used[first:])
-            self.memory[name] = fit(running, self.counts, taken)
+            self.memory[name] = fit(running[:calm], self.counts[:calm], taken[:calm])
 
     @property
     def call(self) -> float:
@@ -144,7 +147,17 @@ def added(growth: dict[str, Any]) -> float:
     return grown
 
 
-def held(growth: dict[str, Any]) -> str:
+def held_by_call(growth: dict[str, Any], cost: Cost) -> float:
+    """MB of one call at the end of a long run: less what the processes are by themselves, and less
+    the speech that the calls of the client share."""
+    last: list[dict[str, float]] = growth["rounds"][-1]["memory"][-LOOKS:]
+    whole = statistics.fmean(sum(each.values()) - each.get("up", 0.0) for each in last)
+    alone = sum(start for start, _ in cost.memory.values())
+    speech: float = growth["seconds"] * 48_000 / 1e6
+    return (whole - alone - speech) / float(growth["calls"])
+
+
+def held(growth: dict[str, Any], cost: Cost) -> str:
     """What a long run showed."""
     grown, calls = added(growth), growth["calls"]
     first, *_, last = growth["rounds"]
@@ -157,6 +170,7 @@ def held(growth: dict[str, Any]) -> str:
         minutes=growth["seconds"] * len(growth["rounds"]) / 60,
         rounds=len(growth["rounds"]),
         grown=grown,
+        megabytes=held_by_call(growth, cost),
         kilobytes=grown / calls * 1000,
         each=each,
         seconds=growth["seconds"],
@@ -211,7 +225,7 @@ def text(left: dict[str, Any]) -> str:
         each_memory=", ".join(
             f"{slope:.2f} in the {plain(n)}" for n, (_, slope) in cost.memory.items()
         ),
-        held="\n" + held(left["growth"]) if "growth" in left else "",
+        held="\n" + held(left["growth"], cost) if "growth" in left else "",
     )
 
 

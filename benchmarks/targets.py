@@ -57,6 +57,7 @@ def targets(left: dict[str, Any]) -> list[Target]:
         (entry["most"] for entry in left.get("capacity", {}).get("entries", [])), default=None
     )
     placed = [one["seconds"] for one in left.get("set_up", [])]
+    cost = scaling.Cost(scaling.curve(left))
     gate = next((each["us"] for name, each in left.get("gate", {}).items() if "ours" in name), None)
     growth: dict[str, Any] = left.get("growth", {})
     return [
@@ -89,7 +90,12 @@ def targets(left: dict[str, Any]) -> list[Target]:
             statistics.median(placed) if placed else None,
             *(1, 0.5, 2),
         ),
-        Target("memory per call, MB", scaling.Cost(scaling.curve(left)).megabytes, 1, None, 2),
+        Target("memory per call, MB", cost.megabytes, 1, None, 2),
+        Target(
+            "… at the end of five minutes (`growth.py`)",
+            scaling.held_by_call(growth, cost) if growth else None,
+            *(1, None, 2),
+        ),
         Target(
             "growth of 100 calls in 9.5 minutes, MB (`growth.py`)",
             scaling.added(growth) if growth else None,

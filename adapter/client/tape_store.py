@@ -20,8 +20,8 @@ from trunkline.bus.sound import WIRE_RATE
 
 log = logging.getLogger("trunkline.adapter")
 
-#: The most that stays in memory, in bytes: 16 s.
-IN_MEMORY: Final = 16 * WIRE_RATE
+#: The most that stays in memory, in bytes: 8 s.
+IN_MEMORY: Final = 8 * WIRE_RATE
 
 
 class _Filed(NamedTuple):

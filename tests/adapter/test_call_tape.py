@@ -182,7 +182,7 @@ def test_where_no_file_can_be_had_the_sound_stays_in_memory(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not there"))
     assert whole(longer(40), 40)
-    assert len(caplog.messages) == 4  # at 16 s and at 32 s of each side
+    assert len(caplog.messages) == 6  # at 8, 16 and 32 s of each side
     assert "stays in memory" in caplog.text and "not there" in caplog.text
 
 
