@@ -28,7 +28,7 @@ from benchmarks.write import write
 ROUNDS: Final = 2
 CALLS, SECONDS = 100, 285.0
 #: Rounds of short calls before them, and their seconds.
-BEFORE, SHORT = 5, 17.0
+BEFORE, SHORT = 5, 11.0
 #: Seconds between two looks at the memory.
 EVERY: Final = 5.0
 

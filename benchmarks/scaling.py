@@ -62,16 +62,18 @@ class Cost:
         self.cpu: dict[str, tuple[float, float]] = {}
         self.memory: dict[str, tuple[float, float]] = {}
         first = sum(n < STRAIGHT for n in self.counts)
-        # The most calls say more, all at one moment, on a machine that hardly keeps up with them.
+        # Those of capacity.py speak longer, on a machine that hardly keeps up with them. What they
+        # take says nothing of one call.
         said = [found.median(n, page.OURS, "seconds") for n in self.counts]
-        calm = sum(seconds == said[0] for seconds in said)
+        calm = [i for i, seconds in enumerate(said) if seconds == said[0]]
         for name, running in self.running.items():
             each = [found.median(n, page.OURS, "cpu_by_process", name) for n in self.counts]
             used = [n * ms for n, ms in zip(self.counts, each, strict=True)]
             taken = [found.median(n, page.OURS, "memory_mb", name) for n in self.counts]
             self.each[name] = each
             self.cpu[name] = fit(running[first:], self.counts[first:], used[first:])
-            self.memory[name] = fit(running[:calm], self.counts[:calm], taken[:calm])
+            rows = [(running[i], self.counts[i], taken[i]) for i in calm]
+            self.memory[name] = fit(*zip(*rows, strict=True))
 
     @property
     def call(self) -> float:

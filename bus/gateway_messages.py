@@ -181,7 +181,7 @@ class WebhooksRefused(Message, frozen=True):
 class Level(Record, frozen=True):
     """How loud one call's stream was at its gateway since the last Levels of it.
 
-    ``far`` and ``ours`` have one byte for each 100 ms, the oldest first, for one frame in it: 0 is
+    ``far`` and ``ours`` have one byte for each 100 ms, the oldest first, for a piece of it: 0 is
     silence, and each step is 0.5 dB, so that 127 is full scale. ``lead_ms``: how much of our sound
     lies unplayed at the carrier. ``jitter_ms``: how unevenly the far end's frames arrive (RFC 3550,
     6.4.1).

@@ -75,7 +75,7 @@ LONGEST_WAIT: Final = 30 * 86_400
 Seconds = Annotated[float, Meta(ge=0, le=LONGEST_WAIT)]
 #: One figure of a call, as often as it was heard there, in seconds.
 Figures = Annotated[list[Seconds], Meta(max_length=10_000)]
-#: The sum of many times, in seconds.
+#: The sum of many times, in seconds. The description tells it from a Moment, in the reference too.
 Sum = Annotated[float, Meta(ge=0, le=2**53, description="a sum")]
 #: A moment of the sender's monotonic clock, in seconds.
 Moment = Annotated[float, Meta(ge=0, le=2**53)]

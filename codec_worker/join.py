@@ -6,8 +6,8 @@ up in the later one's, which is exact to the sample.
 
 That fails if both brought silence, or if the bytes differ. Then the clock decides, by when the
 frames arrived. Frames of two connections arrive up to :data:`TOLERANCE` apart though they were said
-at the same time: 20 ms at a gateway, 20 at a worker, a tick of 20 ms at the carrier, and the delays
-of the network and of a busy machine. So a smaller difference than that is taken for none. In
+at the same time: up to 40 ms at a gateway, 40 at a worker, a tick of 20 ms at the carrier, and the
+delays of the network and of a busy machine. So a smaller difference than that is taken for none. In
 silence nothing is lost or heard twice by it.
 """
 
@@ -17,8 +17,8 @@ from typing import Final
 
 from trunkline.bus.sound import WIRE_RATE
 
-#: Samples: a smaller gap or overlap cannot be told from none by the clock (100 ms).
-TOLERANCE: Final = WIRE_RATE // 10
+#: Samples: a smaller gap or overlap cannot be told from none by the clock (140 ms).
+TOLERANCE: Final = WIRE_RATE * 7 // 50
 #: How much of the end of either sound is looked up: as little as says something (50 ms, …).
 _ANCHORS: Final = (WIRE_RATE // 20, WIRE_RATE * 3 // 20, WIRE_RATE // 2)
 #: Sound with no more different bytes than this is silence, or a tone that is alike everywhere.

@@ -26,11 +26,13 @@ The rules:
    interrupt, that much deeper.
 
    Where the gateway's clock tells when its word was said, the timeline follows each word that shows
-   it to be too early or too late by more than :data:`WAY_NS`. One that has settled and is too early
-   is so because the buffer was dry for as long: such short holes are counted together. Otherwise
-   the word was said at some time between the last look at the socket that found nothing and now.
-   It is in error by that length, and the first one after an underrun may have been on its way for
-   longest. So the timeline follows these for :data:`SETTLES_NS` after a start or an underrun alone.
+   it to be too early or too late by more than :data:`WAY_NS`. A timeline that has settled is too
+   early only if the buffer was dry for as long. Such short holes are counted together.
+
+   Where that clock tells nothing, the word was said at some time between the last look at the
+   socket that found nothing and now. It is in error by that length, and the first one after an
+   underrun may have been on its way for longest. So the timeline follows these for
+   :data:`SETTLES_NS` after a start or an underrun alone.
 4. **Starvation.** When less than a full frame is in hand at its send time, playout waits until
    20 ms before the buffer runs dry, so that the next chunk joins without a seam. Then it asks for
    the resampler's tail (:class:`FlushTail`) and sends the short rest. Speech that comes before the
@@ -178,7 +180,8 @@ class Playout:
         #: serial of the newest interrupt
         self.serial = 0
         self.frozen = False
-        #: counters: frames sent, times and nanoseconds that the buffer ran dry, samples lost
+        #: counters: frames sent, times (short ones together) and nanoseconds that the buffer ran
+        #: dry, samples lost
         self.frames_out = 0
         self.underruns = 0
         self.underrun_ns = 0
@@ -424,7 +427,8 @@ class Playout:
 
     def _correct(self, least: int, most: int, now: int) -> None:
         """The carrier plays later than the timeline by ``least`` to ``most`` ns: move the timeline
-        to the nearer of the two, unless it lies between them, or not far off."""
+        to the nearer of the two, unless it lies between them, or not far off. If it had settled,
+        that was a hole."""
         assert self._origin is not None
         by = max(least, 0) or min(most, 0)
         if abs(by) <= WAY_NS:

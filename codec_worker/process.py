@@ -81,8 +81,8 @@ CLOCKED_FROM: Final = 3
 DENSE_FROM: Final = 48
 #: Between two ticks, where gateways send in pairs.
 PAIR_NS: Final = 2 * FRAME_NS
-#: Such a tick leaves a frame to the next one if it falls due within this before that one comes.
-#: A tick that is a little late would otherwise send two pairs of a call, and the next one none.
+#: Such a tick leaves to the next one what falls due in the last 5 ms before that. If it came a
+#: little late it would otherwise send two pairs of a call, and the next one none.
 SLACK_NS: Final = 5_000_000
 #: The phase of such ticks, where the timer is the clock. Gateways look at their sockets at whole
 #: multiples of 40 ms, so 22 ms behind them both have time.

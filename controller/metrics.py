@@ -85,8 +85,8 @@ METRICS: Final = (
     Row(
         "trunkline_jitter_seconds",
         "histogram",
-        "How much later the latest frame of a stream came than its earliest one, every 5 s; where "
-        "a gateway reads two frames of a call together (40 ms), 20 ms of it are its own",
+        "How much later the latest frame of a stream came than its earliest one, every 5 s. Where "
+        "a gateway reads two frames of a call together, 20 ms of it are the gateway's doing",
     ),
     Row("trunkline_frames_total", "counter", "Frames of 20 ms of all calls", ("direction",)),
     Row("trunkline_frames_lost_total", "counter", "Frames of the far end that never came"),

@@ -64,8 +64,13 @@ class Links:
     def __init__(self, out: list[Instruction]) -> None:
         self._out = out
         self.by_endpoint: dict[str, Link] = {}
-        #: all workers that got something by the last flush want pairs
-        self.in_pairs = False
+        #: those that got something by the last flush that sent anything
+        self._used: list[Link] = []
+
+    @property
+    def in_pairs(self) -> bool:
+        """All workers that got something last want pairs, by what they have said up to now."""
+        return bool(self._used) and all(link.pairs for link in self._used)
 
     @property
     def at_rest(self) -> bool:
@@ -147,9 +152,9 @@ class Links:
         """Send what was gathered, and how far sound was written: one Inbound to each worker. True:
         some of it waits for the next flush, because its worker wants it in pairs."""
         waits = False
-        wanted = [each.pairs for each in self.by_endpoint.values() if each.batch or each.written]
-        if wanted:
-            self.in_pairs = all(wanted)
+        used = [link for link in self.by_endpoint.values() if link.batch or link.written]
+        if used:
+            self._used = used
         for link in self.by_endpoint.values():
             if link.pairs and not (link.half or all_of_it) and (link.batch or link.written):
                 link.half = waits = True

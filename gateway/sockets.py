@@ -90,9 +90,8 @@ class Sockets:
         self._loop = asyncio.get_running_loop()
         self._after = after
         self._patient = patient
-        self._period = PERIOD
-        #: that of the look that was last due
-        self._waited = PERIOD
+        #: seconds before the next look, and before the one that was last due
+        self._period = self._waited = PERIOD
         self._wall = Wall(log) if wall is None else wall
         #: made with the first socket: a descriptor of epoll's, or of kqueue's
         self._selector: _Selector | None = None
@@ -116,7 +115,7 @@ class Sockets:
 
     @property
     def read_within(self) -> float:
-        """Seconds for which something that has come may have waited to be read."""
+        """Seconds for which something that a look finds may have waited to be read."""
         return max(PERIOD, self._waited) if self.clocked else 0.0
 
     @property

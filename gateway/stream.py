@@ -74,6 +74,7 @@ class Ring:
         if (
             frame.position + FRAME != position
             or not len(frame.payload) == len(payload) == FRAME
+            or not self.frames  # the stream's first sound: ``frame`` is another one's
             or frame is not self.frames[-1]
         ):
             return None

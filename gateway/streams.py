@@ -185,11 +185,13 @@ class Streams:
         if stream is None:
             self.dropped["ended"] += 1
             return False
-        if not stream.opened:
-            self._heard(stream, position, payload)
+        link = None
+        if stream.opened:
+            assert stream.active is not None
+            link = self._links.by_endpoint[stream.active]
+        self._heard(stream, position, payload, link)
+        if link is None:
             return False
-        assert stream.active is not None
-        self._heard(stream, position, payload, self._links.by_endpoint[stream.active])
         first, self._batched = not self._batched, True
         return first
 
@@ -197,7 +199,7 @@ class Streams:
         self, stream: Stream, position: int, payload: bytes, link: Link | None = None
     ) -> None:
         """Keep sound that came, and gather it for ``link``."""
-        stream.frames_in += 1
+        stream.frames_in += -(-len(payload) // FRAME)
         for tap in stream.taps:
             tap.heard(position, payload)
         # Two frames of a call come one behind the other where sockets are read every 40 ms.

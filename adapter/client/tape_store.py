@@ -1,9 +1,9 @@
 """One side of a call's sound, as long as somebody may ask for it.
 
-The last seconds stay in memory. Most calls end before there are more. What is older goes to a file
-without a name (in ``TMPDIR``, or where else Python makes temporary files), which is gone as soon as
-nobody can ask for it any more. So a long call takes no more memory than a short one. Where the file
-cannot be had, the sound stays in memory, and the log says so.
+The last seconds stay in memory. What is older goes to a file without a name (in ``TMPDIR``, or
+where else Python makes temporary files), which is gone as soon as nobody can ask for it any more.
+So a long call takes no more memory than a short one. Where the file cannot be had, the sound stays
+in memory, and the log says so.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class TapeFile:
     """
 
     def __init__(self) -> None:
-        import tempfile  # with half of the packers there are: most calls are too short for a file
+        import tempfile  # with half of the packers there are: a short call needs no file
 
         file = tempfile.TemporaryFile(buffering=0, prefix="trunkline-")  # noqa: SIM115  # see below
         self._fd = file.fileno()

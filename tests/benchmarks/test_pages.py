@@ -147,7 +147,7 @@ def test_the_page_on_scaling_says_what_was_measured() -> None:
     assert "| 1,000,000 |" in said
     assert "grow by 1.2 MB" in said
     # 245.6 MB at the end, less 4 processes of 40 MB and 285 s of speech.
-    assert "There a call\ntakes 0.72 MB" in said
+    assert "At that\nend a call takes 0.72 MB" in said
     assert "the client: it is one Python process" in said
     few = {name: left for name, left in everything(*LINE).items() if name == "results"}
     assert "{" not in scaling.text(few)

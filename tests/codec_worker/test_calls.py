@@ -423,6 +423,18 @@ def test_gateways_send_pairs_while_all_calls_are_taken_in_large_pieces() -> None
     assert told_pairs(calls, now) == [False], "nobody has said in what pieces the other is taken"
 
 
+def test_a_gateway_whose_call_is_refused_is_told_of_pairs_once_more() -> None:
+    """It has ended them, because its call would have been one that nobody takes in pieces yet."""
+    bench = listening(800)
+    told_pairs(bench.worker, bench.now)
+    bench.worker.draining = True
+    other = replace(bench.gateway.open_call(), call="other")
+    bench.worker.receive(GATEWAY, other, bench.now)
+    answers = [message for _, message in bench.worker.take_instructions()]
+    assert [type(message) for message in answers] == [m.OpenRefused, m.Pair]
+    assert told_pairs(bench.worker, bench.now) == []
+
+
 def test_speech_is_urgent_unless_all_calls_are_in_the_middle_of_words() -> None:
     bench = listening(800)
     told_pairs(bench.worker, bench.now)

@@ -159,6 +159,35 @@ def test_only_whole_frames_that_follow_one_another_go_together(bench: Bench) -> 
     assert ring == [(f.position, f.payload) for f in told.frames if f.call == "c1"]
 
 
+def test_a_streams_first_sound_goes_with_nobody_elses(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.accept(2, accepted(placement(1, A), call="c2"))
+    bench.take(A)
+    bench.say(A, m.Pair(True))
+    bench.heard(1, 0)
+    bench.heard(2, 160)
+    bench.run(bench.streams.flush(all_of_it=True))
+    (told,) = bench.take(A)
+    assert isinstance(told, m.Inbound)
+    assert [(f.call, f.position) for f in told.frames] == [("c1", 0), ("c2", 160)]
+
+
+def test_a_worker_that_is_answered_alone_decides_for_no_other_one(bench: Bench) -> None:
+    """A call of it has sent all that it has. Its gateway answers at once, and it wants no pairs."""
+    up(bench, placement(1, A))
+    bench.accept(2, accepted(placement(1, B), call="c2"))
+    bench.up(B)
+    bench.say(A, m.Pair(True))
+    bench.heard(1, 0)
+    bench.heard(2, 0)
+    bench.flush()
+    assert not bench.streams.in_pairs
+    bench.sound(A, G1, 0)
+    bench.run(bench.streams.flush(all_of_it=True))
+    bench.say(A, m.Pair(False))
+    assert not bench.streams.in_pairs
+
+
 def test_pairs_are_looked_for_where_all_workers_with_sound_want_them(bench: Bench) -> None:
     up(bench, placement(1, A))
     bench.accept(2, accepted(placement(1, B), call="c2"))

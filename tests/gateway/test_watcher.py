@@ -41,7 +41,9 @@ def meter_on(bench: Bench, late: list[float]) -> Meter:
     return meter
 
 
-def test_a_meter_tells_both_sides_in_thirds_and_begins_again(bench: Bench) -> None:
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_meter_tells_both_sides_in_thirds_and_begins_again(bench: Bench, *, pairs: bool) -> None:
+    bench.say(A, m.Pair(pairs))
     bench.streams.media(1, 0, LOUD * 160)  # before anybody looked
     meter = meter_on(bench, [0.0])
     for n in range(1, 16):
