@@ -9,8 +9,8 @@ held, and its text. Of it:
   first 200 ms (10 frames: the lead is filled there) left out;
 - an *underrun* is a message that arrives when all before it has been played. Playback begins with
   the first message, without any delay;
-- *drift* is how much later the last tenth of a call came than its first, beyond the audio between
-  them.
+- *drift* is how much later the end of a call came than its beginning, beyond the audio between
+  them, by the straight line through its tenths.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ RATE: Final = 8000
 FRAME: Final = 160
 #: Samples at a call's beginning that count for no jitter.
 LEFT_OUT: Final = 10 * FRAME
+#: Parts of a call of which each gives a point of the line by which its drift is told.
+_TENTHS: Final = 10
 
 Floats = npt.NDArray[np.float64]
 
@@ -106,12 +108,15 @@ def underruns(call: Arrivals) -> tuple[int, float]:
 def drift(call: Arrivals) -> float:
     """In ms, of the messages after what is left out. Of each tenth only its earliest messages count
     (the fifth percentile), because a clock that drifts moves them too, and a busy machine does
-    not."""
+    not. The straight line is the least squares' one: both ends alone would tell how much the
+    machine had to do in them."""
     settled = call.settled
-    tenth = len(settled) // 10
+    tenth = len(settled) // _TENTHS
     if not tenth:
         return 0.0
-    return float(np.percentile(settled[-tenth:], 5) - np.percentile(settled[:tenth], 5))
+    of_tenths = settled[: _TENTHS * tenth].reshape(_TENTHS, tenth)
+    slope, _ = np.polyfit(np.arange(_TENTHS), np.percentile(of_tenths, 5, axis=1), 1)
+    return float(slope) * _TENTHS
 
 
 def wrong_frames(call: Arrivals, wanted: int | None) -> tuple[int, int]:
