@@ -21,7 +21,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -40,7 +40,7 @@ from trunkline.carrier_sim.client import SimClient
 
 from . import report, surroundings
 from .measure import CallRecord
-from .record import Stack
+from .record import Stack, Watch
 from .words import Recogniser
 
 NUMBER: Final = "+14155551234"
@@ -166,8 +166,10 @@ class Demo:
         say(f"  two calls at once: {CALLER} calls {NUMBER}, where a test waits for it;")
         say(f"  and another test calls {CALLEE} from {OTHER_NUMBER}")
         turns = [(question, ANSWER) for question in QUESTIONS]
-        answering = asyncio.create_task(calls.answering(stack, NUMBER, CALLER, GREETING, REPLY))
-        calling = asyncio.create_task(calls.calling(stack, OTHER_NUMBER, CALLEE, turns, DIGITS))
+        answer = functools.partial(calls.answering, stack, NUMBER, CALLER, GREETING, REPLY)
+        call = functools.partial(calls.calling, stack, OTHER_NUMBER, CALLEE, turns, DIGITS)
+        answering = asyncio.create_task(self._held("answering", answer))
+        calling = asyncio.create_task(self._held("calling", call))
         try:
             with self._waiting("both calls are being held, which takes half a minute"):
                 record, watch = await answering
@@ -197,6 +199,21 @@ class Demo:
             return
         with self._console.status(text):
             yield
+
+    async def _held(
+        self, title: str, hold: Callable[[], Awaitable[tuple[CallRecord, Watch]]]
+    ) -> tuple[CallRecord, Watch]:
+        """A call that was held. Holes that its far end heard tell more of a busy machine than of
+        trunkline, so such a call is held once more."""
+        record, watch = await hold()
+        if holes := record.metrics["underruns"]:
+            self._console.print(
+                f"  {title}: the far end heard {holes} holes, as it does where other programs keep "
+                "the machine busy; once more",
+                soft_wrap=True,
+            )
+            record, watch = await hold()
+        return record, watch
 
     async def _heard(
         self, calls: Any, title: str, record: CallRecord, recogniser: Recogniser | None
