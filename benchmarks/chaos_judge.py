@@ -19,11 +19,12 @@ this much, which follows from how streams are cut:
 
 Too much may be reported for these reasons:
 
-- Nobody hears of a gateway's death in time. It is dated back to that gateway's last words, of which
-  there are some every 20 ms. Its acknowledgements are as old when they are read, and until then the
-  sound may not have been written. The carrier may play on before it sees that the stream is gone.
-  All that together is about the lead of 60 ms, three frames, and as much more as the carrier is
-  late.
+- Nobody hears of a gateway's death in time. It is dated back to that gateway's last words, and all
+  that its worker then took to lie at the carrier is reported. That is the lead and what may be sent
+  ahead of acknowledgements at most, eight frames. But the carrier plays on until it sees that the
+  stream is gone: all of that, where the gateway stood still before it was killed. And of what was
+  not acknowledged, a gateway may have written one message, two frames. A carrier that is late plays
+  that much more.
 - A client that stands still while its call ends reads of the end late, and cannot tell how late. So
   long as it stood still, it takes the far end to have spoken on.
 - Sound whose fate nobody can know is reported as lost, with a reason of its own
@@ -39,12 +40,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from benchmarks import chaos_code
-from trunkline.bus.sound import IN_DOUBT
+from trunkline.bus.sound import IN_DOUBT, TOGETHER
 from trunkline.carrier_sim.mulaw import FRAME_SECONDS
+from trunkline.codec_worker.playout import AHEAD_NS, DEFAULT_LEAD_NS, FRAME_NS
 
-#: Frames of 20 ms, for each stream that broke: the one that is cut in part, and the lead.
+#: Frames of 20 ms, for each stream that broke: the one that is cut in part, and what is taken to
+#: have lain at the carrier or been on its way.
 CUT_IN_PART: Final = 1.0
-LEAD: Final = 3.0
+AT_THE_CARRIER: Final = (DEFAULT_LEAD_NS + AHEAD_NS) / FRAME_NS + TOGETHER
 #: Frames that may be on their way when a call ends. The end waits for the last words, at most 1 s.
 AT_THE_END: Final = 5
 
@@ -126,7 +129,7 @@ def judge(
     # The last stream broke as well, unless it ended with its call.
     broke = len(streams) - sum(stream["ended_by"] == "stop" for stream in streams[-1:])
     untold = (CUT_IN_PART + apart) * broke
-    overtold = (LEAD + late) * broke + CUT_IN_PART + AT_THE_END
+    overtold = (AT_THE_CARRIER + late) * broke + CUT_IN_PART + AT_THE_END
     in_doubt = verdict.why.get(IN_DOUBT, 0) / chaos_code.FRAME
     due = sum(_due_when_it_broke(stream) for stream in streams[:-1])
     for way, lost, said, unplayed, unknown in (

@@ -202,9 +202,7 @@ class Calls:
         if why is not None:
             refused = m.OpenRefused(opened.call, opened.generation, why)
             self._batches.instructions.append((peer, refused))
-            if (
-                self.pairs.on
-            ):  # an OpenCall has ended them at that gateway, also one that is refused
+            if self.pairs.on:  # an OpenCall has ended them there, also one that is refused
                 self._batches.instructions.append((peer, m.Pair(True)))
             return
         if call is None:

@@ -199,6 +199,12 @@ def test_a_call_is_judged_by_the_carriers_records() -> None:
         "20 frames lost out, 19.9 reported"
     ]
 
+    # A gateway that stood still: all that lay at the carrier, and a message, may have been played.
+    assert judge(heard | {"lost_out": 20.0 + 10 + 6}, twice_up, silent).problems == []
+    assert judge(heard | {"lost_out": 20.0 + 10 + 6.1}, twice_up, silent).problems == [
+        "36.1 frames reported lost out, 20 were"
+    ]
+
     late = report(heard_first=40, heard_span=460)
     assert judge(late, call([(100.0, 110.0)]), played).problems == [
         "40 frames lost in, 0.0 reported"
