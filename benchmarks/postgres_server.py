@@ -144,13 +144,17 @@ class Server:
     def stopped(self) -> Iterator[None]:
         """It stands still, all of it: connections stay, and nobody gets an answer."""
         family = self._family()
-        for pid in family:
-            os.kill(pid, signal.SIGSTOP)
+
+        def tell(how: signal.Signals) -> None:
+            for pid in family:
+                with contextlib.suppress(ProcessLookupError):  # of a connection that is over
+                    os.kill(pid, how)
+
+        tell(signal.SIGSTOP)
         try:
             yield
         finally:
-            for pid in family:
-                os.kill(pid, signal.SIGCONT)
+            tell(signal.SIGCONT)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End it: SIGINT breaks all connections at once, SIGQUIT leaves the rest to recovery."""
