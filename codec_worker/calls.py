@@ -79,8 +79,7 @@ class Calls:
         self._read_at = 0
         self._batches = Batches()
         self.pairs = Pairs()
-        #: ticks so far
-        self._paced = 0
+        #: signs of life so far
         self._ticks = 0
         #: peers to which something else than a Tick was said since the last beat
         self._told: set[bytes] = set()
@@ -545,12 +544,11 @@ class Calls:
         told = self.pairs.choose(self.calls.values(), now - self.ended_at)
         self._batches.instructions += told
 
-    def tick(self, now: int, until: int) -> None:
-        """Send the frames of all calls that are due before ``until``. Only each second tick sends
-        more than one in a message, unless ticks are as far apart as pairs are. So the messages of
-        all calls leave in the same ticks, and their gateways are woken half as often."""
-        self._paced += 1
-        together = TOGETHER if self.pairs.on or self._paced % TOGETHER == 0 else 1
+    def tick(self, now: int, until: int, together: int = TOGETHER) -> None:
+        """Send the frames of all calls that are due before ``until``, up to ``together`` of them in
+        a message. Ticks that send pairs are 40 ms apart, and those between them send single frames.
+        So the messages of all calls leave in the same ticks, and their gateways are woken half as
+        often."""
         self._batches.pace(self.calls.values(), now, until, together)
         for call_id, error in self._batches.take_broken():
             self.broken.append(error)

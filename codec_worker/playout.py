@@ -299,12 +299,13 @@ class Playout:
         so many frames is, and more follows later. What is returned counts as sent; b"" is nothing.
         None: ask :meth:`due`, which knows all cases and would have done the same."""
         origin, position = self._origin, self.position
+        following = position + together * FRAME
         if (
             origin is None
             or self._over
             or self.frozen
             or self._marks
-            or position - self.acknowledged >= self._window
+            or following - self.acknowledged > self._window
         ):
             return None
         plays = origin + position * SAMPLE_NS
@@ -312,7 +313,6 @@ class Playout:
         until = max(until, now + 1)
         if due_at >= until:
             return b""
-        following = position + together * FRAME
         if (
             now > plays
             or until > due_at + together * FRAME_NS
@@ -369,7 +369,8 @@ class Playout:
         """The next message: short at the end of what is in hand, silent where sound was lost."""
         position = self.position
         payload = b""
-        frames = max(1, min(together, self.unsent // FRAME))
+        room = self.acknowledged + self._window - position
+        frames = max(1, min(together, self.unsent // FRAME, room // FRAME))
         until = min(self.end, position + frames * FRAME)
         for segment in self._segments:
             if segment.position > position:

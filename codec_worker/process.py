@@ -63,6 +63,7 @@ from trunkline.bus.process import (
 )
 from trunkline.bus.settings import Settings, load
 from trunkline.bus.sockets import BusSocket, bind_router
+from trunkline.bus.sound import TOGETHER
 from trunkline.bus.wall import Wall
 
 from .calls import Calls
@@ -149,6 +150,8 @@ class WorkerProcess:
         #: when the socket is read next, the next tick, the next sign of life
         self._read_at = 0
         self._deadline = 0
+        #: the next tick that sends pairs
+        self._pairs_at = 0
         self._beat_at = 0
         self._beats = 0
         self._reported: dict[str, int] = {}
@@ -344,6 +347,7 @@ class WorkerProcess:
             self._clocked = clocked
             self._read_at = _following(PHASE_NS, FRAME_NS, now)
             self._deadline = _following(PHASE_NS, FRAME_NS, now)
+            self._pairs_at = _following(APART_NS, PAIR_NS, now)
             self._socket.read_on_demand(clocked)
         self._set_timer()
 
@@ -400,15 +404,25 @@ class WorkerProcess:
         self._send()
 
     def _tick(self, now: int) -> None:
-        """Send what is due before the next tick, and do what the messages at hand brought."""
-        pairs = self.calls.pairs.on
-        step, slack = (PAIR_NS, SLACK_NS) if pairs else (FRAME_NS, 0)
-        phase = APART_NS if pairs and self._clocked else self._deadline
-        following = _following(phase, step, now)
+        """Send what is due, and do what the messages at hand brought.
+
+        A tick of pairs sends what falls due before the next such tick. They stand at the same times
+        whether gateways send in pairs or not, so a change of that moves no call's messages. A tick
+        between two of them sends single frames, which have fallen due since."""
+        in_pairs = self.calls.pairs.on
+        of_pairs = in_pairs or now >= self._pairs_at - READ_NS
+        if of_pairs:
+            phase = APART_NS if self._clocked else self._deadline
+            self._pairs_at = _following(phase, PAIR_NS, now + READ_NS // 4)
+        step = PAIR_NS if in_pairs else FRAME_NS
+        following = self._pairs_at if in_pairs else _following(self._deadline, FRAME_NS, now)
         self.missed_ticks += max(0, (following - self._deadline) // step - 1)
         self._deadline = following
-        self.calls.tick(now, following - slack)
-        self._work(now, following - slack)
+        until = self._pairs_at - SLACK_NS if of_pairs else following
+        self.calls.tick(now, until, TOGETHER if of_pairs else 1)
+        if self._clocked:
+            self._send()  # the frames that are due wait for no work on others
+        self._work(now, until)
 
     def _beat(self, now: int) -> None:
         if now >= self._beat_at:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.bus import messages as m
-from trunkline.bus.sound import FRAME
+from trunkline.bus.sound import FRAME, TOGETHER
 from trunkline.codec_worker import mulaw
 from trunkline.codec_worker.calls import Calls
 from trunkline.codec_worker.playout import SAMPLE_NS
@@ -292,7 +292,7 @@ class Bench:
             self.now += TICK
             for i, worker in enumerate(self.workers):
                 if i not in self.stopped:
-                    worker.tick(self.now, self.now + TICK)
+                    tick(worker, self.now)
             self.run()
 
     def wake_gateway(self) -> None:
@@ -307,8 +307,13 @@ class Bench:
         waiting = self.stopped.pop(i)
         for peer, message in waiting:
             self.send(i, peer, message)
-        self.workers[i].tick(self.now, self.now + TICK)
+        tick(self.workers[i], self.now)
         self.run()
+
+
+def tick(worker: Calls, now: int) -> None:
+    """As a worker's process has them: each second one sends pairs."""
+    worker.tick(now, now + TICK, TOGETHER if now // TICK % TOGETHER == 0 else 1)
 
 
 # ------------------------------------------------------------------ sound

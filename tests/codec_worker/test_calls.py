@@ -29,6 +29,7 @@ from .peers import (
     opened,
     seconds,
     speaking,
+    tick,
 )
 
 
@@ -253,7 +254,7 @@ def test_the_messages_of_calls_that_began_to_speak_at_different_times_leave_toge
         now = n * TICK
         if n < len(names):
             calls.receive(ADAPTER, m.Speak(names[n], 65536, 0, speech), now)
-        calls.tick(now, now + TICK)
+        tick(calls, now)
         calls.work(now, now + TICK)
         sent = [x for _, x in calls.take_instructions() if isinstance(x, m.Outbound)]
         written = [
@@ -672,7 +673,7 @@ def test_a_call_whose_sound_fails_is_given_back_and_the_others_go_on(
     worker.work(0, TICK)
     worker.take_instructions()
     for n in range(1, 5):
-        worker.tick(n * TICK, (n + 1) * TICK)
+        tick(worker, n * TICK)
     told = worker.take_instructions()
     refused = [x for _, x in told if isinstance(x, m.OpenRefused)]
     assert [(x.call, x.why) for x in refused] == [(names[1], "its sound cannot be worked on")]
@@ -680,7 +681,8 @@ def test_a_call_whose_sound_fails_is_given_back_and_the_others_go_on(
     for _, message in told:
         for frame in message.frames if isinstance(message, m.Outbound) else ():
             sent[frame.call] += len(frame.payload) // 160
-    assert sent == {names[0]: 5, names[2]: 5}
+    # Behind the four at once four more: no more than 160 ms goes unacknowledged.
+    assert sent == {names[0]: 4, names[2]: 4}
     assert list(worker.calls) == [names[0], names[2]]
     assert [type(error) for error in worker.broken] == [ZeroDivisionError]
 

@@ -268,7 +268,7 @@ async def test_a_worker_whose_turns_fail_falls_silent_and_is_well_again_when_the
     await until(lambda: bool(controller.all(m.Beat)))
     failed: list[int] = []
 
-    def fail(now: int, until: int) -> None:
+    def fail(now: int, until: int, together: int) -> None:
         failed.append(now)
         raise ZeroDivisionError("a defect")
 
@@ -305,16 +305,18 @@ async def test_one_message_that_cannot_be_encoded_keeps_none_of_the_others(
 
 
 class Driven:
-    """A worker whose clock is set by hand, in ms; ``ticks`` are (when, until)."""
+    """A worker whose clock is set by hand, in ms. ``ticks`` are (when, until, how many frames may
+    go in a message)."""
 
     def __init__(self, context: Context, settings: Settings) -> None:
         self.now = 1_000_000
         self.worker = WorkerProcess(context, settings, clock=lambda: self.now * 1_000_000)
-        self.ticks: list[tuple[int, int]] = []
+        self.ticks: list[tuple[int, int, int]] = []
         self.worker.calls.tick = self._ticked  # type: ignore[method-assign]  # the test's own
 
-    def _ticked(self, now: int, until: int) -> None:
-        self.ticks.append((now // 1_000_000, until // 1_000_000))
+    def _ticked(self, now: int, until: int, together: int) -> None:
+        began = 1_000_000
+        self.ticks.append((now // 1_000_000 - began, until // 1_000_000 - began, together))
 
     def receive(self, at: int, message: m.ToWorker) -> None:
         """A gateway's message comes by itself, at this time."""
@@ -330,10 +332,9 @@ class Driven:
         self.now = 1_000_000 + at
         self.worker._wake()
 
-    def taken(self) -> list[tuple[int, int]]:
+    def taken(self) -> list[tuple[int, int, int]]:
         """The ticks since this was asked last, in ms from the beginning."""
-        found = [(now - 1_000_000, until - 1_000_000) for now, until in self.ticks]
-        self.ticks.clear()
+        found, self.ticks = self.ticks, []
         return found
 
 
@@ -349,8 +350,9 @@ async def test_with_one_call_the_messages_of_its_gateway_are_the_clock(driven: D
     sound = m.Inbound([m.InFrame(CALL, GENERATION, 1, 0, b"x")])
     for at in (21, 39, 44, 60):
         driven.receive(at, sound)
-    # The times until which is sent stay on one line; a message that is too early is no tick.
-    assert driven.taken() == [(0, 20), (21, 40), (39, 60), (60, 80)]
+    # The times until which is sent stay on one line; a message that is too early is no tick. Each
+    # second one sends pairs, of all that falls due before the next of these, but for its last 5 ms.
+    assert driven.taken() == [(0, 35, 2), (21, 40, 1), (39, 75, 2), (60, 80, 1)]
 
 
 async def test_ticks_are_as_far_apart_as_the_pairs_of_a_gateway(driven: Driven) -> None:
@@ -361,7 +363,14 @@ async def test_ticks_are_as_far_apart_as_the_pairs_of_a_gateway(driven: Driven) 
         driven.receive(at, sound)
     driven.wake(168)  # none came
     # What falls due just before the next tick is left to it.
-    assert driven.taken() == [(0, 20), (20, 40), (40, 75), (81, 115), (119, 155), (168, 195)]
+    assert driven.taken() == [
+        (0, 35, 2),
+        (20, 40, 1),
+        (40, 75, 2),
+        (81, 115, 2),
+        (119, 155, 2),
+        (168, 195, 2),
+    ]
 
 
 async def test_the_timer_ticks_where_no_message_came_and_the_next_message_is_the_clock_again(
@@ -370,11 +379,11 @@ async def test_the_timer_ticks_where_no_message_came_and_the_next_message_is_the
     driven.open(0, CALL)
     driven.wake(28)
     driven.wake(48)
-    assert driven.taken() == [(0, 20), (28, 40), (48, 60)]
+    assert driven.taken() == [(0, 35, 2), (28, 40, 1), (48, 75, 2)]
     sound = m.Inbound([m.InFrame(CALL, GENERATION, 1, 0, b"x")])
     driven.receive(49, sound)
     driven.receive(69, sound)
-    assert driven.taken() == [(49, 69), (69, 89)]
+    assert driven.taken() == [(49, 69, 1), (69, 89, 1)]
 
 
 async def test_a_gateway_that_stood_still_leaves_the_carriers_buffer_no_deeper(
@@ -413,13 +422,13 @@ async def test_with_many_calls_the_timer_is_the_clock(driven: Driven) -> None:
     driven.receive(5, m.Inbound([]))  # it waits for the timer
     for at in (12, 22, 32, 42):
         driven.wake(at)
-    assert driven.taken() == [(2, 22), (22, 42), (42, 62)]  # 2 ms after the gateways
+    assert driven.taken() == [(2, 22, 1), (22, 57, 2), (42, 62, 1)]  # 2 ms after the gateways
     for n in range(CLOCKED_FROM):
         driven.worker.calls._forget(driven.worker.calls.calls[f"{n:032x}"], GENERATION)
     driven.wake(52)
     driven.taken()
     driven.open(61, CALL)
-    assert driven.taken() == [(61, 82)]  # as it comes again
+    assert driven.taken() == [(61, 97, 2)]  # as it comes again
 
 
 async def test_with_many_calls_in_pairs_ticks_stand_between_the_looks_of_gateways(
@@ -439,7 +448,7 @@ async def test_with_many_calls_in_pairs_ticks_stand_between_the_looks_of_gateway
         driven.wake(at)
     assert wakes == [22, 42, 62, 82, 102, 122]  # whoever speaks or interrupts waits 20 ms at most
     # What falls due in the last 5 ms before a tick is left to it.
-    assert driven.taken() == [(22, 57), (62, 97), (102, 137)]
+    assert driven.taken() == [(22, 57, 2), (62, 97, 2), (102, 137, 2)]
     for call in driven.worker.calls.calls.values():
         call.playout = Playout()
         call.playout.speak(0, bytes(8_000))
@@ -456,7 +465,7 @@ async def test_a_clock_that_jumped_is_caught_up_with_in_one_tick(driven: Driven)
     for at in (20, 270):
         driven.now = 1_000_000 + at
         driven.worker._tick(driven.now * 1_000_000)
-    assert [until for _, until in driven.taken()] == [40, 280]
+    assert [until for _, until, _ in driven.taken()] == [57, 297]
     assert driven.worker.missed_ticks == 11
 
 
