@@ -275,9 +275,10 @@ async def test_a_worker_whose_turns_fail_falls_silent_and_is_well_again_when_the
     with monkeypatch.context() as broken:
         broken.setattr(worker.calls, "tick", fail)
         await until(lambda: not worker.well)
-        ticks, beats = len(carrier.all(m.Tick)), len(controller.all(m.Beat))
         turns = len(failed)
-        await until(lambda: len(failed) >= turns + 50)  # 50 turns: a second
+        await until(lambda: len(failed) >= turns + 5)  # what was under way has come
+        ticks, beats = len(carrier.all(m.Tick)), len(controller.all(m.Beat))
+        await until(lambda: len(failed) >= turns + 55)  # 50 turns: a second
         assert len(carrier.all(m.Tick)) == ticks, "its gateways move its calls"
         assert len(controller.all(m.Beat)) == beats, "the controller gives it no others"
     await until(lambda: worker.well)
