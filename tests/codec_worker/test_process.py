@@ -461,6 +461,37 @@ async def test_with_many_calls_in_pairs_ticks_stand_between_the_looks_of_gateway
     assert wakes == [142, 162, 182, 222]  # nobody begins to speak now
 
 
+async def test_the_end_of_pairs_moves_no_tick_that_sends_them(driven: Driven) -> None:
+    for n in range(CLOCKED_FROM):
+        driven.open(0, f"{n:032x}")
+        driven.worker.calls.calls[f"{n:032x}"].inbound.gathers = 800
+
+    def until(last: int) -> list[tuple[int, int, int]]:
+        """The ticks until then."""
+        driven.taken()
+        while (at := driven.worker._timer_at // 1_000_000 - 1_000_000) <= last:
+            driven.wake(at)
+        return driven.taken()
+
+    until(12)
+    assert until(102) == [(22, 57, 2), (62, 97, 2), (102, 137, 2)]
+    driven.worker.calls.calls[f"{0:032x}"].inbound.gathers = 0
+    assert until(182) == [(142, 177, 2), (162, 182, 1), (182, 217, 2)]
+
+
+async def test_frames_that_are_due_leave_before_anything_else_is_worked_on(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(CLOCKED_FROM):
+        driven.open(0, f"{n:032x}")
+    calls, done = driven.worker.calls, []
+    monkeypatch.setattr(calls, "tick", lambda now, until, together: done.append("tick"))
+    monkeypatch.setattr(calls, "work", lambda now, until: done.append("work"))
+    monkeypatch.setattr(driven.worker, "_send", lambda: done.append("send"))
+    driven.wake(2)
+    assert done == ["tick", "send", "work", "send"]
+
+
 async def test_a_clock_that_jumped_is_caught_up_with_in_one_tick(driven: Driven) -> None:
     driven.worker._clocked, driven.worker._deadline = True, 1_000_020 * 1_000_000
     for at in (20, 270):

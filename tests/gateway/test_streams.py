@@ -28,6 +28,15 @@ from .model import (
 )
 
 
+def two_up(bench: Bench, second: m.WorkerRef = A) -> None:
+    """Call c1 on socket 1 at worker A, and call c2 on socket 2 at ``second``; OpenCalls taken."""
+    up(bench, placement(1, A))
+    bench.accept(2, accepted(placement(1, second), call="c2"))
+    if second is not A:
+        bench.up(second)
+    bench.take(second)
+
+
 def test_the_primary_is_opened_once_it_is_connected(bench: Bench) -> None:
     bench.accept(1, accepted(placement(1, A, B)))
     assert bench.opened_links == [A.endpoint, B.endpoint]
@@ -48,9 +57,7 @@ def test_the_primary_is_opened_once_it_is_connected(bench: Bench) -> None:
 
 
 def test_inbound_frames_go_in_one_batch_for_all_calls(bench: Bench) -> None:
-    up(bench, placement(1, A))
-    bench.accept(2, accepted(placement(1, A), call="c2"))
-    bench.take(A)
+    two_up(bench)
     assert bench.streams.media(1, 0, b"x") is True
     assert bench.streams.media(2, 0, b"y") is False
     assert bench.streams.media(1, 160, b"z") is False
@@ -70,9 +77,7 @@ def test_inbound_frames_go_in_one_batch_for_all_calls(bench: Bench) -> None:
 
 
 def test_outbound_sound_is_written_and_acknowledged(bench: Bench) -> None:
-    up(bench, placement(1, A))
-    bench.accept(2, accepted(placement(1, A), call="c2"))
-    bench.take(A)
+    two_up(bench)
     bench.say(
         A,
         m.Outbound(
@@ -160,9 +165,7 @@ def test_only_whole_frames_that_follow_one_another_go_together(bench: Bench) -> 
 
 
 def test_a_streams_first_sound_goes_with_nobody_elses(bench: Bench) -> None:
-    up(bench, placement(1, A))
-    bench.accept(2, accepted(placement(1, A), call="c2"))
-    bench.take(A)
+    two_up(bench)
     bench.say(A, m.Pair(True))
     bench.heard(1, 0)
     bench.heard(2, 160)
@@ -174,9 +177,7 @@ def test_a_streams_first_sound_goes_with_nobody_elses(bench: Bench) -> None:
 
 def test_a_worker_that_is_answered_alone_decides_for_no_other_one(bench: Bench) -> None:
     """A call of it has sent all that it has. Its gateway answers at once, and it wants no pairs."""
-    up(bench, placement(1, A))
-    bench.accept(2, accepted(placement(1, B), call="c2"))
-    bench.up(B)
+    two_up(bench, B)
     bench.say(A, m.Pair(True))
     bench.heard(1, 0)
     bench.heard(2, 0)
@@ -189,9 +190,7 @@ def test_a_worker_that_is_answered_alone_decides_for_no_other_one(bench: Bench) 
 
 
 def test_pairs_are_looked_for_where_all_workers_with_sound_want_them(bench: Bench) -> None:
-    up(bench, placement(1, A))
-    bench.accept(2, accepted(placement(1, B), call="c2"))
-    bench.up(B)
+    two_up(bench, B)
 
     positions = itertools.count(0, 160)
 
