@@ -42,7 +42,7 @@ class MediaHello(PackedMessage, frozen=True):
 
 class InFrame(Packed, frozen=True):
     """Sound as the carrier sent it: ``payload`` begins at ``position`` of stream ``ordinal``. It is
-    one frame, or two that a worker wants together (``Pair``)."""
+    one frame, or two that the gateway has read together."""
 
     call: Known
     generation: Number

@@ -22,6 +22,13 @@ DIGITS_KEPT: Final = 256
 class Call:
     """One call that was opened here."""
 
+    __slots__ = (
+        "_history", "_pcm", "_pcm_bytes", "adapter", "digits", "ended", "frames_in", "gaps",
+        "gateway", "gateway_heard", "generation", "id", "inbound", "lead_ns", "left", "one_way",
+        "opened_at", "ordinal", "playback", "playout", "resumed", "resumed_at", "secret",
+        "streamless_since", "tell_end", "unplayed", "unplayed_before",
+    )  # fmt: skip
+
     def __init__(self, opened: m.OpenCall, gateway: bytes, now: int) -> None:
         self.id = opened.call
         self.generation = opened.generation

@@ -96,6 +96,12 @@ class _Run:
 class Inbound:
     """The inbound sound of one call at one worker."""
 
+    __slots__ = (
+        "_base", "_history", "_joins", "_last_arrival", "_looked_at", "_more", "_next", "_open",
+        "_ordinal", "_out", "_owed", "_past", "_ring", "_ring_samples", "_runs", "gathers", "lost",
+        "resumed",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         #: samples at 8 kHz that never arrived, since this worker has the call
         self.lost = 0

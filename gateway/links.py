@@ -25,7 +25,7 @@ TICK_LIMIT: Final = 0.5
 UNUSED_SECONDS: Final = 5.0
 
 
-@dataclass
+@dataclass(slots=True)
 class Link:
     """The connection to one worker."""
 

@@ -195,6 +195,11 @@ def classify(text: bytes) -> str:
 class MediaStream:
     """One socket."""
 
+    __slots__ = (
+        "_both", "_bytes", "_digits", "_mark_head", "_marks", "_media_head", "_messages", "_next",
+        "_sequence", "bad", "clear", "stopped", "stream_sid",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         #: how many mistakes the peer has made, by kind
         self.bad: Counter[str] = Counter()

@@ -45,6 +45,11 @@ class Pace:
     """The pace of one stream, whose socket was opened at ``now`` of the monotonic clock. ``jitter``
     counts that of all streams."""
 
+    __slots__ = (
+        "_behind", "_ends", "_first", "_heard", "_jitter", "_least", "_left", "_most", "_next",
+        "_opened",
+    )  # fmt: skip
+
     def __init__(self, now: float, jitter: Histogram | None = None) -> None:
         self._jitter = jitter or Histogram(JITTER)
         #: in this window: the arrears at its earliest frame and at its latest one

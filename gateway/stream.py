@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
-from trunkline.bus.sound import FRAME, WIRE_RATE
+from trunkline.bus.sound import WIRE_RATE
 
 #: Inbound sound that is kept for a worker that takes over: 10 s, in samples.
 RING_SAMPLES: Final = 10 * WIRE_RATE
@@ -41,7 +41,7 @@ class Tap(Protocol):
     def cleared(self) -> None: ...
 
 
-@dataclass
+@dataclass(slots=True)
 class Ring:
     """The recent inbound sound of one stream, oldest first; each frame as it was told to a worker,
     or would have been."""
@@ -68,23 +68,6 @@ class Ring:
         ):
             self.trim()
 
-    def lengthened(self, frame: m.InFrame, position: int, payload: bytes) -> m.InFrame | None:
-        """Put ``frame`` and the sound that follows it in the place of ``frame``, if that is the
-        newest one and both last 20 ms. None: it was not done."""
-        if (
-            frame.position + FRAME != position
-            or not len(frame.payload) == len(payload) == FRAME
-            or not self.frames  # the stream's first sound: ``frame`` is another one's
-            or frame is not self.frames[-1]
-        ):
-            return None
-        both = m.InFrame(
-            frame.call, frame.generation, frame.ordinal, frame.position, frame.payload + payload
-        )
-        self.frames[-1] = both
-        self.samples += FRAME
-        return both
-
     def trim(self) -> None:
         """Let go of what is older than 10 s before the end."""
         frames = self.frames
@@ -101,7 +84,7 @@ class Ring:
         self._full_at = frames[0].position + RING_SAMPLES + _SLACK
 
 
-@dataclass
+@dataclass(slots=True)
 class Stream:
     """One accepted Media Stream."""
 
@@ -113,6 +96,8 @@ class Stream:
     generation: int
     #: the next outbound position; None: the next frame's, whatever it is (see OpenCall.out_next)
     out_next: int | None
+    #: of the placement, the primary first
+    workers: list[m.WorkerRef] = field(init=False)
     #: endpoint of the worker that has, or is to have, the call in this generation; None: nobody
     active: str | None = None
     #: OpenCall of this generation has been sent to ``active``
@@ -233,11 +218,11 @@ class Stream:
         still waits."""
         self.in_doubt += max(0.0, min(self.plays_until, until) - since)
 
-    @property
-    def workers(self) -> list[m.WorkerRef]:
-        """The workers of the placement, the primary first."""
-        placement = self.info.placement
-        if placement is None:
-            return []
-        both = [placement.primary, placement.standby]
-        return [worker for worker in both if worker is not None]
+    def __post_init__(self) -> None:
+        self.place(self.info.placement)
+
+    def place(self, placement: m.Placement | None) -> None:
+        """These are its workers from now on."""
+        self.info = replace(self.info, placement=placement)
+        both = () if placement is None else (placement.primary, placement.standby)
+        self.workers = [worker for worker in both if worker is not None]

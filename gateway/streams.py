@@ -35,8 +35,6 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from msgspec.structs import replace
-
 from trunkline.bus import messages as m
 from trunkline.bus.sound import FRAME, WIRE_RATE
 
@@ -72,6 +70,7 @@ class Streams:
         #: when the gateway was last seen to run, and until when it catches up
         self._ran_at = now
         self._caught_up_at = now
+        self._catches_up = False
         #: instructions of the event that is being handled
         self._out: list[Instruction] = []
         self._links = Links(self._out)
@@ -202,12 +201,6 @@ class Streams:
         stream.frames_in += -(-len(payload) // FRAME)
         for tap in stream.taps:
             tap.heard(position, payload)
-        # Two frames of a call come one behind the other where sockets are read every 40 ms.
-        if link is not None and link.pairs and link.batch:
-            both = stream.ring.lengthened(link.batch[-1], position, payload)
-            if both is not None:
-                link.batch[-1] = both
-                return
         info = stream.info
         frame = m.InFrame(info.call, stream.generation, info.ordinal, position, payload)
         stream.ring.add(frame)
@@ -280,7 +273,7 @@ class Streams:
         if old is not None and (new.epoch, new.n) <= (old.epoch, old.n):
             self.dropped["placement"] += 1
             return []
-        stream.info = replace(stream.info, placement=new)
+        stream.place(new)
         self._links.revive(stream.workers, now)
         if stream.active not in {worker.endpoint for worker in stream.workers}:
             self._move(stream, now)  # else it is well, or the call would have been taken from it
@@ -386,6 +379,7 @@ class Streams:
         since, self._ran_at = self._ran_at, max(self._ran_at, now)
         if now - since > STOOD_STILL:
             self._caught_up_at = now + CAUGHT_UP_WITHIN
+            self._catches_up = True
             self._links.excuse(now - since - STOOD_STILL)
             for stream in self._sockets.values():
                 stream.stood_still(since, now)
@@ -393,7 +387,8 @@ class Streams:
     def check(self, now: float) -> list[Instruction]:
         """Look at the clock; to be called each CHECK_SECONDS, unless at rest."""
         self._runs(now)
-        if now >= self._caught_up_at:
+        if self._catches_up and now >= self._caught_up_at:
+            self._catches_up = False
             for stream in self._sockets.values():
                 stream.in_doubt = 0.0
         for link in self._links.fallen_silent(now):
@@ -401,17 +396,18 @@ class Streams:
                 self._lose(link, now)
             else:
                 self._leave(link.endpoint, now)
+        used: set[str | None] = set()
         for stream in list(self._calls.values()):
             if stream.ended is not None and now - stream.ended_at >= LINGER_SECONDS:
                 self._forget(stream)
-            elif stream.active is None and now >= stream.retry_at:
+                continue
+            if stream.active is None and now >= stream.retry_at:
                 self._links.revive(stream.workers, now)
                 self._place(stream, now)
-        used: set[str | None] = set()
-        for stream in self._calls.values():
             used.add(stream.active)
-            used.update(stream.holders)
-            used.update(worker.endpoint for worker in stream.workers)
+            used |= stream.holders
+            for worker in stream.workers:
+                used.add(worker.endpoint)
         self._links.close_unused(used, now)
         return self._take()
 

@@ -77,6 +77,9 @@ class Handler(Protocol):
     def text(self, data: bytes) -> None:
         """A text message (its UTF-8 is not checked)."""
 
+    def two_texts(self, first: bytes, second: bytes) -> None:
+        """Two text messages, of which the second one had come with the first."""
+
     def binary(self) -> None:
         """A binary message came, and was thrown away."""
 
@@ -375,12 +378,14 @@ class WebSocket(asyncio.Protocol):
     def _parse(self, data: bytes) -> None:
         at, size = 0, len(data)
         left = _MOST_AT_ONCE
+        waits: bytes | None = None  # a text whose neighbour may be here too
         while size - at >= 2 and not self._dropped:
             if not left:
                 self._go_on_later()
                 break
             left -= 1
             first, second = data[at], data[at + 1]
+            handler = self._handler
             if (
                 first == _FIN_TEXT
                 and second == _MASKED_126
@@ -388,10 +393,21 @@ class WebSocket(asyncio.Protocol):
                 and (end := at + 8 + (data[at + 2] << 8 | data[at + 3])) <= size
                 and not self._close_sent
                 and self._fragments is None
-                and self._handler is not None
+                and handler is not None
             ):  # a frame of sound: two of them come together where sockets are read every 40 ms
-                self._handler.text(apply_mask(data[at + 8 : end], data[at + 4 : at + 8]))
+                text = apply_mask(data[at + 8 : end], data[at + 4 : at + 8])
                 at = end
+                if waits is not None:
+                    handler.two_texts(waits, text)
+                    waits = None
+                elif at < size:
+                    waits = text
+                else:
+                    handler.text(text)
+                continue
+            if waits is not None and handler is not None:
+                handler.text(waits)
+                waits = None
                 continue
             length, start = second & 0x7F, at + 2
             if length == 126:
@@ -418,13 +434,15 @@ class WebSocket(asyncio.Protocol):
             if length <= MAX_MESSAGE_BYTES:
                 payload = apply_mask(data[start + 4 : end], data[start : start + 4])
                 if first == _FIN_TEXT and self._fragments is None:
-                    if self._close_sent or self._handler is None:
+                    if self._close_sent or handler is None:
                         pass  # what comes after our close is not read
                     else:
-                        self._handler.text(payload)
+                        handler.text(payload)
                 elif not self._other(first, payload):
                     return
             at = end
+        if waits is not None and self._handler is not None:
+            self._handler.text(waits)
         self._buffer = data[at:]
 
     def _go_on_later(self) -> None:

@@ -330,8 +330,8 @@ class CallAudio:
         return self._stall[0] if self._stall is not None and now < self._stall[1] else None
 
     def acknowledge(self, worker: str, message: m.AcknowledgedTo, now: float) -> bool:
-        """True: there may be instructions."""
-        if not self._current(worker, message.generation):
+        """A worker says how far our sound was written. True: there may be instructions."""
+        if worker != self.active or message.generation != self.generation or self.finished:
             return False
         self._acknowledged(message.position, now)
         if self.out.moves_on(message.position, message.idle):

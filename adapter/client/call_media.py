@@ -236,11 +236,6 @@ class CallMedia:
             if dropped:
                 self.audio.lost.add("inbound", dropped // 6, NOT_TAKEN)
 
-    def acknowledged(self, worker: str, message: m.AcknowledgedTo, now: float) -> None:
-        """A worker says how far our sound was written."""
-        if self.audio.acknowledge(worker, message, now):
-            self.act()
-
     def act(self) -> None:
         """Carry out the instructions of the audio state."""
         blocked = False

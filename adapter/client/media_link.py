@@ -126,8 +126,8 @@ class WorkerLink:
                 call.heard(worker, sound, now)
         for acknowledged in message.acknowledged:
             call = calls.get(acknowledged.call)
-            if call is not None:
-                call.acknowledged(worker, acknowledged, now)
+            if call is not None and call.audio.acknowledge(worker, acknowledged, now):
+                call.act()
 
     def _told(self, message: OfOneCall | m.MediaRefused, now: float) -> None:
         worker = self.worker.id

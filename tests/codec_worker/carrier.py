@@ -104,7 +104,7 @@ class Pump:
 
 
 def _state(playout: Playout) -> dict[str, object]:
-    return {name: value for name, value in vars(playout).items() if name != "_segments"}
+    return {name: getattr(playout, name) for name in Playout.__slots__ if name != "_segments"}
 
 
 def sound(length: int, start: int = 0) -> bytes:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from trunkline.bus import messages as m
 from trunkline.codec_worker.calls import MOST_ATTACHED, Calls
+from trunkline.codec_worker.playout import Playout
 
 from .peers import (
     ADAPTER,
@@ -531,17 +532,17 @@ def test_wrong_secrets_for_a_call_to_come_do_not_push_the_right_one_out() -> Non
     assert list(worker._attached[CALL]) == [ADAPTER]
 
 
-def test_a_call_whose_sound_fails_is_given_back_and_the_others_go_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    worker, names = a_worker_with(3)
-    bad = worker.calls[names[1]]
-    assert bad.playout is not None
+class Failing(Playout):
+    """Its sound cannot be worked on."""
 
-    def fail(*_: object) -> None:
+    def one_message(self, now: int, until: int, together: int) -> bytes | None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(bad.playout, "one_message", fail)
+
+def test_a_call_whose_sound_fails_is_given_back_and_the_others_go_on() -> None:
+    worker, names = a_worker_with(3)
+    bad = worker.calls[names[1]]
+    bad.playout = Failing()
     for name in names:
         worker.receive(ADAPTER, m.Speak(name, m.first_generation(1), 0, SPEECH[:9_600]), 0)
     worker.work(0, TICK)
@@ -561,17 +562,10 @@ def test_a_call_whose_sound_fails_is_given_back_and_the_others_go_on(
     assert [type(error) for error in worker.broken] == [ZeroDivisionError]
 
 
-def test_a_call_that_is_closed_after_its_sound_failed_takes_no_other_with_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_call_that_is_closed_after_its_sound_failed_takes_no_other_with_it() -> None:
     worker, (name, other) = a_worker_with(2)
     bad = worker.calls[name]
-    assert bad.playout is not None
-
-    def fail(*_: object) -> None:
-        raise ZeroDivisionError("a defect")
-
-    monkeypatch.setattr(bad.playout, "one_message", fail)
+    bad.playout = Failing()
     for one in (name, other):
         worker.receive(ADAPTER, m.Speak(one, m.first_generation(1), 0, SPEECH[:9_600]), 0)
     worker.work(0, TICK)

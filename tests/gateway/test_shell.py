@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 from unittest import mock
 
@@ -16,6 +18,7 @@ from trunkline.gateway.shell import Shell
 from trunkline.gateway.sockets import PERIOD, Sockets
 
 NOTHING: Any = None
+CALL, STREAM = "CA" + "1" * 32, "MZ" + "2" * 32
 #: lets everybody in
 ANYBODY = Authenticator(None, lambda: None, Refusals(lambda seconds, call: None))
 
@@ -82,6 +85,35 @@ async def test_a_stream_has_ended_before_its_end_is_read(together: bool) -> None
     with mock.patch.object(Sockets, "clocked", together):
         shell.apply([do.EndStream(socket.number, "error")])
     ended.assert_called_once_with(socket.number, "error", 100.0 - (PERIOD if together else 0.0))
+
+
+def sound(timestamp: int, size: int = 160) -> bytes:
+    payload = base64.b64encode(bytes(size)).decode()
+    media = {"track": "inbound", "timestamp": str(timestamp), "payload": payload}
+    return json.dumps({"event": "media", "streamSid": STREAM, "media": media}).encode()
+
+
+async def test_two_frames_that_are_read_together_go_on_as_one() -> None:
+    shell = Shell("g1", ANYBODY, NOTHING, NOTHING, clock=lambda: 100.0)
+    shell.streams.media = taken = mock.Mock(return_value=False)  # type: ignore[method-assign]
+    socket = shell.connect()
+    assert socket is not None
+    socket.opened(mock.Mock(is_open=True))
+    start = {"callSid": CALL, "streamSid": STREAM, "customParameters": {}}
+    socket.protocol.receive(json.dumps({"event": "start", "start": start}).encode())
+    socket._applicant.state = "live"
+
+    def read(first: bytes, second: bytes) -> list[tuple[int, int]]:
+        """(position, samples) of what went on."""
+        taken.reset_mock()
+        socket.two_texts(first, second)
+        return [(call.args[1], len(call.args[2])) for call in taken.mock_calls]
+
+    assert read(sound(0), sound(20)) == [(0, 320)]
+    assert read(sound(40), sound(80)) == [(320, 160), (640, 160)], "one between them is lost"
+    assert read(sound(100, 80), sound(110)) == [(800, 80), (880, 160)], "half a frame"
+    digit = {"event": "dtmf", "streamSid": STREAM, "dtmf": {"digit": "5"}}
+    assert read(sound(130), json.dumps(digit).encode()) == [(1040, 160)]
 
 
 async def test_a_hub_looks_at_the_clock_while_somebody_is_there_and_not_before() -> None:

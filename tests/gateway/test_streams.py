@@ -120,9 +120,7 @@ def test_a_worker_that_wants_pairs_gets_two_flushes_in_one_message(bench: Bench)
         assert bench.streams.waits == (n % 2 == 0)
         sent.append([message for message in bench.take(A) if isinstance(message, m.Inbound)])
     assert [len(messages) for messages in sent] == [0, 1, 0, 1]
-    # The two frames of a call are one.
-    (frame,) = sent[3][0].frames
-    assert (frame.position, frame.payload) == (320, payload_at(320) + payload_at(480))
+    assert [frame.position for frame in sent[3][0].frames] == [320, 480]
     assert sent[3][0].written == [m.WrittenTo("c1", G1, 160)]
     bench.flush()
     assert not bench.streams.waits, "nothing is there"
@@ -137,42 +135,6 @@ def test_a_worker_that_wants_pairs_gets_two_flushes_in_one_message(bench: Bench)
     bench.heard(1, 960)
     bench.flush()
     assert [type(message) for message in bench.take(A)] == [m.Inbound]
-
-
-def test_only_whole_frames_that_follow_one_another_go_together(bench: Bench) -> None:
-    """And whoever takes the call over gets what the one before it was told."""
-    up(bench, placement(1, A, B))
-    bench.accept(2, accepted(placement(1, A), call="c2"))
-    bench.say(A, m.Pair(True))
-    bench.take(A)
-    bench.take(B)
-    bench.heard(1, 0, 160, 320, 640, 800)
-    bench.streams.media(1, 960, payload_at(960)[:80])
-    bench.heard(1, 1040)
-    bench.heard(2, 0)
-    bench.heard(1, 1200)
-    bench.run(bench.streams.flush(all_of_it=True))
-    (told,) = bench.take(A)
-    assert isinstance(told, m.Inbound)
-    shape = [(frame.call, frame.position, len(frame.payload)) for frame in told.frames]
-    assert shape == [
-        *[("c1", 0, 320), ("c1", 320, 160), ("c1", 640, 320), ("c1", 960, 80), ("c1", 1040, 160)],
-        *[("c2", 0, 160), ("c1", 1200, 160)],
-    ]
-    bench.run(bench.streams.call_placed(m.CallPlaced(call="c1", placement=placement(2, B)), 0.0))
-    ring = [(frame.position, frame.payload) for frame in opened(bench, B).ring]
-    assert ring == [(f.position, f.payload) for f in told.frames if f.call == "c1"]
-
-
-def test_a_streams_first_sound_goes_with_nobody_elses(bench: Bench) -> None:
-    two_up(bench)
-    bench.say(A, m.Pair(True))
-    bench.heard(1, 0)
-    bench.heard(2, 160)
-    bench.run(bench.streams.flush(all_of_it=True))
-    (told,) = bench.take(A)
-    assert isinstance(told, m.Inbound)
-    assert [(f.call, f.position) for f in told.frames] == [("c1", 0), ("c2", 160)]
 
 
 def test_a_worker_that_is_answered_alone_decides_for_no_other_one(bench: Bench) -> None:

@@ -29,6 +29,8 @@ class Recorder:
     def __init__(self) -> None:
         self.socket: ws.WebSocket | None = None
         self.texts: list[bytes] = []
+        #: how many came together each time
+        self.together: list[int] = []
         self.wrong: list[str] = []
         self.closes: list[bool] = []
         #: frames that were no messages
@@ -42,8 +44,14 @@ class Recorder:
         if self.believes:
             socket.believe()
 
+    def two_texts(self, first: bytes, second: bytes) -> None:
+        self.text(first)
+        self.text(second)
+        self.together[-2:] = [2]
+
     def text(self, data: bytes) -> None:
         self.texts.append(data)
+        self.together.append(1)
         if self.echo and self.socket is not None:
             self.socket.send_text(data)
 
@@ -307,6 +315,21 @@ async def test_what_breaks_the_protocol_ends_the_connection_and_is_counted(data:
     assert refused == ["bad start"]
     socket.connection_lost(None)
     assert recorder.closes == [False]
+
+
+async def test_two_messages_of_sound_that_come_together_are_handed_on_together() -> None:
+    socket, recorder, _pipe = piped()
+    texts = [bytes([n]) * 150 for n in range(5)]
+    sound = [frame(Opcode.TEXT, text) for text in texts]
+    socket.data_received(b"".join(sound))
+    assert (recorder.texts, recorder.together) == (texts, [2, 2, 1])
+    recorder.together.clear()
+    socket.data_received(sound[0] + frame(Opcode.PING, b"") + sound[1] + sound[2][:50])
+    socket.data_received(sound[2][50:] + sound[3] + frame(Opcode.TEXT, b"short") + sound[4])
+    assert recorder.together == [1, 1, 2, 1, 1]
+    assert recorder.texts[5:] == [*texts[:4], b"short", texts[4]]
+    assert recorder.others == 1
+    socket.connection_lost(None)
 
 
 async def test_a_peer_that_does_not_read_is_dropped() -> None:
