@@ -22,6 +22,7 @@ DIGITS_KEPT: Final = 256
 class Call:
     """One call that was opened here."""
 
+    # Each frame finds this object outside of the caches, and slots lie in the object itself.
     __slots__ = (
         "_history", "_pcm", "_pcm_bytes", "adapter", "digits", "ended", "frames_in", "gaps",
         "gateway", "gateway_heard", "generation", "id", "inbound", "lead_ns", "left", "one_way",

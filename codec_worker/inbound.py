@@ -96,6 +96,7 @@ class _Run:
 class Inbound:
     """The inbound sound of one call at one worker."""
 
+    # Each frame finds this object outside of the caches, and slots lie in the object itself.
     __slots__ = (
         "_base", "_history", "_joins", "_last_arrival", "_looked_at", "_more", "_next", "_open",
         "_ordinal", "_out", "_owed", "_past", "_ring", "_ring_samples", "_runs", "gathers", "lost",

@@ -195,6 +195,7 @@ def classify(text: bytes) -> str:
 class MediaStream:
     """One socket."""
 
+    # Each frame finds this object outside of the caches, and slots lie in the object itself.
     __slots__ = (
         "_both", "_bytes", "_digits", "_mark_head", "_marks", "_media_head", "_messages", "_next",
         "_sequence", "bad", "clear", "stopped", "stream_sid",

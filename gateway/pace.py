@@ -45,6 +45,7 @@ class Pace:
     """The pace of one stream, whose socket was opened at ``now`` of the monotonic clock. ``jitter``
     counts that of all streams."""
 
+    # Each frame finds this object outside of the caches, and slots lie in the object itself.
     __slots__ = (
         "_behind", "_ends", "_first", "_heard", "_jitter", "_least", "_left", "_most", "_next",
         "_opened",
