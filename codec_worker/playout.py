@@ -132,17 +132,16 @@ class Interruption(NamedTuple):
 
 
 class _Segment:
-    """Contiguous sound that is held. Segments are apart only where sound was lost."""
+    """Sound that is held, as it came. Segments are apart only where sound was lost."""
 
-    __slots__ = ("data", "position")
+    __slots__ = ("data", "end", "first", "position")
 
     def __init__(self, position: int, data: bytes) -> None:
         self.position = position
-        self.data = bytearray(data)
-
-    @property
-    def end(self) -> int:
-        return self.position + len(self.data)
+        self.data = data
+        self.end = position + len(data)
+        #: what lies before it was written, and is not held any more
+        self.first = position
 
 
 class Playout:
@@ -245,10 +244,7 @@ class Playout:
         kept = max(0, min(len(payload), self.capacity - self._held))
         if kept:
             data = payload if kept == len(payload) else payload[:kept]
-            if self._segments and self._segments[-1].end == self.end:
-                self._segments[-1].data += data
-            else:
-                self._segments.append(_Segment(self.end, data))
+            self._segments.append(_Segment(self.end, data))
             self._held += kept
         self.end += len(payload)
         self.lost += len(payload) - kept
@@ -323,20 +319,14 @@ class Playout:
         until = max(until, now + 1)
         if due_at >= until:
             return b""
-        if (
-            now > plays
-            or until > due_at + together * FRAME_NS
-            or following + FRAME > self.end
-            or not self._segments
-        ):
+        if now > plays or until > due_at + together * FRAME_NS or following + FRAME > self.end:
             return None
-        segment = self._segments[0]
-        start = position - segment.position
-        if not 0 <= start <= len(segment.data) - together * FRAME:
-            return None
+        payload = self._sound(position, following)
+        if len(payload) < together * FRAME:
+            return None  # some of it was lost
         self.position = following
         self.frames_out += together
-        return bytes(segment.data[start : start + together * FRAME])
+        return payload
 
     def next_due(self) -> int | None:
         """When ``due`` has something to do next, in ns; 0: at once; None: not before more comes."""
@@ -378,23 +368,33 @@ class Playout:
     def _take(self, together: int) -> Frame:
         """The next message: short at the end of what is in hand, silent where sound was lost."""
         position = self.position
-        payload = b""
         room = self.acknowledged + self._window - position
         frames = max(1, min(together, self.unsent // FRAME, room // FRAME))
         until = min(self.end, position + frames * FRAME)
-        for segment in self._segments:
-            if segment.position > position:
-                until = min(until, segment.position)
-                break
-            if segment.end > position:
-                offset = position - segment.position
-                payload = bytes(segment.data[offset : offset + until - position])
-                break
+        payload = self._sound(position, until)
         if not payload:
+            held_from = (segment.position for segment in self._segments)
+            until = min(until, next((first for first in held_from if first > position), until))
             payload = bytes([SILENCE]) * (until - position)
         self.position += len(payload)
         self.frames_out += -(-len(payload) // FRAME)
         return Frame(position, payload)
+
+    def _sound(self, position: int, until: int) -> bytes:
+        """What is held from ``position`` up to ``until``, or up to where some was lost."""
+        sound = b""
+        for segment in self._segments:
+            if segment.end <= position:
+                continue
+            begins = segment.position
+            if begins > position:
+                break
+            part = segment.data[position - begins : until - begins]
+            if segment.end >= until:
+                return sound + part if sound else part
+            sound += part
+            position = segment.end
+        return sound
 
     def acknowledge(
         self, position: int, now: int, since: int | None = None, ahead: int | None = None
@@ -462,15 +462,16 @@ class Playout:
 
     def _forget(self, position: int) -> None:
         self.acknowledged = position
-        while self._segments and self._segments[0].position < position:
-            segment = self._segments[0]
-            gone = min(position, segment.end) - segment.position
-            self._held -= gone
-            if gone == len(segment.data):
-                self._segments.popleft()
-            else:
-                del segment.data[:gone]
-                segment.position = position
+        segments = self._segments
+        while segments:
+            segment = segments[0]
+            if segment.end > position:
+                if segment.first < position:
+                    self._held -= position - segment.first
+                    segment.first = position
+                return
+            self._held -= segment.end - segment.first
+            segments.popleft()
 
     # ------------------------------------------------------------------ interrupt
 
