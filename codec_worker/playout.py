@@ -140,7 +140,7 @@ class _Segment:
         self.position = position
         self.data = data
         self.end = position + len(data)
-        #: what lies before it was written, and is not held any more
+        #: what lies before it was written, and counts as held no more
         self.first = position
 
 

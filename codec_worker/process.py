@@ -150,8 +150,9 @@ class WorkerProcess:
         #: when the socket is read next, the next tick, the next sign of life
         self._read_at = 0
         self._deadline = 0
-        #: the next tick that sends pairs
+        #: the next tick that sends pairs; gateways sent in pairs at the last one
         self._pairs_at = 0
+        self._far = False
         self._beat_at = 0
         self._beats = 0
         self._reported: dict[str, int] = {}
@@ -404,21 +405,26 @@ class WorkerProcess:
         self._send()
 
     def _tick(self, now: int) -> None:
-        """Send what is due, and do what the messages at hand brought.
+        """Send what is due before the next tick, and do what the messages at hand brought.
 
-        A tick of pairs sends what falls due before the next such tick. They stand at the same times
-        whether gateways send in pairs or not, so a change of that moves no call's messages. A tick
-        between two of them sends single frames, which have fallen due since."""
+        Each second tick sends pairs, and where gateways send in pairs each one does. These stand at
+        the same times either way. The first of them after gateways have ended their pairs still
+        sends what falls due before the next one: where all calls fall silent at nearly one moment,
+        the last words of most would else leave 20 ms later than those before them."""
         in_pairs = self.calls.pairs.on
         of_pairs = in_pairs or now >= self._pairs_at - READ_NS
+        far, until = False, 0
         if of_pairs:
+            far, self._far = in_pairs or self._far, in_pairs
             phase = APART_NS if self._clocked else self._deadline
             self._pairs_at = _following(phase, PAIR_NS, now + READ_NS // 4)
+            until = self._pairs_at - SLACK_NS
         step = PAIR_NS if in_pairs else FRAME_NS
         following = self._pairs_at if in_pairs else _following(self._deadline, FRAME_NS, now)
         self.missed_ticks += max(0, (following - self._deadline) // step - 1)
         self._deadline = following
-        until = self._pairs_at - SLACK_NS if of_pairs else following
+        if not far:
+            until = following
         self.calls.tick(now, until, TOGETHER if of_pairs else 1)
         if self._clocked:
             self._send()  # the frames that are due wait for no work on others

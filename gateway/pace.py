@@ -18,7 +18,8 @@ A carrier sends 20 ms of sound every 20 ms, numbered by its own clock. Rules:
    position is wrong, and its frame is thrown away. Positions count from the first frame's, because
    a carrier may count from the call's creation.
 6. The jitter of a window is how much later its latest frame came than its earliest one, each
-   measured by the sound that was there before it. It is counted at the window's end.
+   measured by the sound that was there before it. It is counted at the window's end. Two frames
+   that were read together count as one.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class Pace:
 
     # Each frame finds this object outside of the caches, and slots lie in the object itself.
     __slots__ = (
-        "_behind", "_ends", "_first", "_heard", "_jitter", "_least", "_left", "_most", "_next",
-        "_opened",
+        "_behind", "_ends", "_first", "_heard", "_jitter", "_least", "_left", "_most", "_opened",
+        "next",
     )  # fmt: skip
 
     def __init__(self, now: float, jitter: Histogram | None = None) -> None:
@@ -60,9 +61,10 @@ class Pace:
         self._left = 0.0
         #: the arrears, in seconds of sound; below 0: it is ahead
         self._behind = 0.0
-        #: the first frame's position, and the end of the newest one
+        #: the first frame's position
         self._first: int | None = None
-        self._next = 0
+        #: the end of the newest one: the position that the next one is to have
+        self.next = 0
 
     @property
     def behind(self) -> float:
@@ -105,7 +107,7 @@ class Pace:
         if self._first is None:
             self._first = position
         end = position + samples
-        if end <= self._next or position > self._first + (now - self._opened + AHEAD) * WIRE_RATE:
+        if end <= self.next or position > self._first + (now - self._opened + AHEAD) * WIRE_RATE:
             return "misplaced"
-        self._next = end
+        self.next = end
         return "fine"

@@ -2,8 +2,8 @@
 
 uvicorn hands the connection over once it has read the request (``Config(ws=...)``); the handshake
 is the ``websockets`` package's. Framing is done here: one call of ``data_received`` may hold many
-messages, each goes straight to the handler, and a message that is sent is one write. There are no
-extensions (compression costs more than 20 ms of sound are worth).
+messages, each goes to the handler at once, alone or with the next one, and a message that is sent
+is one write. There are no extensions (compression costs more than 20 ms of sound are worth).
 
 Why not the package's framing too: it serves every use of WebSockets, and a frame passes through
 generators and objects that a Media Stream has no need of. With the package's sans-I/O protocol in
@@ -78,7 +78,7 @@ class Handler(Protocol):
         """A text message (its UTF-8 is not checked)."""
 
     def two_texts(self, first: bytes, second: bytes) -> None:
-        """Two text messages, of which the second one had come with the first."""
+        """Two text messages that came together, in order."""
 
     def binary(self) -> None:
         """A binary message came, and was thrown away."""

@@ -74,9 +74,8 @@ INTERRUPTED_WITHIN = 0.25
 #: machine that keeps up.
 ACKNOWLEDGED_WITHIN = 0.04
 MOST_IN_DOUBT = 0.16
-#: The most that lies unplayed at the carrier, unless more was seen there: the stack's default lead
-#: (60 ms), the frame that a worker sends before its time because its next tick would be late, and
-#: those that go with it in one message.
+#: The most that is taken to lie unplayed at the carrier, unless more was seen there: the stack's
+#: default lead (60 ms), and one message.
 LEAD_AND_MESSAGE = 0.06 + TOGETHER * 0.02
 _HEARD_BYTES = 6
 

@@ -34,6 +34,7 @@ from tests.gateway.test_app import Client, Controller
 from tests.gateway.test_websocket import piped
 from trunkline.bus import messages as m
 from trunkline.bus.errors import InvalidRequestError
+from trunkline.bus.sound import TOGETHER
 from trunkline.carrier_sim import twiml as carrier_twiml
 from trunkline.codec_worker.calls import Calls
 from trunkline.controller import instructions as do
@@ -194,7 +195,7 @@ def worker(messages: list[Any]) -> None:
         calls.receive((GATEWAY, ADAPTER, b"rogue")[n % 3], message, now)
         now += TICK
         calls.all_read(now)
-        calls.tick(now, now + TICK)
+        calls.tick(now, now + TICK, 1 + n % TOGETHER)
         while calls.work(now, now + TICK):
             pass
         calls.beat(now)

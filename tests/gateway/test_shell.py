@@ -114,6 +114,12 @@ async def test_two_frames_that_are_read_together_go_on_as_one() -> None:
     assert read(sound(100, 80), sound(110)) == [(800, 80), (880, 160)], "half a frame"
     digit = {"event": "dtmf", "streamSid": STREAM, "dtmf": {"digit": "5"}}
     assert read(sound(130), json.dumps(digit).encode()) == [(1040, 160)]
+    assert read(sound(130), sound(150)) == [(1200, 160)], "the first one has been here"
+    assert socket.protocol.bad == {"timestamp": 1}
+    socket._applicant.state = "held"
+    socket._applicant.held.clear()
+    assert read(sound(170), sound(190)) == []
+    assert [event.position for event in socket._applicant.held] == [1360, 1520]
 
 
 async def test_a_hub_looks_at_the_clock_while_somebody_is_there_and_not_before() -> None:

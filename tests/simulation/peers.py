@@ -19,6 +19,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.fleet import Fleet
+from trunkline.bus.sound import TOGETHER
 from trunkline.bus.twilio_urls import STACK_FIELD
 from trunkline.codec_worker.calls import Calls
 from trunkline.controller.core import Core
@@ -352,7 +353,7 @@ class WorkerPeer:
         if not self._socket.readable:
             self.calls.all_read(now)
         self.calls.work(now, now + TICK_NS)
-        self.calls.tick(now, now + TICK_NS)
+        self.calls.tick(now, now + TICK_NS, 1 + now // TICK_NS % TOGETHER)
         self._send()
         self._ticking = bool(self.calls.calls)
         if self._ticking:
