@@ -15,7 +15,7 @@ from .run import replay_command, run_seed
 #: Within so many seeds each fault that is put into the product is found.
 FOUND_WITHIN: Final = 1500
 #: Where the search for a fault begins, if few seeds show it: at 0 for all others.
-FROM: Final = {"ends_are_read_in_time": 10_000}
+FROM: Final = {"ends_are_read_in_time": 11_700}
 
 
 def main() -> int:
