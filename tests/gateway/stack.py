@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,15 +82,6 @@ class Controller(FakeController):
             self.tell(self.after_start)
 
 
-def apart(frames: Iterable[m.InFrame]) -> list[m.InFrame]:
-    """Frames of 20 ms: the gateway puts two together that it reads together."""
-    return [
-        replace(frame, position=frame.position + at, payload=frame.payload[at : at + 160])
-        for frame in frames
-        for at in range(0, len(frame.payload), 160)
-    ]
-
-
 class Worker:
     """Ticks while it is told to, keeps what it gets, says what the test says."""
 
@@ -128,7 +119,7 @@ class Worker:
         return [message for message in self.heard if isinstance(message, kind)]
 
     def frames(self) -> list[m.InFrame]:
-        return apart(frame for batch in self.all(m.Inbound) for frame in batch.frames)
+        return [frame for batch in self.all(m.Inbound) for frame in batch.frames]
 
     def written(self) -> list[m.WrittenTo]:
         return [to for batch in self.all(m.Inbound) for to in batch.written]

@@ -28,7 +28,7 @@ from trunkline.gateway import admission, shell
 from trunkline.gateway import app as gateway_app
 from trunkline.gateway.process import BOUNDS
 
-from .stack import FORM, Stack, apart, event, media, running, sign
+from .stack import FORM, Stack, event, media, running, sign
 from .test_gateway import CHILD, post
 
 #: What a stranger sends, of which more ought to follow.
@@ -225,8 +225,7 @@ async def test_positions_that_cannot_be_are_thrown_away_and_counted(stack: Stack
         await client.send(media(timestamp, bytes(160)))
     await client.send(event("stop"))
     await until(lambda: stack.a.all(m.StreamEnded))
-    (opened,) = stack.a.all(m.OpenCall)
-    ring = [frame.position for frame in apart(opened.ring)]
+    ring = [frame.position for opened in stack.a.all(m.OpenCall) for frame in opened.ring]
     assert ring + [frame.position for frame in stack.a.frames()] == [0, 160, 320, 480]
     assert stack.gateway.refusals.counts == {"bad message": 3}
 

@@ -24,7 +24,7 @@ from trunkline.bus.settings import load
 from trunkline.bus.testing import poison, until
 from trunkline.gateway.process import BOUNDS, main, serve
 
-from .stack import BASE, CALL, FORM, STREAM, Stack, apart, close_code, event, media, sign
+from .stack import BASE, CALL, FORM, STREAM, Stack, close_code, event, media, sign
 
 G1 = m.first_generation(1)
 
@@ -65,8 +65,8 @@ async def test_a_call_from_webhook_to_stop(stack: Stack) -> None:
 
     for n in range(5):
         await client.send(media(20 * n, bytes([n]) * 160))
-    await until(lambda: len(worker.frames()) + len(apart(opened.ring)) == 5)
-    assert [f.position for f in [*apart(opened.ring), *worker.frames()]] == [0, 160, 320, 480, 640]
+    await until(lambda: len(worker.frames()) + len(opened.ring) == 5)
+    assert [f.position for f in [*opened.ring, *worker.frames()]] == [0, 160, 320, 480, 640]
 
     worker.speak(G1, 0, b"\x01" * 160)
     assert json.loads(await client.recv()) == {
@@ -236,7 +236,7 @@ async def test_sound_that_comes_before_the_controllers_answer_is_kept(stack: Sta
     stack.controller.epoch = 2  # the gateway says Hello again, and asks again
     stack.controller.tell(m.Pulse(epoch=2, stack="stack-1"))
     await until(lambda: stack.a.all(m.OpenCall))
-    await until(lambda: len(apart(stack.a.all(m.OpenCall)[0].ring)) + len(stack.a.frames()) == 3)
+    await until(lambda: len(stack.a.all(m.OpenCall)[0].ring) + len(stack.a.frames()) == 3)
     await client.close()
 
 

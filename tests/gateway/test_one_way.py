@@ -14,7 +14,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.testing import until
 from trunkline.gateway import admission
 
-from .stack import Stack, apart, event, media
+from .stack import Stack, event, media
 
 
 async def waiting(stack: Stack) -> ClientConnection:
@@ -52,8 +52,7 @@ async def test_it_waits_beside_the_stream_and_carries_the_call_once_that_is_gone
     turn(stack)
     await until(lambda: last(stack).ordinal == 2)
     assert (last(stack).one_way, last(stack).joins) == (True, True)
-    ring = apart(last(stack).ring)
-    assert [(f.position, f.payload[0]) for f in ring] == [(0, 0), (160, 1), (320, 2)]
+    assert [(f.position, f.payload[0]) for f in last(stack).ring] == [(0, 0), (160, 1), (320, 2)]
     await play(one_way, range(3, 5))
     await until(lambda: [f.position for f in stack.a.frames()][-2:] == [480, 640])
     # Its end is the call's.
@@ -77,7 +76,7 @@ async def test_the_stream_that_is_back_is_opened_once_it_overlaps(stack: Stack) 
     await play(back, range(7, 8))
     await until(lambda: last(stack).ordinal == 3)
     assert (last(stack).one_way, last(stack).joins) == (False, True)
-    assert [f.position // 160 for f in apart(last(stack).ring)] == list(range(8))
+    assert [f.position // 160 for f in last(stack).ring] == list(range(8))
     with pytest.raises(ConnectionClosed):
         await one_way.recv()
     await back.close()

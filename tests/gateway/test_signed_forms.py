@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 import pytest
 
 from trunkline.bus import messages as m
-from trunkline.gateway.shell import Shell, StreamSocket
+from trunkline.gateway.shell import Shell
+from trunkline.gateway.stream_socket import StreamSocket
 from trunkline.gateway.websocket import Refusal, Upgrade
 
 from .stack import FORM, TOKEN, sign

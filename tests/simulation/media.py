@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from trunkline.gateway.shell import StreamSocket
+from trunkline.gateway.stream_socket import StreamSocket
 
 if TYPE_CHECKING:
     from .exchange import Exchange, Leg
