@@ -373,8 +373,8 @@ class Playout:
         until = min(self.end, position + frames * FRAME)
         payload = self._sound(position, until)
         if not payload:
-            held_from = (segment.position for segment in self._segments)
-            until = min(until, next((first for first in held_from if first > position), until))
+            behind = (each.position for each in self._segments if each.position > position)
+            until = min(until, next(behind, until))
             payload = bytes([SILENCE]) * (until - position)
         self.position += len(payload)
         self.frames_out += -(-len(payload) // FRAME)
@@ -389,10 +389,9 @@ class Playout:
             begins = segment.position
             if begins > position:
                 break
-            part = segment.data[position - begins : until - begins]
+            sound += segment.data[position - begins : until - begins]
             if segment.end >= until:
-                return sound + part if sound else part
-            sound += part
+                break
             position = segment.end
         return sound
 

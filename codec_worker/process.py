@@ -150,9 +150,9 @@ class WorkerProcess:
         #: when the socket is read next, the next tick, the next sign of life
         self._read_at = 0
         self._deadline = 0
-        #: the next tick that sends pairs; gateways sent in pairs at the last one
+        #: the next tick that sends pairs, and whether gateways sent in pairs at the last one
         self._pairs_at = 0
-        self._far = False
+        self._were_in_pairs = False
         self._beat_at = 0
         self._beats = 0
         self._reported: dict[str, int] = {}
@@ -413,18 +413,17 @@ class WorkerProcess:
         the last words of most would else leave 20 ms later than those before them."""
         in_pairs = self.calls.pairs.on
         of_pairs = in_pairs or now >= self._pairs_at - READ_NS
-        far, until = False, 0
         if of_pairs:
-            far, self._far = in_pairs or self._far, in_pairs
             phase = APART_NS if self._clocked else self._deadline
             self._pairs_at = _following(phase, PAIR_NS, now + READ_NS // 4)
-            until = self._pairs_at - SLACK_NS
         step = PAIR_NS if in_pairs else FRAME_NS
         following = self._pairs_at if in_pairs else _following(self._deadline, FRAME_NS, now)
         self.missed_ticks += max(0, (following - self._deadline) // step - 1)
-        self._deadline = following
-        if not far:
-            until = following
+        self._deadline = until = following
+        if of_pairs:
+            if in_pairs or self._were_in_pairs:
+                until = self._pairs_at - SLACK_NS
+            self._were_in_pairs = in_pairs
         self.calls.tick(now, until, TOGETHER if of_pairs else 1)
         if self._clocked:
             self._send()  # the frames that are due wait for no work on others

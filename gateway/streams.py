@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from math import inf
 from typing import Final
 
 from trunkline.bus import messages as m
@@ -67,10 +68,10 @@ class Streams:
         #: how much was dropped or ignored, by reason: generation, position, ended, unknown-call,
         #: unknown-mark, stale-mark, placement
         self.dropped: Counter[str] = Counter()
-        #: when the gateway was last seen to run, and until when it catches up
+        #: when the gateway was last seen to run
         self._ran_at = now
-        self._caught_up_at = now
-        self._catches_up = False
+        #: until when it catches up; infinite: it has not stood still since it last did
+        self._caught_up_at = inf
         #: instructions of the event that is being handled
         self._out: list[Instruction] = []
         self._links = Links(self._out)
@@ -379,7 +380,6 @@ class Streams:
         since, self._ran_at = self._ran_at, max(self._ran_at, now)
         if now - since > STOOD_STILL:
             self._caught_up_at = now + CAUGHT_UP_WITHIN
-            self._catches_up = True
             self._links.excuse(now - since - STOOD_STILL)
             for stream in self._sockets.values():
                 stream.stood_still(since, now)
@@ -387,8 +387,8 @@ class Streams:
     def check(self, now: float) -> list[Instruction]:
         """Look at the clock; to be called each CHECK_SECONDS, unless at rest."""
         self._runs(now)
-        if self._catches_up and now >= self._caught_up_at:
-            self._catches_up = False
+        if now >= self._caught_up_at:
+            self._caught_up_at = inf
             for stream in self._sockets.values():
                 stream.in_doubt = 0.0
         for link in self._links.fallen_silent(now):

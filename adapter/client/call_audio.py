@@ -330,7 +330,7 @@ class CallAudio:
 
     def acknowledge(self, worker: str, message: m.AcknowledgedTo, now: float) -> bool:
         """A worker says how far our sound was written. True: there may be instructions."""
-        if worker != self.active or message.generation != self.generation or self.finished:
+        if not self._current(worker, message.generation):
             return False
         self._acknowledged(message.position, now)
         if self.out.moves_on(message.position, message.idle):

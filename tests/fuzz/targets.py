@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 # As pytest has it: stand-ins of one folder of tests import those of another by its name alone.
 sys.path.append(str(Path(__file__).parents[1]))
 
-from tests.codec_worker.peers import ADAPTER, CALL, GATEWAY, SECRET, TICK, FakeGateway
+from tests.codec_worker.peers import ADAPTER, CALL, GATEWAY, SECRET, TICK, FakeGateway, tick
 from tests.controller.fake_carrier import OURS
 from tests.controller.stage import Stage
 from tests.gateway.model import G1, A, B, Bench, accepted, placement
@@ -34,7 +34,6 @@ from tests.gateway.test_app import Client, Controller
 from tests.gateway.test_websocket import piped
 from trunkline.bus import messages as m
 from trunkline.bus.errors import InvalidRequestError
-from trunkline.bus.sound import TOGETHER
 from trunkline.carrier_sim import twiml as carrier_twiml
 from trunkline.codec_worker.calls import Calls
 from trunkline.controller import instructions as do
@@ -195,7 +194,7 @@ def worker(messages: list[Any]) -> None:
         calls.receive((GATEWAY, ADAPTER, b"rogue")[n % 3], message, now)
         now += TICK
         calls.all_read(now)
-        calls.tick(now, now + TICK, 1 + n % TOGETHER)
+        tick(calls, now)
         while calls.work(now, now + TICK):
             pass
         calls.beat(now)

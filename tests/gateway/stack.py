@@ -119,7 +119,13 @@ class Worker:
         return [message for message in self.heard if isinstance(message, kind)]
 
     def frames(self) -> list[m.InFrame]:
-        return [frame for batch in self.all(m.Inbound) for frame in batch.frames]
+        """Each of 20 ms: two that were read together came as one."""
+        return [
+            replace(frame, position=frame.position + at, payload=frame.payload[at : at + 160])
+            for batch in self.all(m.Inbound)
+            for frame in batch.frames
+            for at in range(0, len(frame.payload), 160)
+        ]
 
     def written(self) -> list[m.WrittenTo]:
         return [to for batch in self.all(m.Inbound) for to in batch.written]

@@ -95,7 +95,8 @@ def sound(timestamp: int, size: int = 160) -> bytes:
 
 async def test_two_frames_that_are_read_together_go_on_as_one() -> None:
     shell = Shell("g1", ANYBODY, NOTHING, NOTHING, clock=lambda: 100.0)
-    shell.streams.media = taken = mock.Mock(return_value=False)  # type: ignore[method-assign]
+    taken = mock.Mock(return_value=False)
+    shell.streams.media = taken  # type: ignore[method-assign]  # only its arguments are of interest
     socket = shell.connect()
     assert socket is not None
     socket.opened(mock.Mock(is_open=True))

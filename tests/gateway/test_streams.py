@@ -137,6 +137,22 @@ def test_a_worker_that_wants_pairs_gets_two_flushes_in_one_message(bench: Bench)
     assert [type(message) for message in bench.take(A)] == [m.Inbound]
 
 
+def test_whoever_takes_a_call_over_gets_what_the_one_before_it_was_told(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    bench.streams.media(1, 0, payload_at(0) + payload_at(160))  # two frames that came together
+    bench.heard(1, 320)
+    bench.streams.media(1, 480, payload_at(480)[:80])
+    bench.flush()
+    (told,) = bench.take(A)
+    assert isinstance(told, m.Inbound)
+    shape = [(frame.position, len(frame.payload)) for frame in told.frames]
+    assert shape == [(0, 320), (320, 160), (480, 80)]
+    bench.take(B)
+    bench.run(bench.streams.call_placed(m.CallPlaced(call="c1", placement=placement(2, B)), 0.0))
+    ring = [(frame.position, frame.payload) for frame in opened(bench, B).ring]
+    assert ring == [(frame.position, frame.payload) for frame in told.frames]
+
+
 def test_a_worker_that_is_answered_alone_decides_for_no_other_one(bench: Bench) -> None:
     """A call of it has sent all that it has. Its gateway answers at once, and it wants no pairs."""
     two_up(bench, B)
