@@ -230,6 +230,10 @@ class _Run:
         own, self._own = self._own, None
         if own is None:
             self._keep(None)
+            if self._stacks:
+                from .stack.shared_stack import leave
+
+                leave()
         else:
             self.problems += own.close(lambda: self._keep(own.path))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,32 @@ def test_the_users_own_settings_with_a_state_directory_apart(
     assert found["TRUNKLINE_CONSOLE_PORT"] == "0"
     assert found["TRUNKLINE_STATE_DIR"] == f"{tmp_path}/state/private/run-1"
     assert "PYTEST_ADDOPTS" not in found
+
+
+#: A worker of pytest-xdist, as far as it matters here: the stack that it started runs on.
+LEAVING = """
+import os, sys
+from pathlib import Path
+from trunkline.bus.launch import Launched
+from trunkline.bus.process import PARENT_FD_VARIABLE
+from trunkline.stack import shared_stack
+
+reader, writer = os.pipe()
+runs_on = f"import os; os.read(int(os.environ['{PARENT_FD_VARIABLE}']), 1)"
+argv = [sys.executable, "-c", runs_on]
+directory = Path(sys.argv[1])
+shared_stack._started.append(
+    Launched(argv, directory, "sim", os.environ, what="a stack", parent_fd=reader)
+)
+shared_stack.leave()
+"""
+
+
+def test_a_worker_that_leaves_a_stack_to_the_run_has_nothing_to_say(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", LEAVING, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""

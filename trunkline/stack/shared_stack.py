@@ -43,7 +43,7 @@ _STEP: Final = 0.05
 #: The supervisor's last line in the log.
 _ENDED: Final = re.compile(r"ended with status (\d+)")
 
-#: The stacks that this process has started, and reaps once they have ended.
+#: The stacks that this process has started, and waits for if it ends the run.
 _started: list[Launched] = []
 
 
@@ -179,6 +179,16 @@ def _start(directory: Path, kind: str, wanted: Wanted) -> StackInfo:
         raise
     _started.append(launched)
     return info
+
+
+def leave() -> None:
+    """This process ends before the run does, so it will not wait for the stacks that it started.
+
+    subprocess complains of a process that is forgotten before its status is known, and where a user
+    has warnings as errors that would stand among the results.
+    """
+    while _started:
+        _started.pop().process.returncode = EXIT_DONE
 
 
 @contextlib.contextmanager
