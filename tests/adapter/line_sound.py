@@ -27,11 +27,14 @@ def band(sound: Samples, low: float, high: float) -> Samples:
 @functools.cache
 def words(name: str) -> Samples:
     """The recording ``name`` without what lies around its words: silence, and sounds of less than
-    0.1 s that 0.15 s of silence or more part from the rest (one begins with a click)."""
+    0.1 s that 0.15 s of silence or more part from the rest (one begins with a click).
+
+    Call it inside of a test: each worker of pytest reads all modules, and would import scipy.
+    """
     with wave.open(str(SPEECH / name)) as file:
         assert (file.getframerate(), file.getnchannels()) == (16_000, 1)
         sound = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float64)
-    from scipy.signal import resample_poly  # as below
+    from scipy.signal import resample_poly  # as above
 
     sound = band(resample_poly(sound, 3, 2), 200, 3500)
     frames = np.sqrt((sound[: len(sound) // 240 * 240].reshape(-1, 240) ** 2).mean(axis=1))

@@ -14,7 +14,16 @@ from trunkline.adapter.turns.greeting import check_greeting, hear_greeting
 from trunkline.adapter.turns.turns import Heard
 
 log = logging.getLogger("trunkline.adapter")
-HELLO, ANSWER = words(NAMES[1]), words(NAMES[4])
+
+
+def hello() -> Samples:
+    """The far end's greeting."""
+    return words(NAMES[1])
+
+
+def more() -> Samples:
+    """What it says later."""
+    return words(NAMES[4])
 
 
 def hearing(sound: Samples | bytes) -> tuple[FakeCall, Heard]:
@@ -34,7 +43,7 @@ async def test_it_is_whole_and_what_follows_begins_behind_its_last_sample(
     name: str, lead: float, kind: str, snr: float
 ) -> None:
     said = words(name)
-    clean = np.concatenate([silence(lead), said, silence(1.5), ANSWER, silence(1.5)])
+    clean = np.concatenate([silence(lead), said, silence(1.5), more(), silence(1.5)])
     line = pcm(with_noise(clean, kind, snr, seed=5, power=power(said)))
     call, heard = hearing(line)
     greeting = await greeting_of(heard)
@@ -50,11 +59,11 @@ async def test_it_is_whole_and_what_follows_begins_behind_its_last_sample(
 
 
 async def test_a_pause_inside_it_does_not_end_it() -> None:
-    line = np.concatenate([silence(0.5), HELLO, silence(0.9), ANSWER, silence(1.5)])
+    line = np.concatenate([silence(0.5), hello(), silence(0.9), more(), silence(1.5)])
     _, heard = hearing(line)
     greeting = await greeting_of(heard)
     assert greeting is not None
-    assert len(greeting) / 2 > len(HELLO) + 0.9 * RATE + len(ANSWER) * 0.95
+    assert len(greeting) / 2 > len(hello()) + 0.9 * RATE + len(more()) * 0.95
 
 
 async def test_words_that_begin_just_in_time_are_waited_for(
@@ -62,7 +71,7 @@ async def test_words_that_begin_just_in_time_are_waited_for(
 ) -> None:
     """The last frames before the timeout are loud, too few yet to open the gate."""
     hiss = noise("line", RATE, seed=1) * 30
-    loud = HELLO + noise("line", len(HELLO), seed=2) * 30
+    loud = hello() + noise("line", len(hello()), seed=2) * 30
     call, heard = hearing(np.concatenate([hiss, loud[:960]]))
     rest = pcm(np.concatenate([loud[960:], hiss, hiss]))
     asyncio.get_running_loop().call_later(0.1, call.sound.put, rest)
@@ -81,15 +90,15 @@ async def test_the_call_ends_before_anybody_spoke(caplog: pytest.LogCaptureFixtu
 
 async def test_on_a_line_that_carries_no_silence_it_ends_by_the_clock() -> None:
     """Nothing is believed of a carrier's silence: where it does not come, the turn ends as well."""
-    call, heard = hearing(HELLO)
+    call, heard = hearing(hello())
     greeting = await greeting_of(heard)
-    assert greeting is not None and len(greeting) > 2 * (len(HELLO) - 0.4 * RATE)
-    call.sound.put(pcm(ANSWER))
+    assert greeting is not None and len(greeting) > 2 * (len(hello()) - 0.4 * RATE)
+    call.sound.put(pcm(more()))
     answer = await heard.next_chunk(0.6, most_silence=30.0, first=False)
     with pytest.raises(TimeoutError):
         while True:
             answer += await heard.next_chunk(0.6, most_silence=30.0, first=False)
-    assert len(answer) > 0.9 * 2 * len(ANSWER)
+    assert len(answer) > 0.9 * 2 * len(more())
 
 
 @pytest.mark.parametrize("wrong", [0, -1, True, "10", None, float("nan"), float("inf")])

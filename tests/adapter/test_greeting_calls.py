@@ -21,11 +21,23 @@ from trunkline.errors import WrongModeError
 if TYPE_CHECKING:
     from trunkline import TwilioAgentAdapter
 
-HELLO, ANSWER = pcm(words(NAMES[1])), pcm(words(NAMES[4]))
 QUIET = pcm(silence(0.5))
 PAUSE = pcm(silence(1.5))
-#: what the far end says: its greeting, a pause, and something more
-LINE = QUIET + HELLO + PAUSE + ANSWER + PAUSE
+
+
+def hello() -> bytes:
+    """The far end's greeting."""
+    return pcm(words(NAMES[1]))
+
+
+def more() -> bytes:
+    """What it says later."""
+    return pcm(words(NAMES[4]))
+
+
+def both() -> bytes:
+    """Its greeting, a pause, and something more."""
+    return QUIET + hello() + PAUSE + more() + PAUSE
 
 
 def adapter(stack: FakeStack, **given: Any) -> TwilioAgentAdapter:
@@ -60,8 +72,9 @@ async def all_heard(call: Call, size: int) -> bytes:
     return heard
 
 
-def is_greeting(pcm_: bytes | None, said: bytes = HELLO) -> bool:
+def is_greeting(pcm_: bytes | None, said: bytes | None = None) -> bool:
     """It has the words, a pre-roll and a hangover, and nothing of what came later."""
+    said = hello() if said is None else said
     return (
         pcm_ is not None
         and said[2_400:-14_400] in pcm_
@@ -94,10 +107,10 @@ async def greeted(stack: FakeStack, line: Any, how: str, sound: bytes, **given: 
 @pytest.mark.parametrize("how", LINES)
 async def test_a_line_keeps_it_and_hears_on_behind_it(stack: FakeStack, how: str) -> None:
     async with Line(OURS, allowed_callees=[THEIRS], bus=stack.bus) as line:
-        call = await greeted(stack, line, how, LINE)
+        call = await greeted(stack, line, how, both())
         assert is_greeting(call.greeting)
-        at = LINE.index(call.greeting) + len(call.greeting)
-        assert await all_heard(call, len(LINE) - at) == LINE[at:]
+        at = both().index(call.greeting) + len(call.greeting)
+        assert await all_heard(call, len(both()) - at) == both()[at:]
         with pytest.raises(asyncio.TimeoutError):
             await call.recv_audio(0.05)
 
@@ -117,9 +130,9 @@ async def test_a_line_on_which_nobody_speaks_goes_on(
 @pytest.mark.parametrize("how", LINES)
 async def test_without_being_asked_nothing_is_waited_for(stack: FakeStack, how: str) -> None:
     async with Line(OURS, allowed_callees=[THEIRS], bus=stack.bus) as line:
-        call = await greeted(stack, line, how, LINE, callee_speaks_first=False)
+        call = await greeted(stack, line, how, both(), callee_speaks_first=False)
         assert call.greeting is None
-        assert await all_heard(call, len(LINE)) == LINE
+        assert await all_heard(call, len(both())) == both()
 
 
 async def test_the_time_for_it_began_with_the_stream(
@@ -147,7 +160,7 @@ async def test_cancelled_during_it_the_call_is_hung_up(
 
     monkeypatch.setattr("trunkline.adapter.line.greet", told)
     async with Line(OURS, allowed_callees=[THEIRS], bus=stack.bus) as line:
-        asked, info = await begun(stack, line, how, QUIET + HELLO[:24_000])
+        asked, info = await begun(stack, line, how, QUIET + hello()[:24_000])
         await listening.wait()
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -155,18 +168,18 @@ async def test_cancelled_during_it_the_call_is_hung_up(
         hung_up = await stack.controller.wait_for(m.HangUp)
         assert hung_up.call == info.call
         # The line may be used again.
-        call = await greeted(stack, line, how, LINE)
+        call = await greeted(stack, line, how, both())
         assert is_greeting(call.greeting)
 
 
 @pytest.mark.parametrize("how", LINES)
 async def test_the_far_end_hangs_up_in_the_middle_of_it(stack: FakeStack, how: str) -> None:
     async with Line(OURS, allowed_callees=[THEIRS], bus=stack.bus) as line:
-        asked, info = await begun(stack, line, how, QUIET + HELLO[:48_000])
+        asked, info = await begun(stack, line, how, QUIET + hello()[:48_000])
         stack.end_call(info, by_far_end=True)
         async with asyncio.timeout(10):
             call = await asked
-        assert call.greeting is not None and HELLO[2_400:43_200] in call.greeting
+        assert call.greeting is not None and hello()[2_400:43_200] in call.greeting
         assert (call.ended_reason, call.ended_by_far_end) == ("stop", True)
         assert await call.recv_audio(1) == b""
         with pytest.raises(WrongModeError, match="the call has ended"):
@@ -176,7 +189,7 @@ async def test_the_far_end_hangs_up_in_the_middle_of_it(stack: FakeStack, how: s
 async def test_digits_that_come_during_it_are_kept(stack: FakeStack) -> None:
     async with Line(OURS, allowed_callees=[THEIRS], bus=stack.bus) as line:
         waiting = asyncio.ensure_future(line.wait_for_call(5, callee_speaks_first=True))
-        info = await called(stack, QUIET + HELLO)
+        info = await called(stack, QUIET + hello())
         phone.press(stack, info, "7")
         stack.workers[0].hear(info.call, PAUSE)
         call = await waiting
@@ -213,28 +226,28 @@ async def test_an_adapter_keeps_it_and_the_answer_is_the_answer(
     stack: FakeStack, how: str, gate: Any
 ) -> None:
     async with adapter(stack, speech_gate=gate) as agent:
-        await greeted(stack, agent, how, LINE)
+        await greeted(stack, agent, how, both())
         greeting = agent.greeting
         assert greeting is not None and is_greeting(greeting)
         heard = (await agent.recv_audio(5)).data
-        at = LINE.index(greeting) + len(greeting)
-        begin = LINE.index(heard, at)
+        at = both().index(greeting) + len(greeting)
+        begin = both().index(heard, at)
         if gate is False:
             assert begin == at, "without the gate everything behind it is handed out"
         else:
-            answer = LINE.index(ANSWER)
+            answer = both().index(more())
             assert answer - 2 * 24_000 * 0.35 < begin < answer + 2_400
     assert agent.greeting == greeting, "it outlives the call"
 
 
 async def test_each_call_has_its_own(stack: FakeStack) -> None:
     async with adapter(stack) as agent:
-        await greeted(stack, agent, "place_call", LINE)
+        await greeted(stack, agent, "place_call", both())
         assert is_greeting(agent.greeting)
-        await greeted(stack, agent, "place_call", LINE, callee_speaks_first=False)
+        await greeted(stack, agent, "place_call", both(), callee_speaks_first=False)
         assert agent.greeting is None
-        await greeted(stack, agent, "place_call", QUIET + ANSWER + PAUSE)
-        assert is_greeting(agent.greeting, ANSWER)
+        await greeted(stack, agent, "place_call", QUIET + more() + PAUSE)
+        assert is_greeting(agent.greeting, more())
     await agent.connect()
     assert agent.greeting is None
     await agent.disconnect()
@@ -254,7 +267,7 @@ async def test_an_adapter_cancelled_during_it_hangs_up_and_has_no_call(
         asked = asyncio.ensure_future(
             agent.place_call(THEIRS, attach_stream="a-leg", callee_speaks_first=True)
         )
-        info = await dialled(stack, QUIET + HELLO[:24_000])
+        info = await dialled(stack, QUIET + hello()[:24_000])
         await listening.wait()
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -269,7 +282,7 @@ async def test_digits_during_it_reach_the_callback_at_once(stack: FakeStack) -> 
     pressed: asyncio.Queue[str] = asyncio.Queue()
     async with adapter(stack, on_dtmf=pressed.put_nowait) as agent:
         waiting = asyncio.ensure_future(agent.wait_for_call(5, callee_speaks_first=True))
-        info = await called(stack, QUIET + HELLO)
+        info = await called(stack, QUIET + hello())
         phone.press(stack, info, "7")
         assert await asyncio.wait_for(pressed.get(), 5) == "7"
         assert not waiting.done()
@@ -284,9 +297,9 @@ async def test_it_ends_as_the_adapters_turns_end(
     """Its tail silence and its longest duration are those of the adapter's turns."""
     async with adapter(stack) as agent:
         agent.response_tail_silence = 2.0
-        sound = QUIET + HELLO + PAUSE + ANSWER + pcm(silence(3.0))
+        sound = QUIET + hello() + PAUSE + more() + pcm(silence(3.0))
         await greeted(stack, agent, "place_call", sound)
-        assert agent.greeting is not None and ANSWER[2_400:-14_400] in agent.greeting
+        assert agent.greeting is not None and more()[2_400:-14_400] in agent.greeting
         agent.response_max_duration = 1.0
         await greeted(stack, agent, "place_call", sound)
         assert agent.greeting is not None
@@ -297,15 +310,15 @@ async def test_it_ends_as_the_adapters_turns_end(
 async def test_disconnect_says_what_the_gate_held_back_in_all_calls(stack: FakeStack) -> None:
     agent = adapter(stack)
     await agent.connect()
-    await greeted(stack, agent, "place_call", LINE)
-    first = len(LINE) // 48
+    await greeted(stack, agent, "place_call", both())
+    first = len(both()) // 48
     await greeted(stack, agent, "place_call", QUIET, callee_speaks_first=False)
     await agent.disconnect()
     assert agent.greeting is None
     counters = agent.gate_counters
     assert counters.onsets == 2
-    spoken = (len(HELLO) + len(ANSWER)) // 48
-    assert first + 500 - spoken - 2_500 < counters.dropped_ms < first + 500 - len(HELLO) // 48
+    spoken = (len(hello()) + len(more())) // 48
+    assert first + 500 - spoken - 2_500 < counters.dropped_ms < first + 500 - len(hello()) // 48
     assert counters.dropped_chunks == counters.dropped_ms // 100
     await agent.connect()
     assert agent.gate_counters.onsets == 0
@@ -321,7 +334,7 @@ async def run_scenario(
         # scenario.run has a loop and a thread of its own; the doubles stay on this one.
         info = await dialled(stack, sound)
         await until(lambda: bool(stack.workers[0].calls[info.call].spoken))
-        stack.workers[0].hear(info.call, ANSWER + PAUSE)
+        stack.workers[0].hear(info.call, more() + PAUSE)
         await stack.controller.wait_for(m.CloseSession)
 
     async def dial(state: Any) -> None:
@@ -355,12 +368,12 @@ async def test_in_a_run_it_is_the_far_ends_first_turn_and_no_answer(stack: FakeS
     agent = adapter(stack)
     question = pcm(words(NAMES[0])[:12_000])
     result, seen, chunks, events = await run_scenario(
-        stack, agent, QUIET + HELLO + PAUSE, question, callee_speaks_first=True
+        stack, agent, QUIET + hello() + PAUSE, question, callee_speaks_first=True
     )
     segments = result.audio.segments
     assert [s.speaker for s in segments] == ["agent", "user", "agent"]
     assert segments[0].audio == agent.greeting and is_greeting(agent.greeting)
-    assert is_greeting(segments[2].audio, ANSWER)
+    assert is_greeting(segments[2].audio, more())
     assert segments[0].start_time <= segments[0].end_time <= segments[1].start_time
     assert [message["role"] for message in result.messages] == ["assistant", "user", "assistant"]
     heard = [scenario.voice.extract_audio(message) for message in result.messages]
@@ -379,7 +392,7 @@ async def test_in_a_run_that_does_not_ask_for_it_it_is_the_answer_as_ever(
 ) -> None:
     agent = adapter(stack)
     question = pcm(words(NAMES[0])[:12_000])
-    result, seen, _, _ = await run_scenario(stack, agent, QUIET + HELLO + PAUSE, question)
+    result, seen, _, _ = await run_scenario(stack, agent, QUIET + hello() + PAUSE, question)
     segments = result.audio.segments
     assert [s.speaker for s in segments] == ["user", "agent"]
     assert is_greeting(segments[1].audio)
@@ -393,7 +406,7 @@ async def test_what_is_done_by_hand_after_a_run_in_the_same_task_is_none_of_its_
     agent = adapter(stack)
 
     async def far_end() -> None:
-        await dialled(stack, QUIET + HELLO + PAUSE)
+        await dialled(stack, QUIET + hello() + PAUSE)
         await stack.controller.wait_for(m.CloseSession)
 
     async def dial(state: Any) -> None:
@@ -410,9 +423,9 @@ async def test_what_is_done_by_hand_after_a_run_in_the_same_task_is_none_of_its_
     await calling
     assert [s.speaker for s in result.audio.segments] == ["agent"]
     async with agent:
-        asked, info = await begun(stack, agent, "place_call", QUIET + ANSWER + PAUSE)
+        asked, info = await begun(stack, agent, "place_call", QUIET + more() + PAUSE)
         await asked
-        assert is_greeting(agent.greeting, ANSWER)
+        assert is_greeting(agent.greeting, more())
         stack.end_call(info, by_far_end=True)
         assert agent._call is not None
         await agent._call.wait_ended(5)

@@ -18,8 +18,10 @@ from phone import adapter, answered, called, press
 from trunkline.bus import messages as m
 from trunkline.errors import AccountMismatchError, NumberNotFoundError
 
-#: a second of words
-SAID = pcm(words(NAMES[1])[:24_000])
+
+def said() -> bytes:
+    """A second of words."""
+    return pcm(words(NAMES[1])[:24_000])
 
 
 @contextlib.asynccontextmanager
@@ -180,16 +182,16 @@ async def test_digits_reach_the_callback_in_order(
 async def test_a_turn_ends_soon_after_its_last_word(stack: FakeStack) -> None:
     async with adapter(stack) as agent:
         _, info = await answered(stack, agent)
-        async with line_sound(stack, info, pcm(silence(0.5)) + SAID):
+        async with line_sound(stack, info, pcm(silence(0.5)) + said()):
             loop = asyncio.get_running_loop()
             began = loop.time()
             chunk = await agent._drain_agent_response()
             lasted = loop.time() - began
-        last_word = 0.5 + len(SAID) / 48_000
+        last_word = 0.5 + len(said()) / 48_000
         assert last_word < lasted < last_word + 1.2
-        assert SAID[4800:-9600] in chunk.data
+        assert said()[4800:-9600] in chunk.data
         # The far end says good-bye and hangs up: the farewell is heard, then the call is over.
-        stack.workers[0].hear(info.call, SAID)
+        stack.workers[0].hear(info.call, said())
         stack.end_call(info, by_far_end=True)
         assert agent.is_connected()
         message = await agent.call(testing.make_agent_input(scenario.AudioChunk(bytes(960))))
@@ -208,7 +210,7 @@ async def test_a_report_is_of_the_last_call_also_after_disconnect(stack: FakeSta
         agent.report()
     async with agent:
         _, info = await answered(stack, agent)
-        stack.workers[0].hear(info.call, pcm(silence(0.5)) + SAID + pcm(silence(0.5)))
+        stack.workers[0].hear(info.call, pcm(silence(0.5)) + said() + pcm(silence(0.5)))
         assert (await agent.recv_audio(5)).data
     report = agent.report()
     assert report.unreliable_because == ["there is no speech on our side"]
@@ -256,7 +258,7 @@ async def test_a_turn_that_speaks_to_a_far_end_that_hung_up_says_nothing(
     question = testing.make_agent_input(scenario.AudioChunk(bytes(960)))
     async with adapter(stack) as agent:
         _, info = await answered(stack, agent)
-        stack.workers[0].hear(info.call, SAID)
+        stack.workers[0].hear(info.call, said())
         call = agent._call
         assert call is not None
         speak = call.send_audio
@@ -269,7 +271,7 @@ async def test_a_turn_that_speaks_to_a_far_end_that_hung_up_says_nothing(
         monkeypatch.setattr(call, "send_audio", late)
         message = await agent.call(question)
         chunk = scenario.voice.extract_audio(message)
-        assert chunk is not None and SAID[4800:-9600] in chunk.data, "its farewell is heard"
+        assert chunk is not None and said()[4800:-9600] in chunk.data, "its farewell is heard"
         assert stack.workers[0].calls[info.call].spoken == {}
         with pytest.raises(RuntimeError, match="no live media stream"):
             await agent.send_audio(scenario.AudioChunk(bytes(960)))
