@@ -79,7 +79,7 @@ class ControlClient:
     """One peer's connection to the controller, on the running asyncio loop.
 
     ``hello()`` describes the peer and everything that it holds. ``beat()`` makes the Beat that is
-    sent twice a second; None: the peer is not well, and says nothing. ``on_event`` gets every
+    sent twice a second; None: the peer is not healthy, and says nothing. ``on_event`` gets every
     Event, ``on_welcome`` every Welcome (a new epoch, or a reconnect). ``on_refused`` is called once
     when the controller refuses the peer for good; requests then fail with that error. ``on_moved``
     is called when the controller does not run the stack that the Hello asks for.
@@ -140,7 +140,7 @@ class ControlClient:
         self._refused: TrunklineError | None = None
         #: the Welcome of the present connection, None while there is none
         self.welcome: m.Welcome | None = None
-        #: codec workers that are well, by the controller's last word; None: it has said none
+        #: codec workers that are healthy, by the controller's last word; None: it has said none
         self.workers: int | None = None
         #: notifications that could not be sent (the next Hello or Beat tells the same)
         self.unsent = 0

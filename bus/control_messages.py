@@ -228,8 +228,8 @@ class Beat(Message, frozen=True):
 class Pulse(Message, frozen=True):
     """Answer to a Beat, once in 4 s. A new epoch here means: say Hello again.
 
-    To gateways it also comes whenever ``workers`` changes: how many codec workers are well, as far
-    as is known. Without one no sound moves, and the gateway's health check says so.
+    To gateways it also comes whenever ``workers`` changes: how many codec workers are healthy, as
+    far as is known. Without one no sound moves, and the gateway's health check says so.
     """
 
     epoch: Number

@@ -111,7 +111,7 @@ class Fleet:
         return [client.welcome.stack for client in self._all() if client.welcome is not None]
 
     @property
-    def well(self) -> bool:
+    def healthy(self) -> bool:
         """A controller is there that has a codec worker which moves sound."""
         return any(c.welcome is not None and c.workers != 0 for c in self._all())
 

@@ -200,18 +200,18 @@ def say_ready() -> None:
     _tell_keeper(READY)
 
 
-_well: list[Callable[[], bool]] = []
+_conditions: list[Callable[[], bool]] = []
 
 
-def lives_while(well: Callable[[], bool]) -> None:
-    """Give the parent signs of life only while ``well()``: a process whose loop turns, but which
+def lives_while(healthy: Callable[[], bool]) -> None:
+    """Give the parent signs of life only while ``healthy()``: a process whose loop turns, but which
     does not do its work, is ended by its keeper, and started again."""
-    _well.append(well)
+    _conditions.append(healthy)
 
 
 def _give_signs_of_life(loop: asyncio.AbstractEventLoop) -> None:
     loop.call_later(until_next(SIGN_SECONDS, loop.time()), _give_signs_of_life, loop)
-    if all(well() for well in _well):
+    if all(healthy() for healthy in _conditions):
         _tell_keeper(ALIVE)
 
 

@@ -21,7 +21,7 @@ Ticks stand on absolute deadlines: a late one changes no later one, and missed o
 for (the playouts send all that is due).
 
 Whatever wakes the worker runs as a *turn* (:meth:`WorkerProcess._turn`), behind the bus's wall: an
-exception in it ends that turn alone, and the timer of the next one is set. A worker is *well*
+exception in it ends that turn alone, and the timer of the next one is set. A worker is *healthy*
 while its turns come to their end. One that is not says nothing: no Tick, so that gateways move its
 calls after half a second, no Beat, so that the controller gives it no others, and no sign of life,
 so that its keeper starts it again.
@@ -94,9 +94,9 @@ GRACE_NS: Final = 8_000_000
 ENCODE_NS: Final = 4_000_000
 #: Between two signs of life.
 BEAT_NS: Final = 100_000_000
-#: A worker is not well if none of its turns has come to its end for this long. Gateways move its
+#: A worker is not healthy if none of its turns has come to its end for this long. Gateways move its
 #: calls after as long.
-UNWELL_NS: Final = 500_000_000
+UNHEALTHY_NS: Final = 500_000_000
 #: Signs of life between two looks at what is to be logged (1 s).
 REPORT_BEATS: Final = 10
 #: How long a worker that is to end goes on with calls that have not moved away yet.
@@ -182,9 +182,9 @@ class WorkerProcess:
         )
 
     @property
-    def well(self) -> bool:
+    def healthy(self) -> bool:
         """Its turns come, and come to their end, as far as there is anything to do."""
-        return self.calls.at_rest or self._clock() - self._turned_at < UNWELL_NS
+        return self.calls.at_rest or self._clock() - self._turned_at < UNHEALTHY_NS
 
     def start(self) -> None:
         """Begin to give signs of life and to talk to the controller."""
@@ -224,7 +224,7 @@ class WorkerProcess:
         )
 
     def _control_beat(self) -> m.Beat | None:
-        if not self.well:
+        if not self.healthy:
             return None
         stats = self.calls.stats(self._clock())
         return m.Beat(
@@ -460,7 +460,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
         except (SettingsError, zmq.ZMQError) as error:
             complain("codec-worker", error)
             return EXIT_FAILED
-        lives_while(lambda: worker.well)
+        lives_while(lambda: worker.healthy)
         worker.start()
         log.info("codec worker %s at %s", worker.peer, worker.endpoint)
         rarely_collect_all()

@@ -1,8 +1,8 @@
-"""The connections of one gateway to its workers, and whether these are well. No I/O.
+"""The connections of one gateway to its workers, and whether these are usable. No I/O.
 
-One connection goes to each worker of a live placement, the standby's too: so it is known to be well
-before it is needed. A connection that was lost is never used again. One that no stream needs is
-kept for a while, for the next call.
+One connection goes to each worker of a live placement, the standby's too: so it is known to be
+usable before it is needed. A connection that was lost is never used again. One that no stream needs
+is kept for a while, for the next call.
 
 Frames and acknowledgements are gathered for each worker, and leave together (:meth:`Links.flush`),
 or before anything else that the worker is told.
@@ -53,7 +53,7 @@ class Link:
         return self.worker.endpoint
 
     @property
-    def well(self) -> bool:
+    def usable(self) -> bool:
         """A call may go there, at once or when the connection stands."""
         return self.phase != "lost" and not self.stalled
 
@@ -127,7 +127,7 @@ class Links:
                     self._out.append(CloseLink(endpoint))
                 del self.by_endpoint[endpoint]
 
-    # ------------------------------------------------------------------ whether they are well
+    # ------------------------------------------------------------------ whether they are usable
 
     def excuse(self, seconds: float) -> None:
         """The gateway itself stood still for this long: no worker is late because of it."""
@@ -140,7 +140,7 @@ class Links:
         silent = [
             link
             for link in self.by_endpoint.values()
-            if link.well and now - link.heard > TICK_LIMIT
+            if link.usable and now - link.heard > TICK_LIMIT
         ]
         for link in silent:
             link.stalled = True

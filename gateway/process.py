@@ -210,7 +210,7 @@ class Gateway:
     @property
     def healthy(self) -> bool:
         """A controller is heard, and has a codec worker that moves sound."""
-        return self.client.well
+        return self.client.healthy
 
     @property
     def takes_calls(self) -> bool:

@@ -8,9 +8,9 @@ Rules:
    slow or dead, no sound is written twice and none is left out.
 2. When the active worker's connection is lost, or nobody listens at its endpoint, or it has said
    nothing for 500 ms, or it refuses the call, the generation is counted up *at once*, and the call
-   goes to the first worker of its placement that is well (OpenCall, with the next outbound position
-   and the ring of recent inbound sound). If none is, the call waits: for a new placement, for a
-   worker that ticks again, and each second it tries the workers of its placement anew.
+   goes to the first worker of its placement that is usable (OpenCall, with the next outbound
+   position and the ring of recent inbound sound). If none is, the call waits: for a new placement,
+   for a worker that ticks again, and each second it tries the workers of its placement anew.
 3. A worker that had the call and lost it to another gets CloseCall, once the other was opened.
 4. Inbound frames go to the ring always, and to the active worker once it was opened; frames that
    arrive before that are in the ring of its OpenCall. Acknowledgements of written sound leave with
@@ -265,7 +265,7 @@ class Streams:
     # ------------------------------------------------------------------ events of the controller
 
     def call_placed(self, placed: m.CallPlaced, now: float) -> list[Instruction]:
-        """A newer placement: move the call, unless its active worker is in it and well."""
+        """A newer placement: move the call, unless its active worker is in it and usable."""
         stream = self._calls.get(placed.call)
         if stream is None:
             self.dropped["unknown-call"] += 1
@@ -277,7 +277,7 @@ class Streams:
         stream.place(new)
         self._links.revive(stream.workers, now)
         if stream.active not in {worker.endpoint for worker in stream.workers}:
-            self._move(stream, now)  # else it is well, or the call would have been taken from it
+            self._move(stream, now)  # else it is usable, or the call would have been taken from it
         return self._take()
 
     def close_one_way(self, call: str, ordinal: int, now: float) -> list[Instruction]:
@@ -475,15 +475,15 @@ class Streams:
 
     # ------------------------------------------------------------------ placing calls
 
-    def _well(self, stream: Stream, worker: m.WorkerRef, now: float) -> bool:
+    def _usable(self, stream: Stream, worker: m.WorkerRef, now: float) -> bool:
         link = self._links.by_endpoint[worker.endpoint]
-        return link.well and stream.refused.get(worker.endpoint, now) <= now
+        return link.usable and stream.refused.get(worker.endpoint, now) <= now
 
     def _place(self, stream: Stream, now: float) -> None:
-        """Give a call that nobody has to the first of its workers that is well."""
+        """Give a call that nobody has to the first of its workers that is usable."""
         assert stream.active is None
         for worker in stream.workers:
-            if self._well(stream, worker, now):
+            if self._usable(stream, worker, now):
                 stream.active = worker.endpoint
                 link = self._links.by_endpoint[worker.endpoint]
                 if link.phase == "up":

@@ -111,7 +111,7 @@ def beat(at: Moment, beat: m.Beat) -> None:
     measures = at.book.measures
     measures.told(peer.role, beat.measured, peer.measures(beat.measured))
     if peer.beats(beat, at.now):
-        workers = _well(at) if peer.role == "gateway" else None
+        workers = _healthy_workers(at) if peer.role == "gateway" else None
         at.send(beat.peer, pulse(at.book, known=True, workers=workers))
     if peer.role == "adapter":
         at.tell(f.ClientBeat(beat))
@@ -150,15 +150,15 @@ def pulse(book: Book, *, known: bool, workers: int | None = None) -> m.Pulse:
     return m.Pulse(epoch=identity.epoch, stack=identity.stack, known=known, workers=workers)
 
 
-def _well(at: Moment) -> int:
-    """Codec workers that are well: they beat, and none that does not move sound does."""
+def _healthy_workers(at: Moment) -> int:
+    """Codec workers that are healthy: they beat, and none that does not move sound does."""
     return len(at.book.workers.healthy(at.now))
 
 
 def tell_gateways(at: Moment, heard: object) -> None:
     """Gateways answer for the health of the stack, so they hear at once when a worker comes, goes
     or falls silent."""
-    workers = _well(at)
+    workers = _healthy_workers(at)
     if at.book.workers_told(workers):
         for gateway in at.book.gateways():
             at.send(gateway.id, pulse(at.book, known=True, workers=workers))

@@ -247,7 +247,7 @@ async def test_a_connection_on_which_nothing_is_heard_is_thrown_away(
     controller.stop()
 
 
-async def test_a_pulse_says_how_many_workers_are_well(
+async def test_a_pulse_says_how_many_workers_are_healthy(
     context: Context, address: BusAddress, client: ControlClient
 ) -> None:
     controller = FakeController(context, address.control)

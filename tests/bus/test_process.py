@@ -32,7 +32,7 @@ def test_signs_of_life_are_given_while_the_process_does_its_work(
 ) -> None:
     told: list[bytes] = []
     monkeypatch.setattr(process, "_tell_keeper", told.append)
-    monkeypatch.setattr(process, "_well", [])
+    monkeypatch.setattr(process, "_conditions", [])
     loop = Loop()
     process._give_signs_of_life(loop)  # type: ignore[arg-type]  # as much of a loop as it takes
     assert told == [ALIVE]
@@ -44,7 +44,7 @@ def test_signs_of_life_are_given_while_the_process_does_its_work(
         loop.later.pop()()
         given.append(bool(told))
     assert given == [True, False, False, True]
-    with pytest.raises(RuntimeError):  # whether it is well cannot even be said
+    with pytest.raises(RuntimeError):  # whether it is healthy cannot even be said
         loop.later.pop()()
     assert loop.later, "the next look comes all the same"
 

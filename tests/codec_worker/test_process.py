@@ -220,7 +220,7 @@ async def test_no_message_ends_the_pace_of_the_calls(
 
     await until(lambda: all(sent(name) == seconds * 8_000 for name in names))
     assert worker.calls.dropped == {"undecodable": len(found)}
-    assert worker.well
+    assert worker.healthy
     for peer in (client, carrier, rogue):
         peer.socket.close()
 
@@ -249,7 +249,7 @@ async def test_huge_numbers_do_not_leave_the_worker(
     beats = len(controller.all(m.Beat))
     await until(lambda: len(controller.all(m.Beat)) > beats + 1)
     assert controller.all(m.Beat)[-1].calls[0].generation == generation
-    assert worker.calls.dropped["fault"] == 0 and worker.well
+    assert worker.calls.dropped["fault"] == 0 and worker.healthy
     assert worker.calls.dropped["undecodable"] == 1
     for peer in (client, carrier):
         peer.socket.close()
@@ -274,14 +274,14 @@ async def test_a_worker_whose_turns_fail_falls_silent_and_is_well_again_when_the
 
     with monkeypatch.context() as broken:
         broken.setattr(worker.calls, "tick", fail)
-        await until(lambda: not worker.well)
+        await until(lambda: not worker.healthy)
         turns = len(failed)
         await until(lambda: len(failed) >= turns + 5)  # what was under way has come
         ticks, beats = len(carrier.all(m.Tick)), len(controller.all(m.Beat))
         await until(lambda: len(failed) >= turns + 55)  # 50 turns: a second
         assert len(carrier.all(m.Tick)) == ticks, "its gateways move its calls"
         assert len(controller.all(m.Beat)) == beats, "the controller gives it no others"
-    await until(lambda: worker.well)
+    await until(lambda: worker.healthy)
     await until(lambda: len(carrier.all(m.Tick)) > ticks and len(controller.all(m.Beat)) > beats)
     assert controller.all(m.Beat)[-1].dropped["fault"] >= 50
     assert caplog.text.count("a turn of the worker failed") == 1, "once a minute"
@@ -581,13 +581,13 @@ async def test_a_turn_that_fails_sets_the_timer_of_the_next_one(
                 driven.wake(at)
                 assert worker._timer is not None and worker._timer_at > driven.now * 1_000_000
     driven.wake(160)
-    assert worker.calls.dropped["fault"] == 6 and worker.well
+    assert worker.calls.dropped["fault"] == 6 and worker.healthy
 
 
 async def test_a_worker_at_rest_is_well_however_long(driven: Driven) -> None:
     driven.now += 3_600_000
-    assert driven.worker.well
+    assert driven.worker.healthy
     driven.open(3_600_000, CALL)
-    assert driven.worker.well
+    assert driven.worker.healthy
     driven.now += 600
-    assert not driven.worker.well, "no turn came, though a call is there"
+    assert not driven.worker.healthy, "no turn came, though a call is there"

@@ -436,7 +436,7 @@ def test_who_holds_a_connection_and_is_not_heard_is_shown_as_unhealthy() -> None
     assert unhealthy(stage) == []
 
 
-def test_gateways_hear_at_once_how_many_workers_are_well() -> None:
+def test_gateways_hear_at_once_how_many_workers_are_healthy() -> None:
     stage = Stage()
 
     def told() -> list[int | None]:

@@ -247,10 +247,10 @@ class Book:
 
     # ------------------------------------------------------------------ peers
 
-    def workers_told(self, well: int) -> bool:
-        """So many workers are well; whether it were others when that was last told."""
-        was, self._workers_told = self._workers_told, well
-        return was != well
+    def workers_told(self, count: int) -> bool:
+        """So many workers are healthy; whether it were others when that was last told."""
+        was, self._workers_told = self._workers_told, count
+        return was != count
 
     def carries_calls(self, peer: str) -> bool:
         """A call has its stream at this gateway, or is placed on this worker."""

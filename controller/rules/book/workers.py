@@ -4,7 +4,7 @@ A call has a primary and, where there are two workers, a standby. Which of them 
 gateway's decision; here it is only noted. A placement is renewed, counted up, when one of its
 workers is gone or silent, or when a call without a standby can have one.
 
-1. Whichever of the call's workers are well stay: they know what was said.
+1. Whichever of the call's workers are healthy stay: they know what was said.
 2. The primary is the least loaded worker. One on another machine than the call's gateway counts as
    if it carried :data:`APART` calls more, so that sound crosses the network only where that spares
    a worker so much.
