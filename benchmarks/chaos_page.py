@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.chaos_run import CALLS
-from benchmarks.chaos_score import FAULT_HEAD, Score
+from benchmarks.chaos_score import BELONGS, FAULT_HEAD, Score
 
 #: Kind and signal of a fault -> its effect in words, when no other fault is near.
 IN_WORDS: Final[dict[tuple[str, str], str]] = {
@@ -85,8 +85,9 @@ def page(score: Score, seed: int, seconds: float) -> str:
         "|---|---|---:|---:|---:|",
         *("| " + " | ".join(row) + " |" for row in score.fault_rows()),
         "",
-        "A hole is silence that a far end heard inside our speech, after the fault. Others may",
-        "have overlapped; *alone* are those that no other fault was near. Worst holes of those:",
+        "A hole is silence that a far end heard inside our speech. It counts for each fault",
+        f"that ended at most {BELONGS:g} s before it began, so one hole may count for several.",
+        "*Alone* are faults that no other fault was near. The worst holes after those:",
         "",
         *in_words(score),
         "",

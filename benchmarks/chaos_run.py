@@ -27,6 +27,7 @@ from benchmarks.chaos_stack import PRIOR, Client, Stack, numbered_recording
 from benchmarks.processes import OWN_NUMBER, Run, callee
 from trunkline.carrier_sim.client import ENDED
 from trunkline.carrier_sim.mulaw import FRAME_SECONDS
+from trunkline.gateway.process import DRAIN_SECONDS
 
 #: All that is known of a run that failed.
 KEPT: Final = Path(__file__).parent.parent / "out" / "chaos"
@@ -291,8 +292,8 @@ class Chaos:
         number = getattr(signal, fault.how)
         now = time.monotonic()
         if fault.kind == "client":
-            well = [n for n in self.clients if n not in self._killed]
-            name = well[fault.which % len(well)]
+            running = [n for n in self.clients if n not in self._killed]
+            name = running[fault.which % len(running)]
             pid = self.clients[name].process.pid
             if fault.how != "SIGSTOP":
                 self._killed[name] = (now, list(self._up[name]))
@@ -304,7 +305,10 @@ class Chaos:
         os.kill(pid, number)
         if fault.how == "SIGSTOP":
             self._stopped.append((now + fault.seconds, pid))
-        self.score.faults.append(Injected(fault.kind, fault.how, pid, now, now + fault.seconds))
+        # An ended gateway goes on with its calls for so long, and breaks their streams only then.
+        drains = DRAIN_SECONDS if (fault.kind, fault.how) == ("gateway", "SIGTERM") else 0.0
+        until = now + fault.seconds + drains
+        self.score.faults.append(Injected(fault.kind, fault.how, pid, now, until))
         length = f" for {fault.seconds:.1f} s" if fault.seconds else ""
         self.say(f"  {self._since(now):6.2f} s  {fault.how} to {fault.kind} {pid}{length}")
 
@@ -360,6 +364,7 @@ class Chaos:
         for fault in faults:
             self.during(QUIET)
             self.hit(fault)
+            self.during(self.score.faults[-1].until - time.monotonic())
             self.mended()
         self.during(QUIET)
 

@@ -178,8 +178,8 @@ def paragraph(found: Found) -> str:
         )
     if adapter := {n: 1 / value for n, value in ratios(found, "trunkline's adapter").items()}:
         said += (
-            " The drop-in adapter with its speech gate takes more than `Line` does: "
-            f"{_told(adapter)} calls, times as much."
+            " The drop-in adapter with its speech gate takes more CPU than `Line` does. Divided by "
+            f"that of `Line`, it is {_told(adapter)}."
         )
     return said
 
@@ -233,6 +233,12 @@ def parallel_part(found: dict[str, Any]) -> str:
     return template("parallel").format(runs=runs, table=markdown(head, rows))
 
 
+def _ended(last: dict[str, Any]) -> str:
+    """What was not whole, and in brackets why that may not be ours."""
+    doubt = f" ({last['complaint']})" if last["complaint"] else ""
+    return f"at {last['calls']}: {last['why']}{doubt}"
+
+
 def most_calls_part(found: dict[str, Any]) -> str:
     """The section on what capacity.py found."""
     rows = []
@@ -244,7 +250,7 @@ def most_calls_part(found: dict[str, Any]) -> str:
                 str(entry["stack"]),
                 str(entry["most"]),
                 f"{statistics.median(cpu):.1f}" if cpu else "–",
-                f"at {last['calls']}: {last['complaint'] or last['why']}" if last else "nothing",
+                _ended(last) if last else "nothing",
             ]
         )
     head = ["gateways and workers", "most calls", "CPU, ms per call-second", "what ended it"]

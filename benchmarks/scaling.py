@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 from math import ceil
 from typing import Any, Final
 
@@ -149,6 +150,19 @@ def added(growth: dict[str, Any]) -> float:
     return grown
 
 
+def between(growth: dict[str, Any]) -> float:
+    """MB by which memory grew from the last minute of each round to the second one of the next."""
+    rounds = [r["memory"] for r in growth["rounds"]]
+
+    def mean(looks: list[dict[str, float]]) -> float:
+        return statistics.fmean(sum(each.values()) for each in looks)
+
+    return sum(
+        mean(after[LOOKS : 2 * LOOKS] or after) - mean(before[-LOOKS:])
+        for before, after in pairwise(rounds)
+    )
+
+
 def held_by_call(growth: dict[str, Any], cost: Cost) -> float:
     """MB of one call at the end of a long run: less what the processes are by themselves, and less
     the speech that the calls of the client share."""
@@ -172,6 +186,7 @@ def held(growth: dict[str, Any], cost: Cost) -> str:
         minutes=growth["seconds"] * len(growth["rounds"]) / 60,
         rounds=len(growth["rounds"]),
         grown=grown,
+        between=between(growth),
         megabytes=held_by_call(growth, cost),
         kilobytes=grown / calls * 1000,
         each=each,
@@ -201,7 +216,7 @@ def text(left: dict[str, Any]) -> str:
         f"calls on C cores: {FILL} × 1000 × C ÷ {cost.call:.2f} = {FILL * 1000 / cost.call:.0f} × C"
     ]
     capacities += [
-        f"calls of one {plain(name)}: {FILL} × 1000 ÷ {cost.cpu[name][1]:.2f} = {cost.one(name):,}"
+        f"calls of one {plain(name)}: {FILL} × 1000 ÷ {cost.cpu[name][1]:.4f} = {cost.one(name):,}"
         for name in (*MANY, ALONE)
     ]
     targets = [(16, cost.calls_on(16)), (64, cost.calls_on(64)), (None, 10_000)]
