@@ -251,6 +251,7 @@ class Server(uvicorn.Server):
     ) -> None:
         self.bounds = bounds
         self._leaving = asyncio.Event()
+        self._sockets: list[socket.socket] = []
         super().__init__(
             uvicorn.Config(
                 app,
@@ -272,6 +273,15 @@ class Server(uvicorn.Server):
         """Leave signals to the process: it has other things to end first."""
         yield
 
+    def stop_listening(self) -> None:
+        """Take no new connections. Those that stand are served until ``leave``. Another process that
+        shares the socket takes the new ones, and those that nobody has taken yet."""
+        if self.started:  # else ``serve`` still works on these sockets, and sees to them itself
+            for server in self.servers:
+                server.close()
+            for listening in self._sockets:
+                listening.close()
+
     def leave(self) -> None:
         """Listen no more. Requests that are being answered have ``leave_within``."""
         self._leaving.set()
@@ -285,7 +295,8 @@ class Server(uvicorn.Server):
         descriptors.
         """
         shared = [s.dup() for s in sockets or [] for _ in range(AT_ONCE - 1)]
-        await super().serve([*(sockets or []), *shared])
+        self._sockets = [*(sockets or []), *shared]
+        await super().serve(self._sockets)
 
     async def main_loop(self) -> None:
         """Wait for ``leave``. uvicorn's own loop looks at flags and the date ten times a second,
@@ -296,10 +307,7 @@ class Server(uvicorn.Server):
         """End as uvicorn does, but within the bound, without its 100 ms of sleep, and without a
         traceback for each request that is still on its way in: to its application, the peer has
         left. The process that ends has four seconds for everything."""
-        for server in self.servers:
-            server.close()
-        for listening in sockets or []:
-            listening.close()
+        self.stop_listening()
         state = self.server_state
         for connection in list(state.connections):
             connection.shutdown()

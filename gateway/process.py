@@ -233,6 +233,9 @@ class Gateway:
                 await self._drain()
         finally:
             stopping.cancel()
+            # Twilio asks for another stream of each call as soon as this one closes it. The gateway
+            # that shares this socket answers; this one would have the call wait for a second.
+            self._server.stop_listening()
             self.app.leave()
             self.shell.close()
             await self.shell.wait_closed(CLOSE_SECONDS)

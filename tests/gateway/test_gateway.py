@@ -23,6 +23,7 @@ from trunkline.bus.listener import HEAD_BYTES
 from trunkline.bus.settings import load
 from trunkline.bus.testing import poison, until
 from trunkline.gateway.process import BOUNDS, main, serve
+from trunkline.gateway.shell import Shell
 
 from .stack import BASE, CALL, FORM, STREAM, Stack, close_code, event, media, sign
 
@@ -396,6 +397,25 @@ async def test_a_gateway_with_a_time_for_it_lets_its_calls_come_to_their_end(
     assert not stack.serving.done()
     await client.send(event("stop"))
     await client.close()
+    assert await stack.serving == 0
+
+
+async def test_a_gateway_that_closes_its_streams_takes_no_new_connections(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twilio asks for the call's next stream at once, and the gateway that shares the socket
+    answers. The one that ends would let the call wait for a second."""
+    monkeypatch.setattr("trunkline.gateway.process.DRAIN_SECONDS", 0.1)
+    carriers_answered = asyncio.Event()
+    monkeypatch.setattr(Shell, "wait_closed", lambda *_: carriers_answered.wait())
+    client = await stack.up()
+    stack.stop.set()
+    assert await close_code(client) == 1001
+    try:
+        with pytest.raises(ConnectionRefusedError):
+            await post(stack, "/twilio/voice", FORM)
+    finally:
+        carriers_answered.set()
     assert await stack.serving == 0
 
 
