@@ -274,8 +274,8 @@ class Server(uvicorn.Server):
         yield
 
     def stop_listening(self) -> None:
-        """Take no new connections. Those that stand are served until ``leave``. Another process that
-        shares the socket takes the new ones, and those that nobody has taken yet."""
+        """Take no new connections. Those that stand are served until ``leave``. Another process
+        that shares the socket takes the new ones, and those that nobody has taken yet."""
         if self.started:  # else ``serve`` still works on these sockets, and sees to them itself
             for server in self.servers:
                 server.close()
