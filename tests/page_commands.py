@@ -140,6 +140,7 @@ NOT_RUN: Final[dict[str, str]] = {
     "python benchmarks/ear.py --recordings prompts/ --first 10000 --calls 40": MEASURES,
     "python benchmarks/ear_bots.py": MEASURES,
     "python benchmarks/growth.py": MEASURES,
+    "python benchmarks/parallel.py": MEASURES,
     "AGENT_NUMBER=+14155550123 pytest": COSTS,
     "ulimit -n 65536": DEPLOYS,
     "ssh -L 8766:127.0.0.1:8766 host": DEPLOYS,
