@@ -218,11 +218,11 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.GivenUp: (dials.given_up,),
     f.NoCall: (dials.no_call,),
     f.Stray: (calls.hang_up_stray,),
-    # Calls. A webhook that names its dial shows our leg's SID before it is answered, because the
-    # answer is looked up by it. REST's word on a call is noted before the webhooks that wait for it
-    # are answered. Of a call's end its digits hear first, because their sender waits.
-    # Whether the session is over is looked at last, when the legs are settled: a leg that is still
-    # to be hung up is pending.
+    # Calls. A webhook that names its dial first shows our leg's SID, and is answered after that,
+    # because the call is looked up by this SID. REST's word on a call is noted before the webhooks
+    # that wait for that word are answered. When a call ends, the rules of digits hear of it first,
+    # because whoever sends digits waits for an answer. The session looks last whether it is over,
+    # after the legs are settled, because a leg that is still to be hung up counts as pending.
     m.VoiceWebhook: (legs.named, webhooks.answer),
     m.WebhooksRefused: (webhooks.refused,),
     do.Vouched: (webhooks.vouched, webhooks.ask_again),

@@ -1,7 +1,7 @@
 """Instructions and results: the orders of the state machine, and the answers that it gets.
 
-Both are plain frozen values. The shell carries instructions out (:mod:`.operations`,
-:mod:`.apply_restore`) and comes back with results, which are events as messages are.
+Both are plain frozen values. The shell carries instructions out (:mod:`.twilio.operations`,
+:mod:`.twilio.apply_restore`). It gives the results to the core as events, as it gives it messages.
 
 An instruction says what is wanted, not how often it is tried. For example, ``Restore`` goes on
 until Twilio has taken the number back. Its result says how it ended. So the rules have one place
@@ -345,7 +345,7 @@ class DigitsSent(Result, frozen=True):
 
 
 class Tick(msgspec.Struct, frozen=True):
-    """Time passes; each 100 ms."""
+    """Time passes: every 100 ms, or every 500 ms while the book is at rest."""
 
 
 class FleetSeen(msgspec.Struct, frozen=True):

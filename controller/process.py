@@ -219,8 +219,9 @@ async def _core(
     lost: bool,
     fleet: bool,
 ) -> Core:
-    """A new epoch's state machine, with what the journals have open. ``lost``: nobody knows how far
-    epochs were counted, but it was not to the minutes since 1970. ``fleet``: it is of one."""
+    """A new epoch's state machine, with what the journals have open. ``lost``: the journal is gone,
+    and nobody knows how many epochs there were. Then the epoch is the number of minutes since 1970,
+    which no count of starts has reached. ``fleet``: the stack is one of a fleet."""
     journal = ops.journal
     now = time.time()
     ahead = await journal.newest() - now

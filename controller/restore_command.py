@@ -120,7 +120,8 @@ class RestoreRun:
                 await asyncio.gather(*(self._in_database(stacks, left) for left in found))
 
     async def _in_database(self, stacks: Register, left: LeftInDatabase) -> None:
-        """A stack there, once it has been silent for as long as one that lives never is."""
+        """Put back, and hang up, by the rows of one stack in PostgreSQL. First wait for longer than
+        a live stack is ever silent. If its beat moves meanwhile, its numbers are left alone."""
         if left.silent_for:
             await self.ops.pause(left.silent_for)
         try:

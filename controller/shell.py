@@ -50,10 +50,11 @@ from .what_is_left import say_what_is_left
 
 log = logging.getLogger("trunkline.controller")
 
-#: From SIGTERM until the process ends whatever is still to be done (honcho kills after 5 s).
+#: The process ends this long after SIGTERM, even if something is still to be done (seconds; honcho
+#: kills after 5 s).
 STOP_WITHIN: Final = 3.4
-#: A stack in a database that several machines share may be taken while we stand still for longer
-#: (seconds): it is asked then, before anything else is done.
+#: If this process stood still for longer (seconds), another machine may have taken its stack in the
+#: database that they share. The database is asked about that before anything else is done.
 MAY_BE_TAKEN: Final = 5.0
 
 #: How often the connections of silent peers are asked after; a peer beats twice as often.
@@ -321,8 +322,9 @@ class Shell:
         self._feed(message)
 
     def _unreadable(self, identity: bytes, payload: bytes, error: Exception) -> None:
-        """A request and a Hello get an answer where one can be sent: whoever said it would wait for
-        ever, and say it again after each reconnect. Whatever else it was is dropped."""
+        """A message cannot be read. If it is a request or a Hello, and says legibly who sent it,
+        refuse it. Otherwise its sender would wait for ever, and send it again after each reconnect.
+        Any other message is dropped."""
         names = self._at_guest.get(identity, self)._names
         try:
             begun = _decode_begun(payload)

@@ -20,10 +20,11 @@ from trunkline.bus import messages as m
 from . import instructions as do
 from .timeline import Timeline
 
-#: Levels are pushed this often, and the rest at each so many of these (seconds).
+#: Levels are pushed every LEVELS_EVERY seconds. Every STATE_AT_EACH-th of these pushes also has the
+#: state of the stack.
 LEVELS_EVERY: Final = 0.3
 STATE_AT_EACH: Final = 4
-#: A Watch lasts this long, and is renewed at each so many pushes.
+#: A Watch lasts for WATCH_SECONDS. It is renewed with every WATCH_AT_EACH-th push.
 WATCH_SECONDS: Final = 5.0
 WATCH_AT_EACH: Final = 10
 #: Pages and listeners at a time, and what may wait for each.

@@ -104,9 +104,10 @@ class GatewayApp:
         self._ready = ready
         self._takes_calls = takes_calls
         self._cassettes = cassettes
-        #: the time of each request whose body is being read: it is over when it has to go
+        #: the timeout of each request whose body is being read. To push a request out, for a newer
+        #: one, its timeout is made to expire
         self._reading: Places[asyncio.Timeout] = Places(MAX_READING, MAX_READING_OF_ONE)
-        #: the time of each request that waits for the controller, which calls own
+        #: the same for each request that waits for the controller; its owner is its call
         self._asking: Places[asyncio.Timeout] = Places(MAX_ASKING, MAX_ASKING_OF_ONE)
         self._leaving = False
         self._routes = Starlette(
@@ -266,8 +267,9 @@ class GatewayApp:
             )
 
     async def _ask(self, body: m.VoiceWebhook | m.StatusCallback, expect: type[_T]) -> _T | None:
-        """The controller's answer; None when there is none in time. A signed request has a place
-        of its own call's: a captured one that is sent again and again harms no other call."""
+        """The controller's answer; None when there is none in time. All requests of one call share
+        the places of that call. So a captured webhook that is sent again and again takes places
+        from its own call only."""
         patience = asyncio.timeout(0.0 if self._leaving else None)
         _end(self._asking.enter(patience, body.form.get("CallSid")))
         what = type(body).__name__

@@ -43,8 +43,8 @@ class WriteTexts(msgspec.Struct, frozen=True):
 
 
 class CloseSocket(msgspec.Struct, frozen=True):
-    """Close the socket; the rules count on nothing more from it. ``why`` is for the log, which an
-    empty one spares."""
+    """Close the socket; the rules count on nothing more from it. ``why`` is for the log. If it is
+    empty, nothing is logged."""
 
     socket: int
     why: str = ""

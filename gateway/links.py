@@ -30,7 +30,8 @@ class Link:
     """The connection to one worker."""
 
     worker: m.WorkerRef
-    #: when something came last (or the link was opened), less the time that we stood still
+    #: when something came last, or the link was opened. If this gateway stood still since, that
+    #: time is added, because the worker is not to blame for it
     heard: float
     #: lost: this endpoint is not used again unless asked for
     phase: Literal["connecting", "up", "lost"] = "connecting"

@@ -1,10 +1,11 @@
 """The gateway's process: settings in, exit status out.
 
-Shut-down: numbers come first, so a gateway stays as long as the controller does, for the calls
-that are redirected meanwhile ask once more. On SIGTERM it takes no new streams, and ends when the
-controller is gone, or after a second without a live call, or after two and a half in any case; with
-the closing of sockets that is within the four seconds that a supervisor gives. Where a load
-balancer sends new calls elsewhere, ``--drain`` lets the calls that are on come to their end first.
+Shut-down: the controller puts numbers back first, and calls that are redirected meanwhile ask a
+gateway once more. So a gateway stays while the controller does. On SIGTERM it takes no new streams.
+It ends when the controller is gone, or when no call is live after a second, or after two and a half
+seconds in any case. Together with the closing of sockets that is within the four seconds that a
+supervisor gives. Where a load balancer sends new calls elsewhere, ``--drain`` lets the calls that
+are on come to their end first.
 """
 
 from __future__ import annotations
@@ -233,8 +234,9 @@ class Gateway:
                 await self._drain()
         finally:
             stopping.cancel()
-            # Twilio asks for another stream of each call as soon as this one closes it. The gateway
-            # that shares this socket answers; this one would have the call wait for a second.
+            # As soon as this gateway closes a call's stream, Twilio asks what comes next. So stop
+            # listening first, and let another gateway on the same listening socket answer. This
+            # gateway could only make the call wait for a second.
             self._server.stop_listening()
             self.app.leave()
             self.shell.close()

@@ -253,7 +253,8 @@ class Shell:
         if bad := socket.protocol.bad:
             kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(bad.items()))
             self._refusals.add("bad message", f"of stream {ended.socket}", kinds, bad.total())
-        # It may have ended that long ago, and then that much more was not played any more.
+        # The news of the end may have waited this long to be read. Assume that it did: otherwise
+        # sound that the carrier never played would count as played.
         at = self.clock() - self.carriers.read_within
         self.apply(self.streams.closed(ended.socket, ended.reason, at))
         if socket.span is not None:
@@ -384,8 +385,8 @@ class Shell:
             self._recorder.end(track)
 
     def _check(self) -> None:
-        """Look at the clock. An idle process would be woken for nothing: the next socket begins
-        with it again."""
+        """Look at the clock. While the gateway is at rest the timer is not set again, because it
+        would wake an idle process for nothing. The next socket sets it (:meth:`connect`)."""
         self._timer = None
         self.wall.shield("look at the clock", self._look)
         if self.sockets or not (self.admission.at_rest and self.streams.at_rest):
@@ -505,8 +506,8 @@ class Shell:
 
 
 def _waited(opened: do.OpenStream) -> int:
-    """Samples that a one-way stream has brought before its turn came; the age that its call was
-    told with is that of the turn."""
+    """Samples that a one-way stream brought before its turn came. The call's age, as the controller
+    told it, is the age at the turn. So the stream's place in the recording is this much earlier."""
     if not opened.accepted.one_way or not opened.early:
         return 0
     first, last = opened.early[0], opened.early[-1]

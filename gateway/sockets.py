@@ -105,7 +105,8 @@ class Sockets:
 
     @property
     def clocked(self) -> bool:
-        """See that everything that has come is read, and ``after`` is called, within a period."""
+        """True: the sockets are read by the clock. Whatever has come is then read within a period,
+        and ``after`` is called."""
         return self._timer is not None
 
     @property

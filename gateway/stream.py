@@ -57,8 +57,8 @@ class Ring:
         return self.frames[-1].position + len(self.frames[-1].payload) if self.frames else 0
 
     def add(self, frame: m.InFrame) -> None:
-        """Keep one frame. The oldest lie in cold memory, so a look at them is not for each frame:
-        half a second of them is let go together."""
+        """Keep one frame. The oldest frames lie in cold memory, so they are not looked at for each
+        new one. Half a second of them is let go at a time."""
         self.frames.append(frame)
         self.samples = samples = self.samples + len(frame.payload)
         if (
@@ -110,8 +110,9 @@ class Stream:
     playback: int = 0
     #: when the carrier will have played all that was written
     plays_until: float = 0.0
-    #: how much of that the carrier has played while we stood still, if it still had the stream
-    #: (seconds); 0: we run, and would have read by now that the stream is gone
+    #: seconds of written sound that were due to be played while this process stood still. The
+    #: stream may have ended when that time began, and then they count as lost. 0: everything that
+    #: came meanwhile was read, so the stream is known to go on
     in_doubt: float = 0.0
     ring: Ring = field(default_factory=Ring)
     digits: deque[m.DigitIn] = field(default_factory=lambda: deque(maxlen=DIGITS_KEPT))

@@ -51,8 +51,9 @@ class StreamSocket:
         self._take_in(self._receive(data))
 
     def two_texts(self, first: bytes, second: bytes) -> None:
-        """Of an open stream, two frames of which one follows the other, and that follow what came
-        before, are one of 40 ms from here on."""
+        """Two messages that were read together. If both are frames of an open stream, and they
+        continue what came before without a gap, they are one frame of 40 ms from here on. Otherwise
+        they are taken one after the other."""
         one = self._receive(first)
         if (
             type(one) is not ms.Media

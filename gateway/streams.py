@@ -21,10 +21,10 @@ Rules:
    is read just after such a time may have ended as that time began. So the sound that lay at the
    carrier then was not played, and neither was the sound that has been written since.
 7. A one-way stream is worked on like any other, but nothing is written to it.
-8. The stream of a call that is listened to is two such streams, one for each track, because a
-   worker takes one row of sound as a call. The inbound track goes by the call's own id and by its
-   socket's number. The outbound one goes by an id of its own (``outbound_track``), and by the
-   socket's number below zero. Of that one the controller is told nothing.
+8. A call that is listened to brings two tracks on one socket. Each track is a one-way stream of its
+   own here, because a worker takes one row of sound per call. The inbound track has the call's own
+   id, and the socket's number. The outbound track has an id of its own (``outbound_track``), and
+   the socket's number with a minus sign. The controller is told nothing of the outbound track.
 
 :mod:`.links` looks after the connections to the workers.
 """
@@ -65,12 +65,13 @@ class Streams:
         self.gateway = gateway
         #: sound to keep ahead at the carrier, for OpenCall
         self.lead_ms = lead_ms
-        #: how much was dropped or ignored, by reason: generation, position, ended, unknown-call,
-        #: unknown-mark, stale-mark, placement
+        #: how much was dropped or ignored, by reason: generation, position, ended, one-way,
+        #: unknown-call, unknown-mark, stale-mark, placement
         self.dropped: Counter[str] = Counter()
         #: when the gateway was last seen to run
         self._ran_at = now
-        #: until when it catches up; infinite: it has not stood still since it last did
+        #: after the gateway stood still: when it will have read everything that came meanwhile;
+        #: infinite: it has caught up, or never stood still
         self._caught_up_at = inf
         #: instructions of the event that is being handled
         self._out: list[Instruction] = []
@@ -235,7 +236,9 @@ class Streams:
     def mark_returned(self, socket: int, name: str) -> list[Instruction]:
         """The carrier returned a mark.
 
-        Of two marks of one name, the one that a clear threw out is not told: the other follows.
+        Two marks may have the same name, with a clear between them. The one that comes back first
+        is then the one that the clear threw out. The worker is not told of it, because the other
+        mark is still to come.
         """
         stream = self._sockets.get(socket)
         if stream is None:

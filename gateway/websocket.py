@@ -53,8 +53,8 @@ CLOSE_WITHIN: Final = 2.0
 
 #: Bytes that are read of one socket in one go: 0.9 s of sound.
 _READ: Final = 16 * 1024
-#: Messages of one socket that are read in one turn of the loop: then others have theirs. As many
-#: bytes as are read in one go hold fewer of a carrier's.
+#: Messages of one socket that are handed on in one turn of the loop, so that the other sockets have
+#: their turn too. One read holds fewer messages than this, if they are a carrier's.
 _MOST_AT_ONCE: Final = 64
 #: A message that is longer than this is not skipped: the connection is closed.
 _LONGEST_SKIPPED: Final = 4 * 1024 * 1024
@@ -446,7 +446,8 @@ class WebSocket(asyncio.Protocol):
         self._buffer = data[at:]
 
     def _go_on_later(self) -> None:
-        """Whole messages are left. Nothing more is read until they are."""
+        """Whole messages are left in the buffer. The next turn of the loop hands them on, and
+        nothing more is read from the socket before that."""
         assert self._transport is not None
         self._more = True
         if self._descriptor < 0 and not self._transport.is_closing():

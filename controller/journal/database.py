@@ -1,8 +1,8 @@
 """The interface between the journal and the database that it is kept in: literal, and small.
 
-:mod:`.store` knows the statements. It gives a :class:`Database` all work that waits, and that does
-it in one transaction. Two databases stand behind it: an SQLite file (:mod:`.file`), and PostgreSQL
-(:mod:`.postgres.database`).
+:mod:`.store` knows the statements. It gives all work that waits to a :class:`Database`, which does
+the work in one transaction. There are two of them: an SQLite file (:mod:`.file`), and PostgreSQL
+(:mod:`.postgres.stacks`).
 """
 
 from __future__ import annotations

@@ -84,8 +84,8 @@ class Orphan:
             return None
 
     async def _take(self, ops: Operations) -> Operations | None:
-        """Wait whether it comes back, then take its journal. A controller that is just being
-        started again by its keeper must find its numbers as it left them."""
+        """Give the stack time to come back, and take its journal if it does not. A controller that
+        its keeper is just starting again must find its numbers as it left them."""
         began = ops.clock()
         stack = self.stack
         rows = [ops.opened(row) for row in self.rows]

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 
 
 class Left(Protocol):
-    """The journal of a stack that seems to be gone, with its open rows. ``silent_for``: it may be
-    opened once so many seconds have passed, because its stack may live. ``on_a_network``: it may
-    live, and not be able to show it. ``fleet``: another controller may run it, so that its clients
-    get their sessions back."""
+    """The journal of a stack that seems to be gone, with its open rows.
+
+    ``silent_for``: wait this many seconds before you open it, because the stack may still live.
+    ``on_a_network``: the stack may live, but be cut off from the database, so that it cannot show
+    it. ``fleet``: another controller may run the stack, so that its clients get their sessions
+    back."""
 
     stack: str
     rows: OpenRows
@@ -91,8 +93,9 @@ def _psycopg() -> Iterator[None]:
 
 
 def dialled(settings: Settings) -> Iterator[Callable[[], list[DialRow]]]:
-    """Journals of this user, and of the account in PostgreSQL, each to be read for the dials that
-    Twilio took. A call of one takes a while. Errors of one: JournalError, SettingsError."""
+    """Functions that each read one source: a journal of this user's, or the account's rows in
+    PostgreSQL. A function returns the dials that Twilio took. It takes a while, and may raise
+    JournalError or SettingsError."""
     for path in state_dir.journals(settings.state_path):
         yield partial(store.dialled, path)
     if settings.database_url:

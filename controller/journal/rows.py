@@ -1,8 +1,8 @@
 """The rows of the journal, as values: an override of a number, a dial, and a call that is listened
 to.
 
-They stand apart from :mod:`.journal`, which opens the database, because the rules carry rows about
-and must not be able to reach a disk.
+They stand apart from :mod:`.store`, which works with the database, because the rules carry rows
+about and must not be able to reach a disk.
 """
 
 from __future__ import annotations

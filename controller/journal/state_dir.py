@@ -147,9 +147,11 @@ def own(state_dir: Path, account: str, holder: str, *, in_database: bool = False
     """The account's stack in this directory, which we hold: the one that was used last, or a new
     one. ``in_database``: one whose journal is not here.
 
-    One whose journal is gone keeps its id, because the account's numbers may name it. No other
-    controller can have it; one of another directory that starts, or ``trunkline restore``,
-    may be looking at it. Whoever is still at it after that puts its numbers back.
+    A stack whose journal is gone keeps its id, because the account's numbers may name it. We hold
+    this directory, so no other controller runs a stack of it. But a controller of another directory
+    that starts, or ``trunkline restore``, may hold a stack's lock to look at it. We wait until it
+    has looked. Whoever holds the lock for longer is putting that stack's numbers back, and we take
+    another stack.
     """
     began = time.monotonic()
     file = _IN_DATABASE if in_database else _JOURNAL

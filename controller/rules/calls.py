@@ -243,8 +243,9 @@ def _conclude(at: Moment, call: Call, reason: m.EndedReason) -> None:
 
 
 def settle_legs(at: Moment, over: f.CallOver) -> None:
-    """After its end: the legs that we dialled must be over too. A b-leg call's other leg is certain
-    to go on until we hang it up. Another's leg ends by itself as a rule, and is looked at again."""
+    """A call is over: see to it that the leg which we dialled is over too. In a b-leg call the
+    stream was on another leg, and the one that we dialled goes on until we hang it up, so we do
+    that now. In any other call it ends by itself as a rule, so :func:`tick` looks at it later."""
     call = over.call
     dial = at.book.dial_of(call)
     if dial is None or dial.leg_over or call.end_sent:
@@ -330,8 +331,9 @@ def _watch(at: Moment, call: Call) -> None:
 
 
 def _tick_ended(at: Moment, call: Call) -> None:
-    """A call that is over is kept for a while. Its other leg has to be over too; and a late webhook
-    of it must be answered with a hang-up, not be taken for a new call."""
+    """A call that is over is kept for a while, for two reasons. The leg that we dialled has to end
+    too, and is hung up if Twilio has not said in time that it did. And a late webhook of the call
+    must be answered with a hang-up, and not be taken for a new call."""
     dial = at.book.dial_of(call)
     if call.leg_check is not None and at.now >= call.leg_check:
         call.check_leg(None)

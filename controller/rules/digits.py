@@ -207,9 +207,13 @@ def _take_listener(at: Moment, row: Row) -> bool:
 
 
 def stream_up(at: Moment, up: f.StreamUp) -> None:
-    """A stream of ours is up. The document's own token shows that the digits were played. One
-    of the redirect behind it does so once Twilio has taken the document for certain; the
-    stream of the earlier document's redirect may still be cut off by it."""
+    """A stream of ours is up, and its token tells what has become of the digits.
+
+    With the token of the row's document, Twilio has run the document, so the digits were played.
+    With any other token, the stream came by a redirect. Once Twilio has taken the document for
+    certain, that is the redirect behind the document's own stream, so the digits were played too.
+    Until then it may be the redirect of the former document. Twilio may still run ours and cut
+    this stream off, so the row goes on."""
     call, row = up.call, at.book.digits.of(up.call.id)
     if row is None or row.state == "opening":
         _next(at, call)

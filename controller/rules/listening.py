@@ -170,8 +170,9 @@ def ended(at: Moment, result: do.Ended) -> None:
 
 
 def unclaimed(at: Moment, over: f.ClaimsOver) -> None:
-    """A stream whose client is back, and does not know it: it had gone away while it waited. (Those
-    of clients that are not back end with all other unclaimed calls.)"""
+    """Stop streams that no client waits for. The client is back, but went away before the stream
+    came, and does not know of the listening any more. (Listenings whose clients are not back end
+    with all other unclaimed calls.)"""
     for call in list(at.book.calls.values()):
         if call.theirs is not None and call.state == "expected" and not call.listening:
             at.tell(f.HangUp(call.id, "hang_up"))

@@ -151,7 +151,8 @@ def pulse(book: Book, *, known: bool, workers: int | None = None) -> m.Pulse:
 
 
 def _healthy_workers(at: Moment) -> int:
-    """Codec workers that are healthy: they beat, and none that does not move sound does."""
+    """The number of healthy codec workers: those that beat. A worker that does not move sound sends
+    no beats, so the beats are enough to know."""
     return len(at.book.workers.healthy(at.now))
 
 

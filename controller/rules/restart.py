@@ -14,11 +14,11 @@ because the peers that carry them know them: the gateway its streams, the client
 come in either order, and each alone is enough: a stream without a client is hung up when the claims
 are over, a call without a stream waits for one as usual.
 
-Each controller has ordinals of its own for the next streams of a call that it finds: those from
-1,000 times its epoch on. The controllers before it may have let streams in that nobody tells us of.
-For example, a stream's gateway died with its controller, and the worker that has its OpenCall is
-stopped. When that worker wakes, it opens the call under that ordinal. If the present stream had the
-same one, the client would follow the wrong worker.
+A controller that finds a call numbers its next streams from 1,000 times the epoch on. So no ordinal
+is given twice, although earlier controllers may have let streams in that nobody tells us of. For
+example, a gateway dies together with the controller, after it has sent an OpenCall to a worker that
+is stopped. When the worker wakes, it opens the call under the ordinal of the dead gateway's stream.
+If the call's present stream had the same ordinal, the client would follow the wrong worker.
 
 Secrets decide who may claim. The journal has hashes of the sessions' secrets, so that a client
 which knows a session's id alone cannot take its number and its calls.

@@ -272,8 +272,9 @@ def _loads(book: Book) -> dict[str, float]:
 
 
 def _counts(at: Moment, call: Call, times: float) -> None:
-    """What the call's workers carry grows by it, or shrinks: before and behind each change of its
-    placement."""
+    """Count the call among what its workers carry (``times`` 1), or take it out (-1). Whoever
+    changes its placement or its active worker takes it out first, and counts it again after
+    that."""
     if call.state in _CARRIED:
         at.book.workers.carry(call.placement, call.active, times)
 

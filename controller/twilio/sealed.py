@@ -61,8 +61,9 @@ async def journal_seal(ops: Operations, sealed: Sealed) -> OverrideRow:
 
 
 async def find_own(ops: Operations, unreadable: Sequence[Unreadable]) -> None:
-    """Journal what this stack's numbers say of overrides that its journal does not have, or cannot
-    be read in it. A row that cannot be read is removed once the account has told all of it."""
+    """Look for this stack's seals on the account's numbers. Journal the overrides that the journal
+    does not have, or has only in a row that cannot be read. Such a row is removed, unless the
+    account could not be listed, or the seal was made with another auth token."""
     try:
         found = await sealed_numbers(ops, LISTED_WITHIN)
     except CarrierError as error:

@@ -79,9 +79,10 @@ class Register:
 
 
 class LeftInDatabase:
-    """Rows of a stack (:class:`..places.Left`). It may live: if its beat has not moved after
-    ``silent_for`` seconds, it does not. ``watched``: it has not for long enough. ``fleet``: its
-    clients look for it at the other controllers."""
+    """The open rows of a stack that may still live (:class:`..places.Left`). If its beat has not
+    moved after ``silent_for`` seconds, the stack is dead. ``watched``: we have watched the beat for
+    long enough already, and it did not move. ``fleet``: the stack's clients look for it at the
+    other controllers."""
 
     on_a_network = True
 

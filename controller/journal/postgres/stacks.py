@@ -207,8 +207,8 @@ class PostgresDatabase:
         return int(found[0])
 
     def _transaction(self, work: Sequence[Work]) -> list[Outcome]:
-        """First as it is, because work rarely fails. If a piece does, each by itself: one that
-        fails takes nothing from the others."""
+        """Do all pieces together first, because they rarely fail. If one does, begin again and do
+        each piece behind a savepoint of its own, so that a failure undoes no other piece."""
         db = self._connected()
         self._begin(db)
         transaction = _Transaction(db)

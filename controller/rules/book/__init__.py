@@ -235,20 +235,22 @@ class Book:
 
     @property
     def at_rest(self) -> bool:
-        """Nobody has a session, a number or a call, and nothing is left of them: all that the
-        clock changes is who has been silent for too long."""
+        """Nobody has a session, a number or a call, and nothing is still to be put back or hung
+        up. Time alone then changes nothing but which peers have been silent for too long."""
         return not (self.stopping or self.calls) and self.nothing_left
 
     @property
     def nothing_left(self) -> bool:
-        """The same, but for calls that have ended, of which late webhooks may come."""
+        """No session, number, open dial or live call is left, and none can be claimed any more.
+        The book may still keep calls that have ended, for late webhooks. :attr:`at_rest` is true
+        only when these are gone too."""
         held = self.claiming or self.sessions or self.leases or self.aside or self.open_dials()
         return not held and not any(c.live or c.end_under_way for c in self.calls.values())
 
     # ------------------------------------------------------------------ peers
 
     def workers_told(self, count: int) -> bool:
-        """So many workers are healthy; whether it were others when that was last told."""
+        """``count`` workers are healthy. True: gateways were last told another number."""
         was, self._workers_told = self._workers_told, count
         return was != count
 

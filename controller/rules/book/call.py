@@ -19,8 +19,8 @@ from .tokens import same
 TIME_LIMIT_SLACK: Final = 1.5
 #: How long a document may still reach the call when nobody knows whether Twilio took it.
 MAY_RETURN_FOR: Final = 60.0
-#: More than the streams of one call that a controller lets in. A call may last for hours, and row
-#: upon row of digits takes two streams each.
+#: How many ordinals each controller has for the streams of one call: more than it can need, though
+#: a call may last for hours, and each row of digits takes two streams.
 STREAMS_AN_EPOCH: Final = 1_000
 
 

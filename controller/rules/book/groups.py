@@ -1,6 +1,7 @@
-"""Books with ten thousand entries: how a rule finds those that it needs without a look at all.
+"""How a rule finds what it needs among ten thousand entries, without looking at all of them.
 
-- :class:`Groups` has things by what they have in common and keep: a session's calls, for example.
+- :class:`Groups` keeps things under a key that they share and that never changes. For example, it
+  finds all calls of one session.
 - :class:`Rounds` goes through all things in steps, a thousand at a time.
 """
 

@@ -54,7 +54,7 @@ class LeaseRequest:
 
     @property
     def hold(self) -> Hold:
-        """After a restart: the session has the number from before, without asking for it again."""
+        """Why the session will hold the number, once this request is granted."""
         return Hold(self.callers, self.dial is not None)
 
 

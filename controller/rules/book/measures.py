@@ -4,9 +4,9 @@
 the rules. Others are counted by gateways and workers, which tell them with their beats; the figures
 of answers come from clients, with the reports that somebody looks at.
 
-A process tells its counts since its start, so that no beat that got lost takes any along. What it
-tells first is only noted: after a restart of this controller, the one before has counted that, and
-Prometheus would take it for new.
+A process tells in each beat what it has counted since its start, so a lost beat loses no counts.
+The first beat that we hear of a process is only noted, and not added up. An earlier controller may
+have added those counts already, and Prometheus would take them for new.
 """
 
 from __future__ import annotations

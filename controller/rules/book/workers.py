@@ -28,8 +28,9 @@ from .peers import Peer, Peers
 QUIET_AFTER: Final = 1.5
 #: A worker that is a call's standby has this much of the load of the active one.
 STANDBY_LOAD: Final = 0.2
-#: So many calls more may a near worker carry than a far one. A worker carries hundreds, so this is
-#: a few hundredths of its work; what it spares is a network in the way of each frame.
+#: A worker on the gateway's machine may carry this many calls more than another one, and is still
+#: chosen as the primary. A worker carries hundreds of calls, so this is a few hundredths of its
+#: work, and it saves each frame the way across the network.
 APART: Final = 10.0
 
 
