@@ -137,30 +137,24 @@ def curve(left: dict[str, Any]) -> page.Found:
     return page.Found({**left["results"], "results": results})
 
 
-def added(growth: dict[str, Any]) -> float:
-    """MB by which memory grew in a long run while the calls were up: in the last minute of a round,
-    less that in its second one, all rounds together."""
-    grown = 0.0
-    for memory in (r["memory"] for r in growth["rounds"]):
-        before, after = (
-            statistics.fmean(sum(each.values()) for each in looks)
-            for looks in (memory[LOOKS : 2 * LOOKS] or memory, memory[-LOOKS:])
-        )
-        grown += after - before
-    return grown
-
-
-def between(growth: dict[str, Any]) -> float:
-    """MB by which memory grew from the last minute of each round to the second one of the next."""
-    rounds = [r["memory"] for r in growth["rounds"]]
+def edges(growth: dict[str, Any]) -> list[tuple[float, float]]:
+    """MB of all processes in the second minute of each round of a long run, and in its last."""
 
     def mean(looks: list[dict[str, float]]) -> float:
         return statistics.fmean(sum(each.values()) for each in looks)
 
-    return sum(
-        mean(after[LOOKS : 2 * LOOKS] or after) - mean(before[-LOOKS:])
-        for before, after in pairwise(rounds)
-    )
+    rounds = [r["memory"] for r in growth["rounds"]]
+    return [(mean(m[LOOKS : 2 * LOOKS] or m), mean(m[-LOOKS:])) for m in rounds]
+
+
+def added(growth: dict[str, Any]) -> float:
+    """MB by which memory grew in a long run while the calls were up, all rounds together."""
+    return sum(end - begin for begin, end in edges(growth))
+
+
+def between(growth: dict[str, Any]) -> float:
+    """MB by which it grew between the rounds, while the calls ended and others came."""
+    return sum(after[0] - before[1] for before, after in pairwise(edges(growth)))
 
 
 def held_by_call(growth: dict[str, Any], cost: Cost) -> float:
