@@ -131,15 +131,18 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
     """Run ``main(stop)`` on uvloop; returns its exit status.
 
     ``stop`` is set by SIGTERM, SIGINT (a second one changes nothing) and by the end of the parent.
+    A process that is kept running leaves SIGINT to its keeper: Ctrl-C in a terminal reaches both,
+    and the keeper asks its processes to end one after the other, the controller first.
     """
 
     async def with_signals() -> int:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in _ENDING:
-            loop.add_signal_handler(number, stop.set)
+        kept = _keeper_fd() is not None
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGINT, (lambda: None) if kept else stop.set)
         watch_parent(stop.set)
-        if _keeper_fd() is not None:
+        if kept:
             _give_signs_of_life(loop)
         try:
             return await main(stop)

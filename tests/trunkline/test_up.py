@@ -164,6 +164,18 @@ def test_it_ends_in_time_and_leaves_nobody(stack: Running, number: int) -> None:
     assert all_end(children, 0.0)
 
 
+def test_ctrl_c_in_its_terminal_ends_its_processes_in_their_order(stack: Running) -> None:
+    """It reaches all of them at once. The controller still ends first: none of the others has ended
+    before it was asked to, which the supervisor would take for a death."""
+    children = stack.children("trunkline")
+    for pid in children:
+        os.kill(pid, signal.SIGINT)
+    code, took = stack.end(signal.SIGINT)
+    assert (code, took < ENDS_WITHIN) == (0, True)
+    assert all_end(children, 0.0)
+    assert "starting it again" not in stack.err
+
+
 SAYS_WHEN_IT_IS_ASKED_TO_END = """
 import pathlib, signal, sys, time
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
