@@ -68,7 +68,8 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
         monkeypatch.setattr(f"trunkline.{module}.process.main", started)
     monkeypatch.setattr("trunkline.stack.keep_alive.keep_alive", started)
     monkeypatch.setattr("trunkline.stack.public_port.PublicPort.claim", Claimed)
-    monkeypatch.setattr("trunkline.demo.run._until_done", shown)
+    # It would leave this process without the signals that end it, and so all that is started later.
+    monkeypatch.setattr("trunkline.demo.run.run", started)
     monkeypatch.setattr("trunkline.carrier_sim.command.uvloop.run", not_run)
     yield
 
@@ -81,10 +82,6 @@ class Claimed:
         return 0
 
     def close(self) -> None: ...
-
-
-async def shown(*_: object) -> int:
-    return 0
 
 
 def given(command: click.Command, param: click.Parameter, value: str) -> list[str]:

@@ -231,9 +231,12 @@ def test_the_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 async def test_a_default_bus_that_was_shortened(
-    monkeypatch: pytest.MonkeyPatch, system: Callable[[Path], Path | None], hint: str
+    short_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    system: Callable[[Path], Path | None],
+    hint: str,
 ) -> None:
-    made = runtime_dir.temporary_directory("tl-")
+    made = short_directory
     found = system(made)
     for module in (runtime_dir, stack):
         monkeypatch.setattr(module, "system_runtime_path", lambda: found)

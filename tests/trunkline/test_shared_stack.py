@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,14 @@ import pytest
 from trunkline.bus.settings import load
 from trunkline.stack import shared_stack
 from trunkline.stack.shared_stack import RunDirectory
+
+
+@pytest.fixture
+def run() -> Iterator[RunDirectory]:
+    """A run's directory, which is removed where the run itself keeps it, because of a problem."""
+    made = RunDirectory()
+    yield made
+    shutil.rmtree(made.path, ignore_errors=True)
 
 
 @pytest.mark.parametrize(
@@ -24,8 +34,9 @@ from trunkline.stack.shared_stack import RunDirectory
         ("what the last process said", "the sim stack ended badly (killed"),
     ],
 )
-def test_an_end_that_was_not_good_is_a_problem(said: str, problem: str | None) -> None:
-    run = RunDirectory()
+def test_an_end_that_was_not_good_is_a_problem(
+    run: RunDirectory, said: str, problem: str | None
+) -> None:
     (run.path / "sim.log").write_text(f"{said}\n")
     found = run.close()
     assert run.path.exists() == (problem is not None)
@@ -35,14 +46,12 @@ def test_an_end_that_was_not_good_is_a_problem(said: str, problem: str | None) -
         (text,) = found
         assert text.startswith(problem)
         assert str(run.path) in text
-        (run.path / "sim.log").unlink()
 
 
 def test_a_stack_that_does_not_end_is_not_waited_for_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_stack, "ENDED_WITHIN", 0.1)
-    run = RunDirectory()
     with (run.path / "sim.log").open("w") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
         (text,) = run.close()
