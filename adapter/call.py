@@ -96,7 +96,8 @@ class Call:
 
     @property
     def dialled_sid(self) -> str | None:
-        """CallSid of the leg that we dialled, where that is another one; None for inbound calls."""
+        """CallSid of the leg that we dialled. It is another one than ``sid`` in b-leg mode, and the
+        same in the other modes. None for inbound calls."""
         return self._media.info.dialled_sid
 
     @property
@@ -226,7 +227,8 @@ class Call:
         return report
 
     def both_sides(self) -> tuple[Samples, Samples]:
-        """(ours, theirs): what both sides have said so far, on one clock, as PCM16 at 8 kHz."""
+        """(ours, theirs): what both sides have said so far, on one clock, as PCM16 at 8 kHz: numpy
+        arrays of int16, one value a sample. WrongModeError as for :meth:`report`."""
         return self._tape("both_sides").sides()
 
     @property
@@ -305,7 +307,8 @@ class Call:
         ``at_least`` waits for so many seconds of sound, or for the call's end. Whoever can do with
         pieces of 100 ms, for instance speech to text, spares four of five wake-ups and messages,
         because the stack then sends such pieces, up to the next ``recv_audio`` that asks for
-        others. Where ``timeout`` comes first, the sound is left for the next time.
+        others. Where ``timeout`` comes first, the sound is left for the next time. ValueError for
+        an ``at_least`` over 300 s, which is as much as a call keeps.
         """
         if timeout is not None:
             check_seconds(timeout)
@@ -361,14 +364,15 @@ class Call:
         """Stop speaking at once: drop the sound that is queued here and at the carrier.
 
         A ``send_audio`` under way returns with the samples sent. WrongModeError when the call has
-        ended.
+        ended or carries no sound (originator-only).
         """
         self._check_live("interrupt")
         await self._client.run(self._media.interrupt())
 
     async def hang_up(self) -> None:
-        """End the call, once all sound that was sent is heard (1 s at most). Nothing when it is
-        over."""
+        """End the call, once all sound that was sent is heard (1 s at most), and wait for its end
+        (3 s at most). Nothing when it is over. Raises CarrierError when the carrier refuses,
+        StackUnavailableError when no controller answers."""
         if self.ended_reason is not None:
             return
         await self._client.run(self._hang_up())
@@ -388,7 +392,8 @@ class Call:
                 raise
 
     async def wait_ended(self, timeout: float | None = None) -> EndedReason:
-        """Wait for the call's end; asyncio.TimeoutError when it does not end in time."""
+        """Wait for the call's end; returns its ``ended_reason``. Raises asyncio.TimeoutError when
+        it has not ended within ``timeout`` seconds (None: waits for ever)."""
         if timeout is not None:
             check_seconds(timeout)
         if not await self._media.wait_ended(timeout):

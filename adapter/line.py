@@ -230,9 +230,8 @@ class Line:
         caller here. May be repeated for the next call. Raises asyncio.TimeoutError when
         nobody calls within ``timeout`` seconds, ValueError (timeout, greeting_timeout),
         NumberBusyError, NumberRoutedElsewhereError, CarrierError, StackUnavailableError,
-        LimitReachedError (a cap of this run of pytest's), WrongModeError (not open, or already
-        calling). Cancelled during the greeting: the call is
-        hung up.
+        LimitReachedError (a cap of this run of pytest's), WrongModeError (not open, already
+        calling, or already waiting for a call). Cancelled during the greeting: the call is hung up.
         """
         client, session = self._opened()
         check_seconds(timeout)
@@ -323,9 +322,10 @@ class Line:
 
         Raises ValueError (number, mode, allow-list, duration, timeout, greeting: nothing is
         dialled), LimitReachedError (a cap of the stack's, or of this run of pytest's: nothing is
-        dialled), CallFailedError
-        (busy, no-answer, failed, canceled), asyncio.TimeoutError, CarrierError,
-        StackUnavailableError, WrongModeError. Cancelled: the call is hung up.
+        dialled), CallFailedError (busy, no-answer, failed, canceled), asyncio.TimeoutError,
+        CarrierError, StackUnavailableError, WrongModeError (not open, or already answering); in
+        b-leg mode also NumberBusyError and NumberRoutedElsewhereError, for the callee's number.
+        Cancelled: the call is hung up.
         """
         self._opened()
         self.check_mode("call")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from trunkline.bus.errors import TrunklineError, WrongModeError
 from trunkline.bus.messages import EndedReason
-from trunkline.bus.sound import FRAME, NOT_TAKEN
+from trunkline.bus.sound import FRAME, NOT_TAKEN, POSITION_BYTES
 
 from .client.both_tracks import BothTracks, Piece, Track
 from .client.client import BusClient
@@ -104,7 +104,7 @@ class Tap:
             for why, samples in track.audio.lost.reasons.copy().items():
                 found[why] = found.get(why, 0) + samples
         if self._both.not_taken:
-            found[NOT_TAKEN] = self._both.not_taken // 6
+            found[NOT_TAKEN] = self._both.not_taken // POSITION_BYTES
         return found
 
     def __aiter__(self) -> Tap:

@@ -49,7 +49,8 @@ class CallInfo(Record, frozen=True):
 
     ``call`` is trunkline's id (32 hex digits, made before Twilio is asked). ``sid`` is the CallSid
     of the leg that carries our stream. ``secret`` lets the session's adapter attach to the workers.
-    ``dialled_sid`` is the leg that we dialled, where that is another one (b-leg, originate).
+    ``dialled_sid`` is the leg that we dialled: another one in b-leg mode, else the same. None: we
+    did not dial.
     ``caller`` is From as the carrier reported it. ``caller_rewritten`` says that the carrier
     reports another number than the one we dialled from.
     """

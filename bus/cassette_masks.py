@@ -161,7 +161,7 @@ def mulaw(payload: object) -> bytes:
 
 
 def levels(sound: bytes) -> list[int]:
-    """The level of each 20 ms of mu-law, in dB below full scale; silence is :data:`SILENT`."""
+    """The level of each 20 ms of mu-law in dBFS (0 and below); silence is :data:`SILENT`."""
     found = []
     for at in range(0, len(sound), FRAME):
         frame = sound[at : at + FRAME]

@@ -50,8 +50,8 @@ BEAT_SECONDS = 0.5
 UNAVAILABLE_AFTER = 10.0
 #: The same in a fleet, where another controller may run the stack after 10 to 15 s.
 UNAVAILABLE_IN_FLEET_AFTER = 30.0
-#: So long after the last word a peer is deaf whose connection stands. A controller that hangs is
-#: killed by its keeper long before.
+#: A peer whose connection stands is deaf when it has heard no word for so long (seconds). The
+#: keeper of a controller that hangs kills it long before.
 DEAF_AFTER = 25.0
 #: So many beats are said without a word of the controller, which answers one in eight. They are
 #: counted, because a process that did not run meanwhile has its words still to read.
@@ -219,7 +219,7 @@ class ControlClient:
         """Ask, and return the reply, an ``expect``.
 
         Raises what the controller answered with; StackUnavailableError when no controller answers
-        for 10 s; TimedOutError when ``timeout`` (seconds) passes first.
+        for 10 s (30 in a fleet); TimedOutError when ``timeout`` (seconds) passes first.
         """
         if self._refused is not None:
             raise self._refused

@@ -95,7 +95,9 @@ class CallFailedError(TrunklineError, RuntimeError):
 
 
 class StackUnavailableError(TrunklineError, RuntimeError):
-    """No controller answers at the bus address (after 10 s of trying)."""
+    """The stack cannot be used: no controller answers at the bus address (10 s of trying, 30 in a
+    fleet), the session was lost, or a stack that was started did not come up. The message says
+    which."""
 
 
 class CarrierError(TrunklineError, RuntimeError):

@@ -15,7 +15,7 @@ from .control_messages import Tally
 
 #: Seconds by which a timer may be late. A call hears nothing of up to 60 ms, the least lead.
 LATENESS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.1, 0.2, 0.5, 1.0)
-#: Seconds between the quickest and the slowest frame of a stream: a frame lasts 20 ms.
+#: Seconds between the quickest and the slowest frame of a stream in 5 s: a frame lasts 20 ms.
 JITTER: Final = (0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 
 

@@ -14,6 +14,7 @@ import re
 import socket
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from .errors import SettingsError
 
@@ -64,6 +65,12 @@ def is_loopback(host: str) -> bool:
         return address.is_loopback or address.is_unspecified
     name = host.lower().rstrip(".")
     return name == "localhost" or name.endswith(".localhost")
+
+
+def is_here(url: str) -> bool:
+    """What is sent to ``url`` never leaves this machine (:func:`is_loopback`). ValueError: it is no
+    URL."""
+    return is_loopback(urlsplit(url).hostname or "")
 
 
 def owner_of(host: str) -> str | None:

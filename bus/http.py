@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.utils import get_environ_proxies, select_proxy
 
-from .hosts import is_loopback
+from .hosts import is_here
 
 _LONGEST_REASON: Final = 200
 #: How the URL of a proxy begins; without this it is one of http.
@@ -39,7 +39,7 @@ class Session(requests.Session):
         # is the twilio package's for all of its requests.
         given = dict(proxies or {})
         settings = dict(super().merge_environment_settings(url, given, stream, verify, cert))
-        if _is_here(url):
+        if is_here(url):
             settings["proxies"] = {}
         return settings
 
@@ -47,13 +47,9 @@ class Session(requests.Session):
         self, prepared_request: requests.PreparedRequest, proxies: dict[str, str] | None
     ) -> dict[str, str]:
         """The proxies for where a redirect leads."""
-        if _is_here(prepared_request.url or ""):
+        if is_here(prepared_request.url or ""):
             return {}
         return dict(super().rebuild_proxies(prepared_request, proxies))
-
-
-def _is_here(url: str) -> bool:
-    return is_loopback(urlsplit(url).hostname or "")
 
 
 def proxy_for(url: str) -> str | None:
@@ -63,7 +59,7 @@ def proxy_for(url: str) -> str | None:
         scheme = urlsplit(url).scheme
     except ValueError:  # nothing is sent there
         return None
-    if _is_here(url):
+    if is_here(url):
         return None
     proxy = select_proxy(url, get_environ_proxies(url))
     if not proxy:

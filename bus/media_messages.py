@@ -127,7 +127,8 @@ class OpenCall(PackedMessage, frozen=True):
 
 
 class MarkReached(PackedMessage, frozen=True):
-    """gateway -> worker: the carrier returned this mark, in this playback generation."""
+    """gateway -> worker: the carrier returned this mark. That may be one which a clear threw out:
+    the worker does not wait for it any more, and ignores it."""
 
     call: Known
     generation: Number
@@ -326,7 +327,9 @@ class Pair(PackedMessage, frozen=True):
 
 
 class OpenRefused(PackedMessage, frozen=True):
-    """worker -> gateway: it cannot take the call (draining, or too many)."""
+    """worker -> gateway: it does not take the call (it drains, has too many, or has this call with
+    another secret), or gives it back, because the call's sound cannot be worked on. ``why`` says
+    which; the gateway tries another worker."""
 
     call: Known
     generation: Number
@@ -422,8 +425,9 @@ class DigitHeard(PackedMessage, frozen=True):
 
 
 class Loss(PackedMessage, frozen=True):
-    """worker -> adapter: sound that was lost and why: inbound (never arrived), outbound (queue
-    bound, or unplayed at the carrier when its stream broke). ``samples`` at 8 kHz."""
+    """worker -> adapter: outbound sound that was lost, and why (the queue's bound, or unplayed at
+    the carrier when its stream broke). ``samples`` at 8 kHz. ``direction`` is always "outbound":
+    inbound sound that never arrived stands in ``Sound.lost``."""
 
     call: Known
     generation: Number

@@ -35,7 +35,8 @@ Kind = Literal[
 
 #: kind -> why it is refused, as the log says it
 KINDS: Final[dict[Kind, str]] = {
-    # A request, or an upgrade of a connection to a stream's socket. The first six are HTTP 403.
+    # A request, or an upgrade of a connection to a stream's socket. The first six are HTTP 403,
+    # but for JSON that cannot be read, which is HTTP 400.
     "unsigned": "it has no signature",
     "wrong signature": "its signature is wrong",
     "shared key": "a shared key has signed it, and only the auth token's signatures (HMAC-SHA1) "

@@ -54,7 +54,7 @@ def default_bus() -> str:
 def temporary_directory(prefix: str) -> Path:
     """A new directory, open to the user alone, that is short enough for a bus directory in it. Who
     asks for it removes it."""
-    import tempfile  # with half of the packers there are: few processes make one
+    import tempfile  # it imports zlib, bz2 and lzma, and few processes make a directory
 
     name = Path(tempfile.gettempdir()) / (prefix + "x" * 8) / _INSIDE
     return Path(tempfile.mkdtemp(prefix=prefix, dir=None if fits_socket(name) else _SHORT))

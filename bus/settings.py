@@ -43,8 +43,9 @@ _YES: Final = frozenset(("1", "true", "t", "yes", "y", "on"))
 _NO: Final = frozenset(("0", "false", "f", "no", "n", "off"))
 #: How a machine may be called: as a name on the bus.
 _MACHINE: Final = re.compile(r"[0-9A-Za-z_.:+-]{1,128}\Z")
-#: A part of a host's name.
+#: An account's SID.
 _ACCOUNT: Final = re.compile(r"AC[0-9a-f]{32}")
+#: A part of a host's name: a region, an edge.
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 
 

@@ -12,6 +12,8 @@ from typing import Final
 WIRE_RATE: Final = 8_000
 #: Samples a second of the PCM16 that a line speaks and hears.
 LINE_RATE: Final = 24_000
+#: Bytes of PCM16 at :data:`LINE_RATE` that make one position: three samples.
+POSITION_BYTES: Final = 6
 #: Samples, and bytes of mu-law, of one frame: 20 ms.
 FRAME: Final = 160
 #: Frames that go to the carrier in one message, where so many are in hand. Only the first of them

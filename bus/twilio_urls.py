@@ -18,12 +18,12 @@ STREAM_PATH: Final = "/twilio/stream"
 HEALTH_PATH: Final = "/healthz"
 
 #: On a number: the id of the override that wrote the URL, the id of its stack, and the settings
-#: from before, sealed (``controller/twilio/seal.py``).
+#: from before, sealed (``controller/twilio/seal.py``). Where the controller is one of a fleet, the
+#: stack's id also stands in all other URLs, and in front of tokens: a gateway asks the controller
+#: that they name.
 OVERRIDE_FIELD: Final = "o"
 STACK_FIELD: Final = "s"
 PRIOR_FIELD: Final = "p"
-#: The stack's id also stands in all other URLs, and in front of tokens, where the controller is one
-#: of a fleet: a gateway asks the controller that they name.
 #: In the URLs of a dial: its request id. Callbacks come before the call's SID is known.
 DIAL_FIELD: Final = "d"
 #: In a redirect back to us: the id of the call that is to get its next stream.

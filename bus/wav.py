@@ -17,7 +17,6 @@ from .sound import LINE_RATE
 
 Samples = npt.NDArray[np.int16]
 
-#: The rate of PCM on the adapter's side.
 #: Zeros put around a file while its rate is changed, so that its ends do not meet (seconds).
 _MARGIN = 0.05
 

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from trunkline.bus import messages as m
-from trunkline.bus.sound import FRAME, TOGETHER, TOO_MUCH_QUEUED
+from trunkline.bus.sound import FRAME, POSITION_BYTES, TOGETHER, TOO_MUCH_QUEUED
 
-from .call import POSITION_BYTES, Call
+from .call import Call
 from .inbound import hand_out
 from .playout import FlushTail, Frame
 from .resample import Downsampler, Upsampler

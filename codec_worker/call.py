@@ -7,14 +7,12 @@ from collections import deque
 from typing import Final
 
 from trunkline.bus import messages as m
-from trunkline.bus.sound import FRAME
+from trunkline.bus.sound import FRAME, POSITION_BYTES
 
 from .inbound import Inbound
 from .playout import FRAME_NS, SAMPLE_NS, Playout
-from .resample import RATIO, Downsampler, History
+from .resample import Downsampler, History
 
-#: Bytes of PCM16 at 24 kHz that make one position.
-POSITION_BYTES: Final = 2 * RATIO
 #: Digits kept to be told again.
 DIGITS_KEPT: Final = 256
 

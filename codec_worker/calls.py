@@ -33,10 +33,10 @@ from collections import Counter, deque
 from typing import Final
 
 from trunkline.bus import messages as m
-from trunkline.bus.sound import FRAME, TOGETHER, UNPLAYED
+from trunkline.bus.sound import FRAME, POSITION_BYTES, TOGETHER, UNPLAYED
 
 from .batches import Batches, ToPeer
-from .call import POSITION_BYTES, Call
+from .call import Call
 from .inbound import InboundFrame
 from .pairs import Pairs
 from .playout import SAMPLE_NS, Playout, PlayoutError
@@ -344,11 +344,10 @@ class Calls:
         call = self._from_gateway(peer, reached.call, reached.generation)
         if call is None or call.playout is None:
             return
-        played = call.playout.mark_returned(reached.name, call.playout.playback)
-        if played is None:
+        if not call.playout.mark_returned(reached.name):
             self.dropped["unknown-mark"] += 1
         elif call.adapter is not None:
-            told = m.MarkPlayed(call.id, call.generation, reached.name, played)
+            told = m.MarkPlayed(call.id, call.generation, reached.name, True)
             self._batches.instructions.append((call.adapter, told))
 
     def _digit(self, peer: bytes, digit: m.Digit) -> None:

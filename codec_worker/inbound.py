@@ -7,7 +7,7 @@ bursts. They are told to the adapter in *call time*: one line over all streams o
 The rules:
 
 1. Nothing is handed out before :meth:`Inbound.resume`, because only the adapter knows how far it
-   has heard the call. Until then, and for 10 s afterwards, frames stay in a ring.
+   has heard the call. Until then a ring keeps up to 300 s of frames, and later the newest 10 s.
 2. Within a stream, call time runs with stream position. A frame that was heard is dropped, and one
    that overlaps is cut. A gap between two frames is counted as lost and skipped: the sound after it
    says how long it was.
@@ -43,7 +43,8 @@ RING: Final = 10 * WIRE_RATE
 #: A stream whose positions begin later than this lost its beginning; earlier ones count from there.
 _LATEST_START: Final = WIRE_RATE
 
-#: At a join, this much of both streams is compared: 1 s, and the sound that a one-way stream keeps.
+#: At a join so much is compared: the last 1 s of the old stream with the first 3 s of the new one.
+#: A gateway keeps 2 s of a one-way stream that waits, so the whole of it is looked at.
 _JOIN_OLD: Final = WIRE_RATE
 _JOIN_NEW: Final = 3 * WIRE_RATE
 
@@ -330,11 +331,6 @@ class Inbound:
 
     # ------------------------------------------------------------------ out
 
-    @property
-    def waiting(self) -> bool:
-        """Whether a batch would do something for this call."""
-        return bool(self._runs or self._more)
-
     def overdue(self) -> bool:
         """Frames wait for others, and none has come since this was asked last."""
         before, self._looked_at = self._looked_at, self._next
@@ -342,8 +338,9 @@ class Inbound:
 
 
 def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[SoundPiece]:
-    """Decode all that waits, for all calls in as few products as there are runs in one call
-    (one, unless frames were lost). Returns the sound of all calls; each call's is in order."""
+    """Decode all that waits. One product does all calls to which only whole frames came; the others
+    (at a stream's beginning, a gap, an end) take as many more as one of them has runs. Returns the
+    sound of all calls; each call's is in order."""
     result: list[SoundPiece] = []
     usual: list[int] = []
     windows: list[bytes] = []

@@ -7,7 +7,8 @@ all bits inverted (ITU-T G.711, table 2). ITU-T's own C code (G.191, ``ulaw_comp
 ones' complement of negative samples instead, and so gives the neighbouring code for 508 of the
 65,536 samples, all negative and next to a decision value.
 
-Encoding costs one table look-up a sample; tables are 64 KiB and 0.5 KiB.
+Encoding costs one table look-up a sample. The two tables for it have 64 KiB each, the one for
+decoding 0.5 KiB.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def _build_decode_table() -> npt.NDArray[np.int16]:
     return np.where(code & 0x80, -magnitude, magnitude).astype(np.int16)
 
 
-#: uint8[65536]: the code of sample ``i - 32768``. Indexed by a clipping ``take``, it saturates too.
+#: uint8[65536]: the code of sample ``i - 32768``.
 ENCODE_TABLE: Final = _build_encode_table()
 
 #: int16[256]: the sample of each code.

@@ -94,7 +94,6 @@ class SendMark(NamedTuple):
     """Send a mark of this name now, after what was sent before."""
 
     name: str
-    playback: int
 
 
 class FlushTail(NamedTuple):
@@ -254,11 +253,6 @@ class Playout:
     def unsent(self) -> int:
         """Samples in hand that were not sent yet (without the resampler's tail)."""
         return self.end - self.position
-
-    @property
-    def room(self) -> int:
-        """Samples that may still be spoken before the bound is reached."""
-        return self.capacity - self._held
 
     def joins(self, now: int) -> bool:
         """Whether speech that comes now follows what the carrier plays without a pause."""
@@ -523,15 +517,12 @@ class Playout:
         self._marks.append((position, name))
         self._marks.sort(key=lambda mark: mark[0])
 
-    def mark_returned(self, name: str, playback: int) -> bool | None:
-        """The carrier gave a mark back that was sent in this playback generation: True when it was
-        played, False when a clear came before, None for a mark that is not (or no more) waited
-        for."""
-        if playback != self.playback:
-            return False
+    def mark_returned(self, name: str) -> bool:
+        """The carrier gave a mark back: it was played. False: it is not waited for, or no more,
+        because a clear came before it."""
         position = self._sent_marks.pop(name, None)
         if position is None:
-            return None
+            return False
         self._reached = max(self._reached, position)
         return True
 
@@ -539,7 +530,7 @@ class Playout:
         while self._marks and self._marks[0][0] <= self.position:
             _, name = self._marks.pop(0)
             self._sent_marks[name] = self.position
-            out.append(SendMark(name, self.playback))
+            out.append(SendMark(name))
 
     # ------------------------------------------------------------------ stream lost and found
 

@@ -218,11 +218,6 @@ class Upsampler:
         its last 16 samples count as heard and handed out before."""
         return History((_SILENCE_8K + past)[-LOOKAHEAD:])
 
-    @staticmethod
-    def held(history: History) -> int:
-        """Samples at 8 kHz that ``flush`` would give (three times as many) now."""
-        return len(history.tail) - LOOKAHEAD
-
     def run(self, histories: Sequence[History], chunks: Sequence[bytes]) -> list[bytes]:
         """Decode each call's next chunk; ``histories`` are changed and must be distinct.
 

@@ -65,9 +65,10 @@ log = logging.getLogger("trunkline.controller")
 
 T = TypeVar("T")
 
-#: From SIGTERM until a start gives up that waits for its journal (seconds).
+#: A start that still waits for its journal when SIGTERM comes gives up after so many seconds.
 STARTED_WITHIN: Final = 2.0
-#: A clock that is set by the network goes back by less (seconds).
+#: Seconds by which the system's clock may go back unnoticed. A clock that the network sets goes
+#: back by less.
 CLOCK_SLACK: Final = 5.0
 _BEGUN: Final = (
     "a new one is begun, and the account's numbers are asked what they were before this stack "

@@ -18,7 +18,6 @@ STEP: Final = 20
 WINDOW: Final = 4
 FRAME: Final = WINDOW * STEP
 STEP_SECONDS: Final = STEP / RATE
-WINDOW_SECONDS: Final = WINDOW * STEP_SECONDS
 
 #: Noise is looked for in stretches of this length (steps): shorter than most pauses between words.
 _QUIET: Final = 20

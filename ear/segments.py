@@ -49,7 +49,7 @@ STANDS_OUT: Final = 0.8
 SHORTEST: Final = 0.05
 #: A frame is no measure if it is this much louder than the fifth loudest: a click.
 CLICK: Final = 4.0
-#: A frame that is less probably speech is none; one that is more probably speech surely is.
+#: Probabilities: a frame below the first is taken for no speech, one from the second on for speech.
 POSSIBLE: Final = 0.0005
 SURE: Final = 0.997
 #: Noise is speech only where it is this much louder than its mean (standard deviations).

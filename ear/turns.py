@@ -5,8 +5,8 @@ The rules:
 - An *answer* is their first segment that begins after one of ours ended, with none of ours between.
   If they were speaking when ours ended, they may pause for less than :data:`PAUSE` and go on. That
   is the rest of what they were saying, and no answer.
-- Ours of less than :data:`BACKCHANNEL` that begins and ends over theirs is a *backchannel* ("mhm").
-  It asks for nothing, so what follows it is no answer.
+- Ours of less than :data:`BACKCHANNEL` that begins over theirs is a *backchannel* ("mhm"), also
+  where theirs ends first. It asks for nothing, so what follows it is no answer.
 - A *yield* is ours, and no backchannel, that begins while theirs runs. Theirs has ended once they
   pause for :data:`PAUSE`, or until ours ends: a speaker who only draws breath has not yielded.
 - A *false yield* is a backchannel for which they stop: while it sounds, or within

@@ -3,9 +3,10 @@
 Anybody who reaches the public port may try to open a socket. It becomes a stream when the
 controller knows the one-time token in its ``start``. Rules:
 
-1. A socket begins as a *stranger*. It has START_WITHIN for a ``start`` with a token. Of sockets
-   that have not been let in there are never more than MAX_STRANGERS, and MAX_OF_ONE of one address.
-   The newcomer has a place always: where there is none left, the oldest of them is disconnected.
+1. A socket begins as a *stranger*. It has START_WITHIN to send a ``start`` with a token. There are
+   never more than MAX_STRANGERS sockets that have not been let in, and never more than MAX_OF_ONE
+   from one address. A newcomer always gets a place: where none is left, the oldest socket that has
+   not been let in is disconnected.
 2. With its ``start`` the socket is *held* while the controller is asked. What it sends meanwhile is
    kept, so that the first words of a call are not lost; what exceeds MAX_HELD is counted. The
    controller has what is left of START_WITHIN, and never less than LEAST_ANSWER.

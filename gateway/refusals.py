@@ -1,11 +1,11 @@
 """Counts what the gateway refuses, and logs it without letting strangers fill the log.
 
 Calls that the controller turns away are logged in the same way, because whoever has captured a
-webhook can send it again and again. They are counted there.
+webhook can send it again and again. It is the controller that counts those.
 
 The kinds are in ``bus/refusals.py``. The first refusal of a kind is logged at once, with its
-details. What follows within :data:`EVERY` is counted, and told in one line at the end of that time,
-with the details of the last one. So a kind takes one line a minute, however many there are.
+details. Those that follow within :data:`EVERY` are counted, and told in one line at the end of that
+time, with the details of the last one. So a kind takes one line a minute, however many there are.
 """
 
 from __future__ import annotations

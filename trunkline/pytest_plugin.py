@@ -93,7 +93,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="The stand-in carrier draws by this seed what Twilio does now so, now otherwise.",
+        help="Seed by which the stand-in carrier draws what Twilio does in one way or another.",
     )
     caps.add_options(group)
     parser.addini("phone_sim", "Run against the stand-in carrier.", "bool", False)

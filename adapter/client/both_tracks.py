@@ -22,28 +22,22 @@ from msgspec.structs import replace
 
 from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock
-from trunkline.bus.sound import LINE_RATE, MOST_KEPT, WIRE_RATE
+from trunkline.bus.sound import LINE_RATE, MOST_KEPT, POSITION_BYTES, WIRE_RATE
 
+from .call_audio import new_tape
 from .call_instructions import Ended
 from .call_media import CallMedia, Sender
 from .thread_bridge import Bell
 
 if TYPE_CHECKING:
-    from .call_tape import CallTape, Samples
+    from .call_tape import Samples
 
 #: How long (positions) one track waits for the other.
 WAITS: Final = 2 * WIRE_RATE
-_POSITION_BYTES: Final = 6
 _MOST_BYTES: Final = MOST_KEPT * LINE_RATE * 2
 
 #: (seconds on the call's clock, ours, theirs): PCM16 24 kHz of equal length
 Piece = tuple[float, bytes, bytes]
-
-
-def _new_tapes() -> tuple[CallTape, CallTape]:
-    from .call_tape import CallTape  # numpy: Line.open has imported it
-
-    return CallTape(), CallTape()
 
 
 class _Side:
@@ -63,7 +57,7 @@ class BothTracks:
         self.bell = Bell()
         self._lock = threading.Lock()
         self._ours, self._theirs = _Side(), _Side()
-        self._tapes = _new_tapes() if taped else None
+        self._tapes = (new_tape(), new_tape()) if taped else None
         #: where the sound of both sides begins
         self._at = 0
         #: by the stream's ordinal: the position of its beginning
@@ -97,18 +91,18 @@ class BothTracks:
             end = begins + stream_end
             if self._tapes is not None and codes:
                 self._tapes[0 if ours else 1].heard(end - len(codes), codes, now)
-            self._put(side, end - -(-len(pcm) // _POSITION_BYTES), pcm)
+            self._put(side, end - -(-len(pcm) // POSITION_BYTES), pcm)
             self._hand_out()
         self.bell.ring()
 
     @property
     def _end(self) -> int:
         """Where the sound ends that has come so far."""
-        return self._at + max(len(self._ours.pcm), len(self._theirs.pcm)) // _POSITION_BYTES
+        return self._at + max(len(self._ours.pcm), len(self._theirs.pcm)) // POSITION_BYTES
 
     def _put(self, side: _Side, position: int, pcm: bytes) -> None:
-        at = self._at * _POSITION_BYTES
-        gap = position * _POSITION_BYTES - (at + len(side.pcm))
+        at = self._at * POSITION_BYTES
+        gap = position * POSITION_BYTES - (at + len(side.pcm))
         if gap >= 0:
             side.pcm += bytes(gap)
             side.pcm += pcm
@@ -120,8 +114,8 @@ class BothTracks:
         ours, theirs = self._ours.pcm, self._theirs.pcm
         longer = max(len(ours), len(theirs))
         size = min(len(ours), len(theirs))
-        size = max(size, longer if all_of_it else longer - WAITS * _POSITION_BYTES)
-        size -= size % _POSITION_BYTES
+        size = max(size, longer if all_of_it else longer - WAITS * POSITION_BYTES)
+        size -= size % POSITION_BYTES
         if size <= 0:
             return
         piece = (
@@ -130,7 +124,7 @@ class BothTracks:
             bytes(theirs[:size]).ljust(size, b"\0"),
         )
         del ours[:size], theirs[:size]
-        self._at += size // _POSITION_BYTES
+        self._at += size // POSITION_BYTES
         self._pieces.append(piece)
         self._bytes += size
         while self._bytes > _MOST_BYTES:
@@ -209,7 +203,7 @@ class Track(CallMedia):
                 stream_end=sound.stream_end,
                 call_end=self.audio.heard_to,
                 pcm=pcm,
-                codes=sound.codes[-(len(pcm) // _POSITION_BYTES) :],
+                codes=sound.codes[-(len(pcm) // POSITION_BYTES) :],
                 now=now,
             )
 

@@ -41,6 +41,7 @@ from trunkline.bus.sound import (
     FRAME,
     IN_DOUBT,
     NEVER_ARRIVED,
+    POSITION_BYTES,
     TOGETHER,
     UNPLAYED,
     WIRE_RATE,
@@ -70,14 +71,13 @@ READ_EVERY = 0.02
 #: How long a worker may take to say how much was sent before an interrupt.
 INTERRUPTED_WITHIN = 0.25
 #: How long an acknowledgement, or sound of the far end, takes at most from the carrier's socket to
-#: here, and how long the sound takes that a worker has sent without being acknowledged: on a
-#: machine that keeps up.
+#: here, on a machine that keeps up (seconds).
 ACKNOWLEDGED_WITHIN = 0.04
+#: The most sound that a worker has sent there without being acknowledged (seconds).
 MOST_IN_DOUBT = 0.16
 #: The most that is taken to lie unplayed at the carrier, unless more was seen there: the stack's
 #: default lead (60 ms), and one message.
 LEAD_AND_MESSAGE = 0.06 + TOGETHER * 0.02
-_HEARD_BYTES = 6
 
 
 @dataclass
@@ -269,8 +269,9 @@ class CallAudio:
         self._pump()
 
     def _idle(self, ordinal: int, now: float) -> float:
-        """Since when nothing was heard: on a later stream also where nothing ever was, because the
-        earlier ones were lost before any worker had them."""
+        """For how many seconds nothing was heard; 0.0 on a first stream that has brought nothing
+        yet. On a later one the time counts even if nothing ever was heard, because the earlier ones
+        were lost before any worker had them."""
         return (
             max(0.0, now - self._heard_at) if self._heard_ordinal or ordinal > self._first else 0.0
         )
@@ -280,11 +281,11 @@ class CallAudio:
         if not self._current(worker, sound.generation):
             return b""
         pcm, codes, heard_to = sound.pcm, sound.codes, self.heard_to
-        stop = sound.position + -(-len(pcm) // _HEARD_BYTES)
+        stop = sound.position + -(-len(pcm) // POSITION_BYTES)
         if sound.position != heard_to or sound.lost:
             known = heard_to - sound.position
             if known > 0:
-                pcm, codes = pcm[known * _HEARD_BYTES :], codes[known:]
+                pcm, codes = pcm[known * POSITION_BYTES :], codes[known:]
             missing = max(-known, sound.lost if known <= 0 else 0)
             if missing > 0:
                 self.lost.add("inbound", missing, NEVER_ARRIVED)
@@ -296,7 +297,7 @@ class CallAudio:
         self._heard_ordinal = sound.ordinal
         self._heard_stream_end = sound.stream_end
         if pcm:
-            self.heard_samples += len(pcm) // _HEARD_BYTES
+            self.heard_samples += len(pcm) // POSITION_BYTES
             if self.tape is not None and codes:
                 self.tape.heard(self.heard_to - len(codes), codes, now)
         return pcm
@@ -390,7 +391,7 @@ class CallAudio:
                 self.tape.key(self.heard_to / WIRE_RATE, message.digit.digit, ours=False)
 
     def loss(self, worker: str, message: m.Loss) -> None:
-        # Inbound loss also stands in each Sound, by position, and is counted there.
+        # Workers tell outbound loss alone. Inbound loss stands in each Sound, and is counted there.
         if self._current(worker, message.generation) and message.direction == "outbound":
             if message.why == UNPLAYED:
                 if self._last_word() is not None:
@@ -578,7 +579,7 @@ class CallAudio:
         self._send(m.Gather(self.call, self.generation, self.gathers))
 
     def _send_interrupt(self) -> None:
-        self._send(m.Interrupt(self.call, self.generation, self.out.serial, self.out.resume_at))
+        self._send(m.Interrupt(self.call, self.generation, self.out.serial, self.out.floor))
 
     def _cut_given_up(self, now: float) -> None:
         done = self.out.cut_given_up()

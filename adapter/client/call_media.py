@@ -17,7 +17,14 @@ from trunkline.bus.clock import Clock
 from trunkline.bus.digits import CALL_ENDED_FIRST, presses
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.redact import redact_number
-from trunkline.bus.sound import FRAME, LINE_RATE, MOST_GATHERED, MOST_KEPT, NOT_TAKEN
+from trunkline.bus.sound import (
+    FRAME,
+    LINE_RATE,
+    MOST_GATHERED,
+    MOST_KEPT,
+    NOT_TAKEN,
+    POSITION_BYTES,
+)
 
 from .call_audio import CallAudio
 from .call_instructions import Ended, HeardDigit, InterruptDone, MarkDone, Send, Spoken
@@ -234,7 +241,7 @@ class CallMedia:
         if pcm:
             dropped = self.sound.put(pcm)
             if dropped:
-                self.audio.lost.add("inbound", dropped // 6, NOT_TAKEN)
+                self.audio.lost.add("inbound", dropped // POSITION_BYTES, NOT_TAKEN)
 
     def act(self) -> None:
         """Carry out the instructions of the audio state."""
@@ -294,7 +301,7 @@ def gathered(piece: int) -> int:
     """How many samples a worker is to gather for whoever takes ``piece`` bytes at a time. 0: it
     gathers nothing, because a frame is enough. A piece that is more than a worker gathers comes in
     equal parts."""
-    samples = -(-piece // 6)
+    samples = -(-piece // POSITION_BYTES)
     return 0 if samples <= FRAME else -(-samples // -(-samples // MOST_GATHERED))
 
 

@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.bus.sound import WIRE_RATE
+from trunkline.bus.sound import POSITION_BYTES, WIRE_RATE
 
 from .tape_store import Side
 
@@ -78,8 +78,8 @@ class CallTape:
         #: theirs behind it: the first position; codes and when they came, in turn
         self._fresh: tuple[int, list[bytes | float]] = (0, [])
         self._heard_to = 0
-        #: how many joined pieces of theirs came so late, in grains, behind the time that their own
-        #: position has; and the least delay, in positions
+        #: grains of delay -> how many of their messages came so late behind the time that their
+        #: position has, as far as they are joined; and the least delay, in positions
         self._delays: Counter[int] = Counter()
         self._least = float("inf")
         #: ours that was sent to a worker, by its positions, and the newest of it
@@ -121,7 +121,7 @@ class CallTape:
         """``pcm`` (PCM16 24 kHz), which has our positions from ``position`` on, goes to a worker.
         It may have gone to another one before. ``begins``: an utterance begins with it."""
         again = self._spoken_to - position
-        if again >= len(pcm) // 6 or position > MOST:
+        if again >= len(pcm) // POSITION_BYTES or position > MOST:
             return
         began, codes = self._speaking
         if again < 0 or len(codes) >= _PIECE:

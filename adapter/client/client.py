@@ -155,13 +155,13 @@ class BusClient:
         if last:
             await asyncio.to_thread(self.stop)
 
-    def stop(self, within: float = EXIT_WITHIN) -> None:
-        """Close all sessions, end the thread; blocks for ``within`` seconds at most."""
+    def stop(self) -> None:
+        """Close all sessions, end the thread; blocks for :data:`EXIT_WITHIN` seconds at most."""
         if self.pid != os.getpid() or not self._thread.is_alive():
             return
         with contextlib.suppress(RuntimeError):  # it ended by itself just now
             self._loop.call_soon_threadsafe(self._end)
-        self._thread.join(within)
+        self._thread.join(EXIT_WITHIN)
 
     # ------------------------------------------------------------------ the thread
 

@@ -26,10 +26,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from trunkline.bus.sound import FRAME, WIRE_RATE
+from trunkline.bus.sound import FRAME, POSITION_BYTES, WIRE_RATE
 
-#: Bytes of PCM16 at 24 kHz that make one position (three samples).
-POSITION_BYTES = 6
 #: Positions that may be sent ahead of the acknowledged one: 10 s.
 WINDOW = 10 * WIRE_RATE
 #: The same at the beginning: 1 s.
@@ -107,11 +105,6 @@ class Outbound:
         self._quiet_to = 0
         self._carry = b""
         self._carry_until = 0.0
-
-    @property
-    def resume_at(self) -> int:
-        """The position of the sound that follows the last interrupt."""
-        return self.floor
 
     def say(self, pcm: bytes, now: float) -> Utterance:
         """Queue ``pcm`` (an even number of bytes). It may be done at once: too short to be sent."""
@@ -259,7 +252,7 @@ class Outbound:
             self.utterances.popleft()
 
     def interrupt(self) -> list[Utterance]:
-        """Drop all that is queued; a worker is to be told (``serial``, ``resume_at``).
+        """Drop all that is queued; a worker is to be told (``serial``, ``floor``).
         Sound that no worker has yet is done at once, the rest by :meth:`interrupted`."""
         return self._cut_off([u for u in self.utterances])
 

@@ -465,7 +465,7 @@ class ClientSession:
             self._end_all("error")
 
     def poll(self, now: float) -> None:
-        """Every 50 ms: the calls' own deadlines; calls that are drained are left."""
+        """Every 50 to 100 ms: the calls' own deadlines; calls that are drained are left."""
         for call in list(self.calls.values()):
             call.audio.poll(now)
             call.act()

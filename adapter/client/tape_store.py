@@ -43,7 +43,7 @@ class TapeFile:
     """
 
     def __init__(self) -> None:
-        import tempfile  # with half of the packers there are: a short call needs no file
+        import tempfile  # it imports zlib, bz2 and lzma, and a short call needs no file
 
         file = tempfile.TemporaryFile(buffering=0, prefix="trunkline-")  # noqa: SIM115  # see below
         self._fd = file.fileno()

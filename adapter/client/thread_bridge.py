@@ -216,7 +216,7 @@ class SoundBox:
         self.closed = False
         #: so many bytes are worth waking whoever waits, or waited last
         self._enough = 1
-        #: sound may come in pieces of so many bytes, for all that they need it sooner
+        #: sound may come in pieces of so many bytes: whoever takes it needs none of it sooner
         self.piece = 1
         self._piece_changed = piece_changed
 

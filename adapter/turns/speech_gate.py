@@ -129,12 +129,12 @@ class GateCounters:
 
 
 class SpeechGate:
-    """The gate of one call. ``keep``: seconds of held-back sound that are kept for
-    :meth:`take_silence`."""
+    """The gate of one call."""
 
-    def __init__(self, options: GateOptions | None = None, keep: float = 30.0) -> None:
+    def __init__(self, options: GateOptions | None = None) -> None:
         self.options = options or GateOptions()
-        self.keep = keep
+        #: seconds of held-back sound that are kept for :meth:`take_silence`
+        self.keep = 30.0
         #: of the last frame that is called loud
         self._hangover = self.options.hangover - _LAG_SECONDS
         #: times that the gate opened

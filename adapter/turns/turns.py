@@ -18,7 +18,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from trunkline.bus.clock import Clock, monotonic
+from trunkline.bus.clock import monotonic
 
 from ..call import Call
 from ..pcm16 import BYTES_A_SECOND
@@ -47,17 +47,15 @@ class Heard:
         options: GateOptions | None = STANDARD,
         *,
         piece: int = 1,
-        clock: Clock = monotonic,
     ) -> None:
         self.call = call
         self._piece = piece
         self.gate = SpeechGate(options) if options is not None else None
-        self._clock = clock
         #: sound that came in and has not passed the gate yet
         self._waiting = bytearray()
         #: the last speech, after the call's end
         self._last = b""
-        self._heard_at = clock()
+        self._heard_at = monotonic()
 
     async def next_chunk(
         self,
@@ -82,7 +80,7 @@ class Heard:
         gate, sound = self.gate, self.call.sound
         # A piece or two may be looked at between the timeout and the look at the clock.
         gate.keep = max(gate.keep, timeout + 1.0 if most_silence is None else most_silence)
-        began = self._clock()
+        began = monotonic()
         self._take_in(arrived)
         silent_from = gate.heard_seconds + len(self._waiting) / BYTES_A_SECOND
         while True:
@@ -102,7 +100,7 @@ class Heard:
                 silence = gate.heard_seconds - silent_from
                 if most_silence is not None and silence >= most_silence:
                     return gate.take_silence(most_silence)
-                late = self._clock() - began >= timeout
+                late = monotonic() - began >= timeout
                 if late and not (first and self._alive()):
                     raise TimeoutError(f"no speech for {timeout:g} s")
                 left = None if most_silence is None else most_silence - silence
@@ -113,24 +111,24 @@ class Heard:
                 due = max(due, self._heard_at + _DEAD_AFTER)
             # How soon an answer is heard is what a test measures, so its beginning does not wait.
             piece = self._piece if gate.answering else 1
-            wait = max(_LEAST, due - self._clock())
+            wait = max(_LEAST, due - monotonic())
             await sound.wait(wait, _enough(gate, left), piece)
 
     def _answer_is_over(self, timeout: float, began: float) -> bool:
         assert self.gate is not None
         if self.gate.silence >= timeout:
             return not self.gate.undecided
-        return self._clock() - began >= timeout and not self._alive() and not self._waiting
+        return monotonic() - began >= timeout and not self._alive() and not self._waiting
 
     def _alive(self) -> bool:
         """Sound is coming in, speech or not."""
-        return self._clock() - self._heard_at < _DEAD_AFTER
+        return monotonic() - self._heard_at < _DEAD_AFTER
 
     def _take_in(self, arrived: Callable[[int], None] | None) -> None:
         fresh = self.call.sound.take_all()
         if fresh:
             self._waiting += fresh
-            self._heard_at = self._clock()
+            self._heard_at = monotonic()
             if arrived is not None:
                 arrived(len(fresh))
 

@@ -38,9 +38,10 @@ log = logging.getLogger("trunkline.controller")
 #: A stack whose gateways answer has this long to come back.
 COMES_BACK_WITHIN: Final = 15.0
 ASK_EVERY: Final = 2.0
-#: One whose public URL we do not know is given this.
+#: A stack whose public URL we do not know cannot be asked, so it just gets so many seconds.
 COMES_BACK_SOON: Final = 5.0
-#: What a private stack that left nothing is kept for.
+#: The journal of a private stack that left nothing open is deleted so many seconds after the last
+#: write to it.
 KEPT: Final = 60.0
 
 #: ``present(base, stack)``: a gateway at ``base`` says that it is one of ``stack``.

@@ -71,8 +71,8 @@ def answered(at: Moment, answered: f.Answered) -> None:
 
 
 def answered_by(at: Moment, known: f.AnsweredByKnown) -> None:
-    """Twilio has found out who answered. A client that has not heard of the call yet is told with
-    that."""
+    """Twilio has found out who answered. The client is told at once, or together with the news of
+    the call where it has not had that yet."""
     call = at.book.calls.get(known.dial.row.call)
     if call is None or not call.live or known.dial.sid != known.sid:
         return

@@ -1,10 +1,11 @@
 """The streams of calls: let in, gone, come again; and which workers carry them.
 
 A call may have several streams, one after the other: a gateway dies, and Twilio opens a stream at
-another. Each gets a later ordinal, as a rule the next one. The gateway decides which worker is
-active, and we note it. A call gets a new placement when one of its workers is gone. Where it is
-worked on is decided when its stream comes, and by that stream's gateway: with several hosts behind
-one load balancer, its webhook may have come to another one.
+another. Each stream gets a later ordinal than the one before it, as a rule the next one. The
+gateway decides which of the call's workers is active, and we note it. A call gets a new placement
+when one of its workers is gone. We choose the workers when a stream comes, and near the stream's
+gateway: with several hosts behind one load balancer, the call's webhook may have come to another
+host.
 
 For example, a gateway is killed. Its beats stop, so its calls are *reconnecting* after
 :data:`~.book.peers.GATEWAY_LOST_AFTER`, or at once where Twilio asks another gateway first. The

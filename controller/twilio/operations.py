@@ -54,8 +54,9 @@ EVIDENCE_WITHIN: Final = 3.0
 LOOK_EVERY: Final = 2.0
 #: A call that Twilio makes now may be that of a dial which was asked for this long ago (seconds).
 OTHERS_ASKED_BEFORE: Final = 600.0
-#: Another stack's seal: asked this often, this far apart, whether that stack lives. One that its
-#: keeper is just starting again does not answer at once.
+#: Where a number bears another stack's seal, that stack is asked whether it lives: this many times,
+#: with so many seconds between them, because a stack that its keeper is just starting again does
+#: not answer at once.
 PROBES: Final = 3
 PROBE_EVERY: Final = 5.0
 #: Between two tries while the stack ends (seconds). It ends within 4 s, so longer pauses would

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from trunkline.adapter.client.outbound import POSITION_BYTES, Outbound, Utterance
-from trunkline.bus.sound import FRAME, WIRE_RATE
+from trunkline.adapter.client.outbound import Outbound, Utterance
+from trunkline.bus.sound import FRAME, POSITION_BYTES, WIRE_RATE
 
 
 class Twins:

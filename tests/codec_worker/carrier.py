@@ -12,7 +12,6 @@ from trunkline.codec_worker.playout import (
     Frame,
     Instruction,
     Playout,
-    SendMark,
 )
 
 MS = 1_000_000
@@ -23,7 +22,6 @@ class Carrier:
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
-        self.marks: list[tuple[str, int, int]] = []  # name, playback, position reached
         self.starts: dict[int, int] = {}  # position -> when it is played
         self.gaps: list[tuple[int, int]] = []
         self.ends = 0  # when the buffer is dry
@@ -33,9 +31,6 @@ class Carrier:
         for instruction in instructions:
             if isinstance(instruction, Frame):
                 self._play(instruction, now)
-            elif isinstance(instruction, SendMark):
-                at = self.frames[-1].position + len(self.frames[-1].payload) if self.frames else 0
-                self.marks.append((instruction.name, instruction.playback, at))
 
     def _play(self, frame: Frame, now: int) -> None:
         if now > self.ends:

@@ -135,7 +135,7 @@ def test_nothing_is_handed_out_before_the_adapter_said_what_it_has_heard() -> No
     inbound = Inbound()
     for n in range(20):
         inbound.add(frame(n))
-    assert not inbound.waiting
+    assert take(inbound) == []
     inbound.resume(1, 1000, 5000, 0, T0 + 400 * MS)
     (piece,) = take(inbound)
     assert (piece.position, piece.stream_end) == (5000, 3200 - 16)

@@ -29,7 +29,7 @@ from .options import Seconds, settings_options
     show_default=True,
     help="Where the cassettes go.",
 )
-@click.option("--no-sound", is_flag=True, help="Leave the sound out, but for when who spoke.")
+@click.option("--no-sound", is_flag=True, help="Keep when each side spoke, and not its sound.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def record(directory: Path, no_sound: bool, command: Sequence[str]) -> None:
     """Run COMMAND, and keep a cassette of each call of the stack that it starts.

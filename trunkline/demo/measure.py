@@ -21,7 +21,7 @@ from trunkline.carrier_sim.mulaw import decode, encode
 Floats = npt.NDArray[np.float64]
 Speaker = Literal["test", "agent"]
 
-#: Sample rate of the phone line, and samples of one of its frames.
+#: Seconds of one frame of the phone line.
 FRAME_SECONDS: Final = FRAME / WIRE_RATE
 #: Frames closer together than this (seconds) are the lead that an utterance begins with; messages
 #: further apart belong to two utterances.

@@ -22,7 +22,7 @@ import zmq
 from trunkline.bus import descriptors
 from trunkline.bus import env_file as dotenv
 from trunkline.bus.errors import SettingsError
-from trunkline.bus.hosts import is_loopback
+from trunkline.bus.hosts import is_here
 from trunkline.bus.http import proxy_for
 from trunkline.bus.private import WRITE, check_private
 from trunkline.bus.redact import mask_url
@@ -33,7 +33,7 @@ from .account import rest_base
 from .finding import Finding, Known
 
 #: What else is read from the environment: the stand-in carrier's, and what is for one process.
-_NO_SETTINGS: Final = ("TRUNKLINE_SIM_", "TRUNKLINE_DEBUG", "TRUNKLINE_HOST")
+_NO_SETTINGS: Final = ("TRUNKLINE_SIM_", "TRUNKLINE_DEBUG")
 _PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 
@@ -107,7 +107,7 @@ def proxies(settings: Settings) -> list[Finding]:
         + (f"through {proxy}" if proxy else "directly")
         for what, proxy in used.items()
     )
-    here = [what for what, url in urls.items() if url and is_loopback(urlsplit(url).hostname or "")]
+    here = [what for what, url in urls.items() if url and is_here(url)]
     hint = "requests to this machine itself never go through a proxy"
     if here:
         hint += f", and {' and '.join(here)} is here"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from trunkline.bus import hosts
 from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import SettingsError, StackUnavailableError, TrunklineError
-from trunkline.bus.redact import mask_url
+from trunkline.bus.redact import counted, mask_url
 from trunkline.bus.runtime_dir import runtime_path, system_runtime_path
 from trunkline.bus.settings import Settings
 from trunkline.bus.twilio_urls import HEALTH_PATH
@@ -82,10 +82,9 @@ async def stack(known: Known) -> list[Finding]:
     except TrunklineError as error:
         return [Finding("stack", "fail", str(error))]
     gateways, workers = known.status["gateways"], known.status["codec_workers"]
-    text = (
-        f"controller (pid {known.status['controller']['pid']}), {_count(gateways, 'gateway')}, "
-        f"{_count(workers, 'codec worker')}, {_count(known.status['calls'], 'call')}"
-    )
+    parts = ((gateways, "gateway"), (workers, "codec worker"), (known.status["calls"], "call"))
+    counts = ", ".join(counted(len(rows), one) for rows, one in parts)
+    text = f"controller (pid {known.status['controller']['pid']}), {counts}"
     if not gateways or not workers:
         return [
             Finding("stack", "fail", text, "it needs one gateway and one codec worker at least")
@@ -113,10 +112,6 @@ async def caps(known: Known) -> list[Finding]:
         )
         for cap in found
     ]
-
-
-def _count(things: list[Any], one: str) -> str:
-    return f"{len(things)} {one}" + ("" if len(things) == 1 else "s")
 
 
 async def ports(known: Known) -> list[Finding]:

@@ -39,7 +39,8 @@ def samples_of(reports: Sequence[Report]) -> Samples:
 
 
 def check_names(limits: Mapping[str, float], where: str = "phone_limits") -> None:
-    """ValueError that names a limit which there is not. ``where``: they were given there."""
+    """ValueError for a limit that does not exist, or is no number; it names the limit, and
+    ``where`` they were given."""
     for name, limit in limits.items():
         if not _SPREAD.fullmatch(name) and name not in _NUMBERS:
             raise ValueError(

@@ -73,7 +73,7 @@ class Ramp:
         self._plan = plan
         self._begun = begun
         self._over = over
-        #: calls of the present step that are over, or are to be
+        #: calls of the present step that came up
         self._calls: list[Call] = []
         self._worst: list[tuple[float, str, Heard]] = []
 

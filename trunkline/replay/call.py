@@ -88,8 +88,9 @@ class Lines:
 
 
 class CallPlayer:
-    """Plays ``taped`` to :meth:`run`'s end; ``now`` is what came of it. ``asked`` None: our side's
-    requests of REST are not seen, so nothing waits for them."""
+    """Plays the cassette ``taped``. ``now`` is the cassette of this run, whole once :meth:`run`
+    has returned. ``asked`` None: our side's requests of REST are not seen, so nothing waits for
+    them."""
 
     def __init__(
         self, taped: Cassette, lines: Lines, player: Player, *, asked: Asked | None = None

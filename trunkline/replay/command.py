@@ -18,7 +18,7 @@ from trunkline.bus.cassette_masks import ACCOUNT
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import InvalidRequestError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED
-from trunkline.bus.redact import mask_url, printable
+from trunkline.bus.redact import counted, mask_url, printable
 from trunkline.bus.settings import Settings
 from trunkline.bus.twilio_urls import STATUS_PATH, VOICE_PATH
 
@@ -134,8 +134,8 @@ def _show(file: Path, taped: Cassette, wishes: Wishes, found: list[Difference]) 
     against = mask_url(wishes.against) or "a stack of its own"
     pace = "as fast as it goes" if wishes.fast else "in real time"
     hooks = sum(not is_callback(hook) for hook in taped.hooks)
-    counted = f"{_count(len(taped.streams), 'stream')}, {_count(hooks, 'voice webhook')}"
-    click.echo(f"{file.name}: {counted}, played against {printable(against)} {pace}")
+    parts = f"{counted(len(taped.streams), 'stream')}, {counted(hooks, 'voice webhook')}"
+    click.echo(f"{file.name}: {parts}, played against {printable(against)} {pace}")
     for note in _notes(taped):
         click.echo(f"note: {printable(note)}")
     if not found:
@@ -148,8 +148,4 @@ def _show(file: Path, taped: Cassette, wishes: Wishes, found: list[Difference]) 
         cells = (f"{each.at:.2f} s", each.where, each.was, each.now)
         table.add_row(*(printable(cell).replace("[", "\\[") for cell in cells))
     tables.output().print(table)
-    click.echo(_count(len(found), "difference"))
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    click.echo(counted(len(found), "difference"))

@@ -22,7 +22,7 @@ from trunkline.carrier_sim.mulaw import encode
 
 from .cassette import Message
 
-#: A frame below this level is silence (dB below full scale).
+#: A frame below this level is silence (dBFS).
 SPEECH: Final = -45
 #: Speech goes on over gaps that are shorter (seconds), and less of it is a click.
 GAP: Final = 0.3
@@ -34,7 +34,7 @@ _TONE_HZ: Final = 400
 
 @dataclass(frozen=True)
 class Segment:
-    """Somebody speaks, from ``start`` to ``end`` (seconds), at ``level`` (dB below full scale)."""
+    """Somebody speaks, from ``start`` to ``end`` (seconds), at ``level`` (dBFS)."""
 
     start: float
     end: float

@@ -8,7 +8,6 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
@@ -26,8 +25,8 @@ from .cassette import Stream
 #: Seconds to connect in, and for the agent's answer to the closing.
 CONNECT_WITHIN: Final = 10.0
 CLOSE_WITHIN: Final = 2.0
-#: As fast as it goes: the agent is done once it has sent nothing for this long, or after this much
-#: longer than the stream lasted.
+#: As fast as it goes: the agent is done once it has sent nothing for QUIET seconds, or LONGEST
+#: seconds after all was sent to it.
 QUIET: Final = 2.0
 LONGEST: Final = 30.0
 #: Messages that are sent in one go before the agent's are read.
@@ -58,7 +57,7 @@ class Player:
         given = self.parameters if parameters is None else parameters
         carrier = Carrier(taped, self.account, given)
         headers = {"X-Twilio-Signature": sign(self.token, url)} if self.token else {}
-        here = hosts.is_loopback(urlsplit(url).hostname or "")
+        here = hosts.is_here(url)
         direct: dict[str, Any] = {"proxy": None} if here else {}
         try:
             socket = await connect(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from trunkline.bus.redact import counted
+
 
 def begun_minutes(seconds: float) -> int:
     """A call of 61 seconds costs two minutes, and one that nobody answered none."""
@@ -13,9 +15,5 @@ def begun_minutes(seconds: float) -> int:
 def text(calls: int, minutes: int, price: float | None) -> str:
     """For instance "2 calls, 3 minutes, 0.05 at 0.018 a minute". ``price``: of a minute, in
     whichever currency; None: nobody has told it."""
-    told = f"{_counted(calls, 'call')}, {_counted(minutes, 'minute')}"
+    told = f"{counted(calls, 'call')}, {counted(minutes, 'minute')}"
     return told if price is None else f"{told}, {minutes * price:.2f} at {price:g} a minute"
-
-
-def _counted(number: int, one: str) -> str:
-    return f"{number} {one}" + ("" if number == 1 else "s")

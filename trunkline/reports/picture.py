@@ -13,7 +13,7 @@ from trunkline.ear.levels import RATE
 
 from .recordings import Heard
 
-#: Size of the picture of a call, and of one side in it.
+#: Size of the picture of a call. A side is two HALFs high.
 WIDTH: Final = 1000
 HALF: Final = 45
 HEIGHT: Final = 4 * HALF + 40

@@ -64,8 +64,8 @@ class PublicPort:
     def claim(cls, host: str, port: int, bus: str, directory: Path | None = None) -> PublicPort:
         """Bind the port, or share the socket of this bus's stack.
 
-        Raises PortTakenError where another stack or program has the port. Port 0 takes a free one
-        and needs no lock.
+        Raises PortTakenError where another stack or program has the port. Port 0 takes a free one,
+        and then the lock of the port that it got.
         """
         directory = locks_directory() if directory is None else directory
         if port == 0:

@@ -87,7 +87,7 @@ def _command(settings: Settings, ready_file: Path) -> tuple[list[str], dict[str,
     host, port = "127.0.0.1", os.environ.get("TRUNKLINE_SIM_PORT") or "0"
     if settings.twilio_api_url is not None:
         named = urlsplit(settings.twilio_api_url)
-        if named.scheme != "http" or not _is_here(settings.twilio_api_url) or named.path:
+        if named.scheme != "http" or not hosts.is_here(settings.twilio_api_url) or named.path:
             raise SettingsError(
                 f"TRUNKLINE_TWILIO_API_URL={mask_url(settings.twilio_api_url)}: with --sim the "
                 "carrier listens on this machine; leave it out, or name http://127.0.0.1:PORT"
@@ -114,7 +114,7 @@ def fit(settings: Settings, carrier: StackInfo, http_port: int, state_dir: Path)
     }
     if "console_port" not in settings.given:
         given["console_port"] = 0
-    if settings.public_url is None or not _is_here(settings.public_url):
+    if settings.public_url is None or not hosts.is_here(settings.public_url):
         url = f"http://{hosts.join(hosts.reachable(settings.http_host), http_port)}"
         if settings.public_url is not None:
             log.warning(
@@ -125,7 +125,3 @@ def fit(settings: Settings, carrier: StackInfo, http_port: int, state_dir: Path)
             )
         given["public_url"] = url
     return settings.changed(**given)
-
-
-def _is_here(url: str) -> bool:
-    return hosts.is_loopback(urlsplit(url).hostname or "")
