@@ -1,6 +1,5 @@
 """Makes texts fit to be shown: phone numbers keep their last four digits, other callers their kind,
-URLs lose their passwords, and nothing is left that a terminal would obey. Words agree with the
-number before them."""
+URLs lose their passwords, and nothing is left that a terminal would obey."""
 
 from __future__ import annotations
 
@@ -14,11 +13,6 @@ _NUMBER = re.compile(r"\+|[0-9 ().\-/]*\Z")
 _SCHEMES = ("sip", "sips", "client")
 #: Carriers report these where the caller withholds the number.
 _WITHHELD = ("anonymous", "restricted", "unavailable", "unknown", "private", "blocked")
-
-
-def counted(number: int, one: str) -> str:
-    """``1 call``, ``2 calls``."""
-    return f"{number} {one}" + ("" if number == 1 else "s")
 
 
 def is_e164(number: str) -> bool:

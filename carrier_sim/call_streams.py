@@ -94,6 +94,7 @@ class CallStreams:
             one_way=one_way,
             beliefs=exchange.beliefs,
             call_began=call.record.created_at,
+            timestamps=exchange.habits.draw("timestamps"),
         )
         call.streams.append(stream)
         self.by_sid[stream.sid] = stream

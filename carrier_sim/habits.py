@@ -44,6 +44,15 @@ HABITS: Final[dict[str, tuple[str, ...]]] = {
     # user-info are dropped; github.com/twilio/twilio-csharp issue 44 and twilio-python's
     # request_validator.py ("sig generation on back end is inconsistent") saw the port kept.
     "signed-url": ("given", "port", "no-port", "port-no-user", "no-port-no-user"),
+    # The text of a stream's URL that is signed: as the TwiML has it, or with a slash behind it. A
+    # live call was seen to sign the first. Several public servers take both; they name a note of TD
+    # usage/security on the second, which we have not seen ourselves.
+    "signed-upgrade": ("given", "slash"),
+    # Where the timestamps of frames lie: 20 ms after one another, or some ms beside that. A
+    # recorded stream has the chunks 1 and 73, with no number missing, at "155" and "1593": that is
+    # 1,438 ms for 72 frames. github.com/qisoft/i-hate-making-calls issue 23 counts 19 ms of a track
+    # as missing by timestamps, and no chunk.
+    "timestamps": ("grid", "off-grid"),
     # Which of the account's two auth tokens signs while there are two. TD api/errors/57012 reads as
     # if it were the primary until the secondary is promoted; a promotion takes a minute to spread
     # (TD iam/api/authtoken).

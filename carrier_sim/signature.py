@@ -86,6 +86,9 @@ class Signer:
     ) -> list[tuple[str, str]]:
         """The headers of a request to url: a POST form, or a GET or an upgrade with none."""
         signed = signed_url(url, self._habits.draw("signed-url"))
+        is_upgrade = urlsplit(url).scheme in ("ws", "wss")
+        if is_upgrade and self._habits.draw("signed-upgrade") == "slash":
+            signed += "/"
         if not self._beliefs.hold("signed-url-is-the-given-one"):
             signed = signed.partition("?")[0]
         if not self._beliefs.hold("the-auth-token-signs"):

@@ -26,6 +26,9 @@ TRACKS: Final = {
 }
 #: How far timestamps of the outbound track are off where it has a clock of its own (ms).
 OTHER_CLOCK_MS: Final = 200
+#: How far the timestamps of frames are off, one after the other, where they do not lie on the grid
+#: of 20 ms (habit ``timestamps``), in ms.
+OFF_GRID_MS: Final = (0, -2, 1, -9, 0, 7, -3, 9, -1, 4, 0)
 
 
 def check_url(verb: StreamVerb, allow_ws: bool, *, one_way: bool = False) -> tuple[int, str] | None:
@@ -64,8 +67,10 @@ class Stream:
         one_way: bool = False,
         beliefs: Beliefs | None = None,
         call_began: float | None = None,
+        timestamps: str = "grid",
     ) -> None:
-        """``call_began``: timestamps count from there where that belief is contradicted."""
+        """``call_began``: timestamps count from there where that belief is contradicted.
+        ``timestamps``: the form of that habit."""
         self.sid = sid
         self.call_sid = call_sid
         self.verb = verb
@@ -96,8 +101,9 @@ class Stream:
         self._judge = judge
         self._writer = stream_messages.Writer(sid, call_sid, account_sid)
         self._call_began = call_began
-        #: ms of the stream's time at its first frame
+        #: ms of the stream's time at its first frame, and how far that of the others is off
         self._first_timestamp = 0
+        self._off_grid = OFF_GRID_MS if timestamps == "off-grid" else (0,)
         #: a frame that waits for the next one, where two go into one message
         self._half = b""
 
@@ -123,7 +129,7 @@ class Stream:
         if "outbound" not in TRACKS[self.verb.track]:
             return
         writer = self._writer
-        timestamp = self._first_timestamp + writer.chunk_outbound * 20
+        timestamp = self._timestamp(writer.chunk_outbound, 20)
         if not self.beliefs.hold("tracks-share-a-clock"):
             timestamp += OTHER_CLOCK_MS
         if (self.lose is not None and self.lose()) or (
@@ -147,17 +153,21 @@ class Stream:
         if is_quiet(frame) and not self.beliefs.hold("silence-is-sent"):
             writer.lost()
             return
-        timestamp = self._first_timestamp + writer.chunk * 20
+        timestamp = self._timestamp(writer.chunk, 20)
         if not self.beliefs.hold("frames-of-20-ms"):
             if not self._half:
                 self._half = frame
                 return
             frame, self._half = self._half + frame, b""
-            timestamp = self._first_timestamp + writer.chunk * 40
+            timestamp = self._timestamp(writer.chunk, 40)
         self.frames_in += 1
         if self.altered:
             frame = bytes(byte ^ 1 for byte in frame)
         self.send(writer.media(frame, timestamp))
+
+    def _timestamp(self, chunk: int, ms: int) -> int:
+        """That of a frame which so many others of ``ms`` came before."""
+        return self._first_timestamp + chunk * ms + self._off_grid[chunk % len(self._off_grid)]
 
     def take(self, now: float) -> bytes:
         """20 ms of playback for the far end; marks that it reaches are sent."""

@@ -4,8 +4,8 @@ the three messages that go back.
 Rules (Twilio's documents voice/media-streams/websocket-messages, voice/twiml/stream):
 
 - ``connected`` comes first, then one ``start``, then ``media``, ``dtmf``, ``mark``, then ``stop``.
-- ``timestamp`` is milliseconds from the stream's start, in a JSON string; a frame's position is
-  ``timestamp * 8`` samples. A frame without one follows the frame before it.
+- ``timestamp`` is milliseconds from the stream's start, in a JSON string, and says where a frame
+  lies, but only to about a frame: :class:`_Track` has the rule.
 - ``tracks`` of ``start`` says which tracks come: ``inbound``, and ``outbound`` too where a call is
   listened to. Both have their timestamps on the stream's one clock.
 - ``sequenceNumber`` counts the messages from ``start`` on. A message whose number is not the next
@@ -110,6 +110,7 @@ class _In(msgspec.Struct, tag_field="event", gc=False, kw_only=True):
 class _MediaBody(msgspec.Struct, gc=False):
     payload: bytes
     timestamp: int | None = None
+    chunk: int | None = None
     track: str = "inbound"
 
 
@@ -192,13 +193,44 @@ def classify(text: bytes) -> str:
     return "fields"
 
 
+class _Track:
+    """Where the frames of one track lie.
+
+    Twilio's timestamps come from a clock, and do not lie on a grid of 20 ms: 72 frames in a row
+    were seen to take 1,438 ms (docs/beliefs.md, habit ``timestamps``). As positions they would cut
+    off sound here, and leave a hole there. The chunk number says exactly how many frames lie
+    between two. So a frame lies where its number puts it, as long as its timestamp is less than a
+    frame away from that; farther away the timestamp holds. Without a number a frame follows the one
+    before it, as long as its timestamp is less than half a frame away.
+    """
+
+    __slots__ = ("_chunk", "_next")
+
+    def __init__(self) -> None:
+        self._chunk: int | None = None
+        self._next = 0
+
+    def place(self, timestamp: int | None, chunk: int | None, size: int) -> int:
+        """The position of a frame of ``size`` samples."""
+        position, within = self._next, size // 2
+        if timestamp is not None:
+            if chunk is not None and self._chunk is not None:
+                position += (chunk - self._chunk - 1) * size
+                within = size
+            by_clock = timestamp * SAMPLES_PER_MS
+            if not -within < by_clock - position < within:
+                position = by_clock
+        self._chunk, self._next = chunk, position + size
+        return position
+
+
 class MediaStream:
     """One socket."""
 
     # Each frame finds this object outside of the caches, and slots lie in the object itself.
     __slots__ = (
-        "_both", "_bytes", "_digits", "_mark_head", "_marks", "_media_head", "_messages", "_next",
-        "_sequence", "bad", "clear", "stopped", "stream_sid",
+        "_both", "_bytes", "_digits", "_inbound", "_mark_head", "_marks", "_media_head",
+        "_messages", "_outbound", "_sequence", "bad", "clear", "stopped", "stream_sid",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -209,7 +241,7 @@ class MediaStream:
         self.stopped = False
         self._messages = 0
         self._bytes = 0
-        self._next = 0
+        self._inbound, self._outbound = _Track(), _Track()
         #: the stream brings an outbound track too
         self._both = False
         self._digits = 0
@@ -261,9 +293,7 @@ class MediaStream:
             or self.stopped
         ):
             return self._media(message)
-        position = timestamp * SAMPLES_PER_MS
-        self._next = position + len(payload)
-        return Media(position, payload)
+        return Media(self._inbound.place(timestamp, body.chunk, len(payload)), payload)
 
     def too_long(self) -> Event | None:
         """A message that was too long to be read at all."""
@@ -288,27 +318,18 @@ class MediaStream:
             return self._count("foreign-stream")
         timestamp = body.timestamp
         payload = body.payload
-        if body.track == "outbound" and self._both:
-            return self._outbound(timestamp, payload)
-        if body.track != "inbound":
+        outbound = body.track == "outbound" and self._both
+        if body.track != "inbound" and not outbound:
             return self._count("track")
         if not payload:
             return self._count("empty")
         if timestamp is None:
-            position = self._next
-        elif 0 <= timestamp <= MAX_TIMESTAMP:
-            position = timestamp * SAMPLES_PER_MS
-        else:
+            if outbound:  # it would be anywhere beside the other track
+                return self._count("fields")
+        elif not 0 <= timestamp <= MAX_TIMESTAMP:
             return self._count("fields")
-        self._next = position + len(payload)
-        return Media(position, payload)
-
-    def _outbound(self, timestamp: int | None, payload: bytes) -> Event | None:
-        if not payload:
-            return self._count("empty")
-        if timestamp is None or not 0 <= timestamp <= MAX_TIMESTAMP:
-            return self._count("fields")
-        return Media(timestamp * SAMPLES_PER_MS, payload, outbound=True)
+        track = self._outbound if outbound else self._inbound
+        return Media(track.place(timestamp, body.chunk, len(payload)), payload, outbound)
 
     def _other(self, message: _Dtmf | _Mark | _Start | _Connected | _Stop) -> Event | None:
         if isinstance(message, _Connected):

@@ -199,8 +199,15 @@ class SignatureCheck:
         return self._matches(_join(public_url, path, query), None, signature) and right_body
 
     def upgrade(self, public_url: str, path: str, query: str, signature: bytes | None) -> bool:
-        """A WebSocket upgrade: signed over the wss URL as the TwiML has it, with no fields."""
-        return self._matches(_join(stream_base(public_url), path, query), None, signature)
+        """A WebSocket upgrade: signed over the wss URL as the TwiML has it, with no fields.
+
+        Servers of others also take a signature over that URL with a slash behind it, which Twilio's
+        page on security is said to name (docs/beliefs.md, habit ``signed-upgrade``).
+        """
+        base = stream_base(public_url)
+        return any(
+            self._matches(_join(base, path + end, query), None, signature) for end in ("", "/")
+        )
 
 
 def _join(base: str, path: str, query: str) -> str:

@@ -42,7 +42,8 @@ async def test_an_echo_over_the_wire(sim: CarrierSim, customer: Customer) -> Non
     await sim.wait_until(lambda: bool(customer.events("stop")))
     frames = customer.events("media")
     assert [m["media"]["chunk"] for m in frames] == [str(n + 1) for n in range(len(frames))]
-    assert [m["media"]["timestamp"] for m in frames] == [str(20 * n) for n in range(len(frames))]
+    off = [int(m["media"]["timestamp"]) - 20 * n for n, m in enumerate(frames)]
+    assert -9 <= min(off) <= max(off) <= 9  # the habit ``timestamps``
     numbers = [m["sequenceNumber"] for m in customer.messages if "sequenceNumber" in m]
     assert numbers == [str(n + 1) for n in range(len(numbers))]
     assert stream.metrics(sim.now()).frames_in == len(frames)
@@ -77,7 +78,8 @@ async def test_the_upgrade_is_signed(sim: CarrierSim, customer: Customer) -> Non
     call = await call_in(sim, customer)
     await sim.wait_for_stream(call)
     signature = customer.upgrades[0]["x-twilio-signature"]
-    assert RequestValidator(sim.auth_token).validate(customer.stream_url, {}, signature)
+    check = RequestValidator(sim.auth_token).validate
+    assert any(check(customer.stream_url + end, {}, signature) for end in ("", "/"))
 
 
 async def test_parameters_keys_and_marks(sim: CarrierSim, customer: Customer) -> None:

@@ -31,7 +31,8 @@ COUNTED = b"".join(bytes([n]) * 160 for n in range(1, 151))
 
 
 def wired(**options: Any) -> Bench:
-    options["habits"] = {"one-way-start": "0.1"} | options.get("habits", {})
+    pinned = {"one-way-start": "0.1", "timestamps": "grid"}
+    options["habits"] = pinned | options.get("habits", {})
     return Bench(**options)
 
 

@@ -54,7 +54,9 @@ async def test_webhook_and_stream_over_tls(certificate: tuple[Path, Path]) -> No
         customer.on_stream = listen
         assert customer.stream_url.startswith("wss://127.0.0.1:")
         async with CarrierSim(
-            ca_file=certificate[0], allow_ws=False, habits={"signed-url": "given"}
+            ca_file=certificate[0],
+            allow_ws=False,
+            habits={"signed-url": "given", "signed-upgrade": "given"},
         ) as sim:
             call = await call_in(sim, customer)
             await sim.wait_for_stream(call)

@@ -80,6 +80,33 @@ def test_a_start_needs_no_more_than_its_ids() -> None:
     assert found == ms.Start(CALL, SID, {})
 
 
+def placed(*frames: tuple[str, str]) -> list[int]:
+    """The positions of frames of 20 ms with these timestamps and chunk numbers."""
+    stream = live()
+    found = [stream.receive(media(timestamp=at, chunk=chunk)) for at, chunk in frames]
+    return [each.position for each in found if isinstance(each, ms.Media)]
+
+
+def test_a_frame_lies_where_its_number_puts_it_though_the_timestamp_is_some_ms_off() -> None:
+    assert placed(("155", "1"), ("173", "2"), ("204", "3")) == [1240, 1400, 1560]
+    # Two frames are missing, and the clock is off beside that.
+    assert placed(("0", "1"), ("51", "4")) == [0, 480]
+    # One came twice.
+    assert placed(("0", "1"), ("20", "2"), ("19", "2")) == [0, 160, 160]
+
+
+def test_where_number_and_timestamp_are_a_frame_apart_the_timestamp_holds() -> None:
+    assert placed(("0", "1"), ("40", "2")) == [0, 320]
+    assert placed(("0", "1"), ("20", "999999999999999999")) == [0, 160]
+    assert placed(("1000", "5"), ("1020", "1")) == [8000, 8160]
+
+
+def test_without_numbers_less_than_half_a_frame_is_no_hole() -> None:
+    stream = live()
+    found = [stream.receive(media(timestamp=at, chunk=None)) for at in ("0", "29", "50")]
+    assert [each.position for each in found if isinstance(each, ms.Media)] == [0, 160, 400]
+
+
 def test_a_frame_without_a_timestamp_follows_the_one_before() -> None:
     stream = live()
     assert stream.receive(media(b"a" * 160, "100")) == ms.Media(800, b"a" * 160)

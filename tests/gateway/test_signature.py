@@ -196,6 +196,12 @@ def test_a_url_without_its_user() -> None:
     assert without_user_info("https://a.example/b@c") == "https://a.example/b@c"
 
 
+def test_an_upgrade_may_be_signed_with_a_slash_behind_its_url() -> None:
+    assert CHECK.upgrade(
+        "https://a.example", "/twilio/stream", "", sign("wss://a.example/twilio/stream/")
+    )
+
+
 def test_an_upgrade_signed_otherwise() -> None:
     base, path = "https://a.example", "/twilio/stream"
     for text in (

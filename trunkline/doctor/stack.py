@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 from trunkline.bus import hosts
 from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import SettingsError, StackUnavailableError, TrunklineError
-from trunkline.bus.redact import counted, mask_url
+from trunkline.bus.redact import mask_url
 from trunkline.bus.runtime_dir import runtime_path, system_runtime_path
 from trunkline.bus.settings import Settings
 from trunkline.bus.twilio_urls import HEALTH_PATH
 
+from ..reports.cost import counted
 from ..stack.controller_client import controller_client, get_status
 from ..stack.http_get import get
 from .finding import Finding, Known, json_object

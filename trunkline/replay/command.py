@@ -18,11 +18,12 @@ from trunkline.bus.cassette_masks import ACCOUNT
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import InvalidRequestError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED
-from trunkline.bus.redact import counted, mask_url, printable
+from trunkline.bus.redact import mask_url, printable
 from trunkline.bus.settings import Settings
 from trunkline.bus.twilio_urls import STATUS_PATH, VOICE_PATH
 
 from ..cli import progress, tables
+from ..reports.cost import counted
 from . import stack
 from .call import CallPlayer, Lines, is_base
 from .cassette import Cassette, is_callback, read

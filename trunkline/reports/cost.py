@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-from trunkline.bus.redact import counted
-
 
 def begun_minutes(seconds: float) -> int:
     """A call of 61 seconds costs two minutes, and one that nobody answered none."""
@@ -17,3 +15,8 @@ def text(calls: int, minutes: int, price: float | None) -> str:
     whichever currency; None: nobody has told it."""
     told = f"{counted(calls, 'call')}, {counted(minutes, 'minute')}"
     return told if price is None else f"{told}, {minutes * price:.2f} at {price:g} a minute"
+
+
+def counted(number: int, one: str) -> str:
+    """``1 call``, ``2 calls``."""
+    return f"{number} {one}" + ("" if number == 1 else "s")
