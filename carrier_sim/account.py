@@ -79,6 +79,8 @@ class CallRecord(msgspec.Struct, kw_only=True):
     created: float
     parent_call_sid: str = ""
     phone_number_sid: str = ""
+    #: When it was dialled, or came in; None while it is queued (twilio-python,
+    #: rest/api/v2010/account/call: "Empty if the call has not yet been dialed").
     started: float | None = None
     ended: float | None = None
     answered_at: float | None = None
@@ -99,8 +101,10 @@ class CallRecord(msgspec.Struct, kw_only=True):
         self.status = status
         self.updated = wall
         self.history.append((now, status))
+        if self.started is None and status != "canceled":
+            self.started = wall
         if status == "in-progress":
-            self.answered_at, self.started = now, wall
+            self.answered_at = now
         elif status in ENDED:
             self.ended_at, self.ended = now, wall
 
@@ -135,7 +139,7 @@ class CallRecord(msgspec.Struct, kw_only=True):
             "parent_call_sid": self.parent_call_sid or None,
             "phone_number_sid": self.phone_number_sid or None,
             "queue_time": str(self.queue_time_ms),
-            "start_time": rfc2822(self.started or self.created),
+            "start_time": rfc2822(self.started),
             "status": self.status,
             "subresource_uris": {
                 "events": f"{base}/Events.json",

@@ -460,9 +460,8 @@ class Exchange:
         """The call at the other end of the circuit has ended with this status."""
         if other.record.status == "in-progress":
             status = "completed"
-        elif other.record.direction == "inbound":
-            status = "canceled" if status == "canceled" else "no-answer"
-        elif status == "completed":
+        elif status == "completed" or other.record.direction == "inbound":
+            # TD voice/twiml/changelog has it so of inbound calls, which were "canceled" before.
             status = "no-answer"
         self._end_if_live(other, status, "far-end", now)
 
@@ -486,6 +485,7 @@ class Exchange:
             options=options,
             created_at=now,
             created=self.wall(),
+            started=None if status == "queued" else self.wall(),
             phone_number_sid=number.sid if number else "",
             history=[(now, status)],
         )

@@ -268,7 +268,7 @@ class RestApi:
         form = request.form
         if form.get("ApplicationSid"):
             raise Refused(400, 21218, "Invalid ApplicationSid: carrier_sim has no applications")
-        url, twiml = self._program(form)
+        url, twiml = self._program(form, of_a_new_call=True)
         if not url and not twiml:
             raise Refused(400, 21205, "Url parameter is required")
         for field in ("FallbackUrl", "StatusCallback"):
@@ -330,9 +330,12 @@ class RestApi:
             ),
         )
 
-    def _program(self, form: Mapping[str, str]) -> tuple[str, str]:
-        """Url and Twiml of a request, at most one of them. Raises Refused."""
+    def _program(self, form: Mapping[str, str], *, of_a_new_call: bool) -> tuple[str, str]:
+        """Url and Twiml of a request, at most one of them: a new call's Twiml is ignored beside its
+        Url (twilio-python, rest/api/v2010/account/call). Raises Refused."""
         url, twiml = form.get("Url", ""), form.get("Twiml", "")
+        if url and of_a_new_call:
+            twiml = ""
         if url and twiml:
             raise Refused(400, 21205, "Url and Twiml are mutually exclusive")
         if len(twiml) > MAX_INLINE:
@@ -345,7 +348,7 @@ class RestApi:
         record, status = call.record, form.get("Status", "")
         if status and status not in ("canceled", "completed"):
             raise Refused(400, 20001, f"Status {status} is not canceled or completed")
-        url, twiml = self._program(form)
+        url, twiml = self._program(form, of_a_new_call=False)
         method = _method("Method", form.get("Method", "POST"), 21209)
         again = status == record.status == "completed" and not (url or twiml)
         if not record.live and not again:
@@ -480,13 +483,12 @@ def _selected(record: CallRecord, query: Mapping[str, str]) -> bool:
     }
     if any(query.get(name, value) not in (value, "") for name, value in exact.items()):
         return False
+    wanted = {sign: time for sign in ("", "<", ">") if (time := query.get(f"StartTime{sign}"))}
+    if record.started is None:
+        return not wanted
     # Twilio's dates have whole seconds.
-    started = datetime.fromtimestamp(int(record.started or record.created), UTC)
-    return all(
-        _time_matches(started, sign, wanted)
-        for sign in ("", "<", ">")
-        if (wanted := query.get(f"StartTime{sign}"))
-    )
+    started = datetime.fromtimestamp(int(record.started), UTC)
+    return all(_time_matches(started, sign, time) for sign, time in wanted.items())
 
 
 def _time_matches(when: datetime, sign: str, wanted: str) -> bool:

@@ -21,7 +21,7 @@ from typing import Final
 
 from .signature import Form
 
-_SID: Final = re.compile(r"(AC|CA|MZ)[0-9a-f]{32}\Z")
+_SID: Final = re.compile(r"(AC|CA|MZ)[0-9a-fA-F]{32}\Z")
 #: A phone number, whole or national, or a short code; ``sip:…``, ``client:…`` and other addresses;
 #: a word for a caller who is withheld (``anonymous``); or nothing. Carriers write callers in all of
 #: these ways (docs/beliefs.md, caller-id).

@@ -387,8 +387,9 @@ class TwilioCarrier:
 
     async def find_number(self, number: str) -> NumberSettings | None:
         numbers = self._client.incoming_phone_numbers
-        found = await self._do("find_number", lambda: numbers.list(phone_number=number, limit=1))
-        # Twilio's filter matches patterns; only the exact number is meant.
+        # Twilio's filter matches parts and patterns; only the exact number is meant, and longer
+        # ones may come before it.
+        found = await self._do("find_number", lambda: numbers.list(phone_number=number, limit=50))
         exact = [n for n in found if n.phone_number == number]
         return _settings(exact[0]) if exact else None
 
@@ -493,14 +494,19 @@ class TwilioCarrier:
                 raise
 
     async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]:
-        """Calls with this To and From that were started at ``since`` (Unix time) or later."""
+        """Calls with this To and From that were asked for at ``since`` (Unix time) or later."""
         calls = self._client.calls
         # Twilio filters by day only.
         after = datetime.fromtimestamp(since - 86_400, UTC)
-        found = await self._do(
-            "list_calls", lambda: calls.list(to=to, from_=from_, start_time_after=after, limit=100)
-        )
-        states = [_state(call) for call in found]
+
+        def both() -> dict[str, Any]:
+            # A call that waits for its turn has not started, so a filter of that time may leave it
+            # out. Those are asked for first, because one may start meanwhile.
+            waiting = calls.list(to=to, from_=from_, status="queued", limit=100)
+            started = calls.list(to=to, from_=from_, start_time_after=after, limit=100)
+            return {call.sid: call for call in (*waiting, *started)}
+
+        states = [_state(call) for call in (await self._do("list_calls", both)).values()]
         return [s for s in states if s.created is None or s.created >= since - 2.0]
 
 

@@ -75,6 +75,18 @@ async def test_calls(sim: CarrierSim, carrier: TwilioCarrier) -> None:
     assert (await carrier.fetch_call(call.sid)).ended
 
 
+async def test_a_call_that_waits_for_its_turn_is_listed_though_it_has_not_started(
+    sim: CarrierSim, carrier: TwilioCarrier
+) -> None:
+    order = CallOrder(THEIRS, OURS, "<Response><Pause/></Response>", 60, 20, "")
+    call = await carrier.create_call(order)
+    await carrier.end_call(call.sid)  # so that nothing moves it any more
+    record = sim.calls[call.sid].record
+    record.status, record.started = "queued", None
+    found = await carrier.list_calls(THEIRS, OURS, time.time())
+    assert [(each.sid, each.status) for each in found] == [(call.sid, "queued")]
+
+
 async def test_who_answers_is_found_out_in_the_background(
     sim: CarrierSim, carrier: TwilioCarrier
 ) -> None:

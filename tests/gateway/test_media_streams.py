@@ -277,7 +277,7 @@ def test_what_goes_back_has_exactly_the_documented_fields() -> None:
         {"streamSid": "CA" + SID[2:]},
         {"streamSid": SID + "\n"},
         {"callSid": ""},
-        {"callSid": CALL.upper()[:-1] + "F"},
+        {"callSid": CALL[:-1] + "g"},
         {"callSid": CALL + "CallStatusringing"},
         {"callSid": SID},
     ],

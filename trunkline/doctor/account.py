@@ -105,7 +105,11 @@ def _account(known: Known, answer: Answer, base: str) -> Finding:
     if status != "active":
         return Finding("credentials", "fail", text, "console.twilio.com says why")
     if kind == "Trial":
-        hint = "a trial account can only call verified numbers, and says so before each call"
+        hint = (
+            "a trial account calls verified numbers alone, and speaks a notice first. Users report "
+            "that it refuses calls with TwiML of one's own, and takes <Stream> out of answers: "
+            "then no call has sound before the account is upgraded"
+        )
         return Finding("credentials", "warn", text, hint)
     return Finding("credentials", "ok", text)
 
