@@ -21,6 +21,7 @@ from trunkline.bus.launch import free_ports
 from trunkline.bus.redact import redact_number
 
 from .scenario.adapter import DEFAULT_HTTP_PORT, TwilioAgentAdapter
+from .scenario.join import find
 from .turns.gate_options import SpeechGateSetting
 
 __all__ = [
@@ -46,9 +47,10 @@ class TwilioHarness:
     """``async with TwilioHarness(...) as adapter``: a connected TwilioAgentAdapter whose public URL
     is a cloudflared quick tunnel of its own.
 
-    First the tunnel, then ``connect()`` (which starts a private stack on ``http_port`` behind it,
-    or joins the stack at ``bus``), then a wait until the tunnel can be reached. A failure on the
-    way in is undone and raised; a failure on the way out is logged.
+    First the tunnel, then ``connect()``, which starts a private stack on ``http_port`` behind it,
+    then a wait until the tunnel can be reached. Where a running stack is joined (the one at
+    ``bus``, or that of ``pytest --phone-sim``), there is no tunnel: that stack has a public URL of
+    its own. A failure on the way in is undone and raised; a failure on the way out is logged.
     """
 
     def __init__(
@@ -81,6 +83,11 @@ class TwilioHarness:
         self._adapter: TwilioAgentAdapter | None = None
 
     async def __aenter__(self) -> TwilioAgentAdapter:
+        named = (self._settings[name] for name in ("bus", "account_sid", "auth_token"))
+        if await find(*named) is not None:
+            self._adapter = TwilioAgentAdapter(http_port=self._http_port, **self._settings)
+            await self._adapter.connect()
+            return self._adapter
         tunnel = CloudflareTunnel(port=self._http_port)
         await tunnel.__aenter__()
         self._tunnel = tunnel

@@ -66,7 +66,7 @@ class ClientSession:
         self.mode: Literal["idle", "answer", "call"] = "idle"
         self.armed = False
         self.opened: m.SessionOpened | None = None
-        #: why the session is gone without having been closed; None while it lives
+        #: why the session is gone; None while it lives
         self.lost: TrunklineError | None = None
         #: the sound of calls that come up is kept for a report
         self.taped = True
@@ -305,7 +305,10 @@ class ClientSession:
         return [media for media in found if media is not None]
 
     async def close(self) -> None:
-        """Hang up its calls, restore its numbers. A controller that cannot be asked is logged."""
+        """Hang up its calls, restore its numbers. A controller that cannot be asked is logged.
+        Whoever still waits for a call, or for a dial, gets WrongModeError."""
+        closed_meanwhile = WrongModeError("the line was closed meanwhile")
+        self._give_up_dials(closed_meanwhile)
         try:
             if self.lost is None and self.opened is not None:
                 # Sound that was all sent is heard to its end; an utterance under way is cut off.
@@ -329,6 +332,7 @@ class ClientSession:
                 error,
             )
         finally:
+            self.lost = self.lost or closed_meanwhile
             self._end_all("hang_up")
             self._forget(self)
 
@@ -459,10 +463,13 @@ class ClientSession:
         if self.lost is None:
             self.lost = error
             log.error("session on %s is lost: %s", redact_number(self.number), error)
-            for dialling in self._dials.values():
-                if not dialling.started.done():
-                    dialling.started.set_exception(error)
+            self._give_up_dials(error)
             self._end_all("error")
+
+    def _give_up_dials(self, error: TrunklineError) -> None:
+        for dialling in self._dials.values():
+            if not dialling.started.done():
+                dialling.started.set_exception(error)
 
     def poll(self, now: float) -> None:
         """Every 50 to 100 ms: the calls' own deadlines; calls that are drained are left."""

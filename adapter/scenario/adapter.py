@@ -23,7 +23,7 @@ from scenario.types import AgentRole
 from scenario.voice import AdapterCapabilities, AudioChunk, VoiceAgentAdapter
 
 from trunkline.bus.digits import check_digits
-from trunkline.bus.errors import NumberNotFoundError, WrongModeError
+from trunkline.bus.errors import NumberNotFoundError, SettingsError, WrongModeError
 from trunkline.bus.messages import ANY_NUMBER, Answerer
 from trunkline.bus.redact import mask_url, redact_number
 from trunkline.bus.settings import pasted, same_url
@@ -101,8 +101,9 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         super().__init__()
         if phone_number != ANY_NUMBER:
             check_e164(phone_number)
-        self.account_sid = pasted(account_sid)
-        self.auth_token = pasted(auth_token)
+        # None, too: a test that is skipped without credentials may make its adapter before that.
+        self.account_sid = pasted(account_sid or "")
+        self.auth_token = pasted(auth_token or "")
         self.phone_number = phone_number
         self.public_base_url = public_base_url
         self.allowed_callers = caller_set(allowed_callers)
@@ -154,6 +155,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         async with self._connecting:
             if self._line is not None:
                 return
+            if not self.account_sid:
+                raise SettingsError("TwilioAgentAdapter: account_sid is required to connect.")
             wanted = StackRequest(
                 self.account_sid,
                 self.auth_token,
@@ -169,6 +172,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
                 raise
             self._joined, self._line = joined, line
             self._forget_call()
+            self.agent_hung_up = False
             self._frames_before = self._dtmf_received = 0
             self._gate_before = GateCounters()
             self.greeting = None
@@ -203,6 +207,19 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         if joined.private is None:
             self._warn_of_ignored(line)
         return line
+
+    async def _as_it_is_set(self, line: Line) -> Line:
+        """The line; opened anew where somebody has written other lists of who may call, and whom we
+        may dial, to the adapter's attributes since."""
+        callers = caller_set(self.allowed_callers)
+        callees = callee_set(self.allowed_callees) or None
+        if (callers, callees) == (line.allowed_callers, line.allowed_callees or None):
+            return line
+        self.allowed_callers, self.allowed_callees = callers, callees
+        assert self._joined is not None
+        await line.close()
+        self._line = await self._open_line(self._joined)
+        return self._line
 
     def _warn_of_ignored(self, line: Line) -> None:
         ignored = []
@@ -360,10 +377,13 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             machine_detection=machine_detection,
         )
         check_greeting(greeting_timeout, wanted=callee_speaks_first, mode=plan.mode)
+        check_seconds(timeout)
         if plan.mode == "a-leg":
-            await wait_for_tunnel(self.tunnel_readiness, self.public_base_url)
+            url = self.public_base_url or line.public_url
+            await wait_for_tunnel(self.tunnel_readiness, url)
         with self._dialling("outbound", plan.to) as span:
             await self._drop_call()
+            line = await self._as_it_is_set(line)
             began = time.monotonic()
             call = await line.dial(plan, timeout)
             self._take(call, span, None if plan.mode == "originator-only" else began)
@@ -398,9 +418,11 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         the caller here."""
         line = self._assert_connected()
         line.check_mode("answer", "TwilioAgentAdapter", "adapter")
+        check_seconds(timeout)
         check_greeting(greeting_timeout)
         with self._dialling("inbound", self.phone_number) as span:
             await self._drop_call()
+            line = await self._as_it_is_set(line)
             base = mask_url(line.public_url)
             log.info("TwilioAgentAdapter: webhook set to %s/twilio/voice", base)
             began = time.monotonic()
@@ -460,6 +482,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         if heard is not None:
             await heard.look_at_rest()
         self._forget_call()
+        self.agent_hung_up = False
         self.greeting = None
 
     def _take(self, call: Call, span: Span, began: float | None) -> None:
@@ -485,7 +508,6 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         self._gate_before = self.gate_counters
         self._call = self._heard = self._digits = None
         self._answered = self._marked = None
-        self.agent_hung_up = False
 
     async def _hand_on_digits(self, call: Call) -> None:
         async for digit in call.dtmf:
@@ -524,11 +546,14 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         if self._heard is not None:
             self._heard.end_answer()
         try:
-            await call.send_audio(pcm)
+            sent = await call.send_audio(pcm)
         except WrongModeError:
             # The call may have ended since it was looked at: events come in on another thread.
             if self._live_call() is not None:
                 raise
+        else:
+            if sent < len(pcm) // 2 and call.ending:
+                self._live_call()  # by hand it is an error that the rest was not said
 
     def _live_call(self) -> Call | None:
         """The live call; None where the far end has hung up within a scenario. RuntimeError."""

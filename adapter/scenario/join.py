@@ -45,15 +45,21 @@ class Joined:
 async def join(bus: str | None, wanted: StackRequest) -> Joined:
     """Find the stack, or start one as ``wanted``. RuntimeError where one has to be started and
     there is no URL; StackUnavailableError where it does not get ready; SettingsError."""
-    found = settings.load(bus=bus, auth_token=wanted.auth_token)
-    if bus is not None or "bus" in found.given:
-        return Joined(found.bus)
-    if await _answers(found.address, wanted.account_sid):
-        return Joined(found.bus)
+    found = await find(bus, wanted.account_sid, wanted.auth_token)
+    if found is not None:
+        return Joined(found)
     if not wanted.public_url:
         raise RuntimeError(NO_PUBLIC_URL)
     stack = await private_stack.acquire(wanted)
     return Joined(stack.bus, stack)
+
+
+async def find(bus: str | None, account_sid: str, auth_token: str) -> str | None:
+    """The address of the stack to join; None where one has to be started. SettingsError."""
+    found = settings.load(bus=bus, auth_token=auth_token)
+    if bus is not None or "bus" in found.given:
+        return found.bus
+    return found.bus if await _answers(found.address, account_sid) else None
 
 
 async def leave(joined: Joined) -> None:

@@ -14,7 +14,8 @@ from later import imported, scenario, testing
 from phone import CREDENTIALS, adapter, answered, dials, placed
 
 from trunkline.bus import messages as m
-from trunkline.errors import CarrierError, NumberNotFoundError
+from trunkline.bus.testing import until
+from trunkline.errors import CarrierError, NumberNotFoundError, SettingsError
 
 if TYPE_CHECKING:
     from trunkline import TwilioAgentAdapter
@@ -196,6 +197,64 @@ async def test_a_second_inbound_call_takes_the_place_of_the_first(stack: FakeSta
         assert (await stack.controller.wait_for(m.SendDigits)).call == second.call
 
 
+OTHER = "+14155558888"
+
+
+async def test_lists_that_are_written_later_hold_from_the_next_call_on(stack: FakeStack) -> None:
+    async with adapter(stack, allowed_callees=[THEIRS]) as agent:
+        await placed(stack, agent, attach_stream="a-leg")
+        agent.allowed_callees = {OTHER}
+        await placed(stack, agent, OTHER, attach_stream="a-leg")
+        await placed(stack, agent, OTHER, attach_stream="a-leg")  # nothing has changed since
+        first, second = stack.controller.all(m.OpenSession)
+        assert first.info.allowed_callees == [THEIRS]
+        assert second.info.allowed_callees == [OTHER]
+        assert (await stack.controller.wait_for(m.CloseSession)).session == first.info.session
+    async with adapter(stack) as agent:
+        agent.allowed_callers = ["+14155550001"]
+        await answered(stack, agent)
+        assert stack.controller.all(m.OpenSession)[-1].info.allowed_callers == ["+14155550001"]
+
+
+async def test_an_adapter_without_credentials_can_be_made_and_says_so_when_it_connects() -> None:
+    agent = adapter(account_sid=None, auth_token=None)
+    with pytest.raises(SettingsError, match="account_sid is required"):
+        await agent.connect()
+
+
+async def test_a_timeout_that_is_none_leaves_the_live_call_alone(stack: FakeStack) -> None:
+    async with adapter(stack) as agent:
+        await placed(stack, agent)
+        with pytest.raises(ValueError, match="timeout"):
+            await agent.place_call(THEIRS, timeout=float("nan"))
+        await agent.send_audio(scenario.AudioChunk(bytes(960)))
+        assert stack.controller.all(m.HangUp) == []
+
+
+async def test_who_hung_up_is_known_after_the_end(stack: FakeStack) -> None:
+    async with adapter(stack) as agent:
+        _, info = await placed(stack, agent)
+        stack.end_call(info, by_far_end=True)
+        assert (await agent.recv_audio(5)).data == b""
+        assert not agent.is_connected()
+    assert agent.agent_hung_up
+    async with agent:
+        assert not agent.agent_hung_up
+
+
+async def test_by_hand_the_end_of_the_call_is_an_error_where_something_was_left_to_say(
+    paced_stack: FakeStack,
+) -> None:
+    async with adapter(paced_stack) as agent:
+        _, info = await placed(paced_stack, agent)
+        saying = asyncio.ensure_future(agent.send_audio(scenario.AudioChunk(bytes(48_000 * 6))))
+        state = paced_stack.workers[0].calls[info.call]
+        await until(lambda: state.played >= 800)  # 0.1 s
+        paced_stack.end_call(info, by_far_end=True)
+        with pytest.raises(RuntimeError, match="no live media stream"):
+            await saying
+
+
 async def test_a_stream_from_before_the_wait_does_not_satisfy_it(stack: FakeStack) -> None:
     async with adapter(stack) as agent:
         await answered(stack, agent)
@@ -359,6 +418,17 @@ def tunnel(monkeypatch: pytest.MonkeyPatch) -> type[FakeTunnel]:
     return FakeTunnel
 
 
+@pytest.fixture
+def not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The harness finds no stack to join, and the adapter then finds the doubles."""
+
+    async def nothing(*_: object) -> None:
+        return None
+
+    imported()
+    monkeypatch.setattr("trunkline.adapter.testing.find", nothing)
+
+
 @contextlib.asynccontextmanager
 async def harness(stack: FakeStack, **given: Any) -> AsyncIterator[TwilioAgentAdapter]:
     settings: dict[str, Any] = CREDENTIALS | {"bus": stack.bus}
@@ -366,6 +436,16 @@ async def harness(stack: FakeStack, **given: Any) -> AsyncIterator[TwilioAgentAd
         yield agent
 
 
+async def test_a_harness_that_joins_a_stack_needs_no_tunnel(
+    stack: FakeStack, tunnel: type[FakeTunnel]
+) -> None:
+    async with harness(stack, allowed_callees=[THEIRS]) as agent:
+        assert agent.is_connected() and agent.public_base_url is None
+        await placed(stack, agent, attach_stream="a-leg")
+    assert tunnel.log == [] and not agent.is_connected()
+
+
+@pytest.mark.usefixtures("not_found")
 async def test_a_harness_gives_a_connected_adapter_behind_its_tunnel(
     stack: FakeStack, tunnel: type[FakeTunnel]
 ) -> None:
@@ -381,6 +461,7 @@ async def test_a_harness_gives_a_connected_adapter_behind_its_tunnel(
     assert not agent.is_connected()
 
 
+@pytest.mark.usefixtures("not_found")
 async def test_a_harness_whose_tunnel_fails_takes_all_down_and_says_why(
     stack: FakeStack, tunnel: type[FakeTunnel]
 ) -> None:
@@ -392,6 +473,7 @@ async def test_a_harness_whose_tunnel_fails_takes_all_down_and_says_why(
     assert [type(r) for r in stack.controller.requests] == [m.OpenSession, m.CloseSession]
 
 
+@pytest.mark.usefixtures("not_found")
 async def test_what_fails_on_a_harness_s_way_out_is_logged(
     stack: FakeStack, tunnel: type[FakeTunnel], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -221,6 +221,22 @@ async def test_a_cancelled_dial_is_cancelled_at_the_controller(stack: FakeStack)
         assert cancel.request == dial.request
 
 
+async def test_whoever_waits_while_the_line_is_closed_is_told(stack: FakeStack) -> None:
+    """Nobody has cancelled that task, so it does not end as if somebody had."""
+    line = await Line(OURS, bus=stack.bus).open()
+    placing = asyncio.ensure_future(line.place_call(THEIRS, timeout=30))
+    await stack.controller.wait_for(m.Dial)
+    await line.close()
+    with pytest.raises(WrongModeError, match="closed meanwhile"):
+        await placing
+    line = await Line(OURS, bus=stack.bus).open()
+    waiting = asyncio.ensure_future(line.wait_for_call(timeout=30))
+    await stack.controller.wait_for(m.Arm)
+    await line.close()
+    with pytest.raises(WrongModeError, match="closed meanwhile"):
+        await waiting
+
+
 async def test_an_originated_call_carries_no_sound(stack: FakeStack) -> None:
     async with Line(OURS, bus=stack.bus) as line:
         call = await line.place_call(THEIRS, attach_stream_to_self=False)
