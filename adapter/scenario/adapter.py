@@ -23,7 +23,7 @@ from scenario.types import AgentRole
 from scenario.voice import AdapterCapabilities, AudioChunk, VoiceAgentAdapter
 
 from trunkline.bus.digits import check_digits
-from trunkline.bus.errors import NumberNotFoundError, SettingsError, WrongModeError
+from trunkline.bus.errors import CallFailedError, NumberNotFoundError, SettingsError, WrongModeError
 from trunkline.bus.messages import ANY_NUMBER, Answerer
 from trunkline.bus.redact import mask_url, redact_number
 from trunkline.bus.settings import pasted, same_url
@@ -402,7 +402,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         log.info(
             "TwilioAgentAdapter: placed call %s from %s to %s",
             call.dialled_sid or call.sid,
-            redact_number(self.phone_number),
+            redact_number(line.number),
             to,
         )
 
@@ -472,6 +472,10 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
                 yield span
             except TimeoutError:
                 span.set_attribute("voice.twilio.dial_outcome", "stream_connect_timeout")
+                raise
+            except CallFailedError as error:
+                outcome = {"call_sid": error.sid, "dial_outcome": error.status}
+                set_attributes(span, {f"voice.twilio.{k}": v for k, v in outcome.items()})
                 raise
 
     async def _drop_call(self) -> None:

@@ -18,7 +18,7 @@ from phone import adapter, answered, dials, placed, press
 
 from trunkline.bus import messages as m
 from trunkline.bus.testing import until
-from trunkline.errors import CarrierError
+from trunkline.errors import CallFailedError, CarrierError
 
 PREFIX = "voice.twilio."
 
@@ -95,6 +95,21 @@ async def test_a_timeout_marks_the_dial(stack: FakeStack, spans: InMemorySpanExp
     assert (span.attributes or {})[f"{PREFIX}dial_outcome"] == "stream_connect_timeout"
     assert f"{PREFIX}stream_connect_latency_ms" not in (span.attributes or {})
     assert span.status.status_code is trace.StatusCode.ERROR
+
+
+async def test_a_dial_that_nobody_answers_marks_its_span_with_the_call(
+    stack: FakeStack, spans: InMemorySpanExporter
+) -> None:
+    async with adapter(stack) as agent:
+        placing = asyncio.ensure_future(agent.place_call(THEIRS, timeout=5))
+        dial = await stack.controller.wait_for(m.Dial)
+        stack.controller.tell(
+            m.DialFailed(request=dial.request, call="x", status="busy", sid="CAx")
+        )
+        with pytest.raises(CallFailedError):
+            await placing
+    found = attributes_of(spans, "voice.adapter.dial")
+    assert (found[f"{PREFIX}call_sid"], found[f"{PREFIX}dial_outcome"]) == ("CAx", "busy")
 
 
 async def test_a_refusal_of_rest_marks_the_dial_and_is_raised(
