@@ -32,7 +32,7 @@ from typing import Final
 
 import msgspec
 
-from .errors import StackUnavailableError
+from .errors import SettingsError, StackUnavailableError
 from .process import PARENT_FD_VARIABLE
 from .redact import mask_url
 
@@ -62,6 +62,21 @@ class StackInfo(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         url = mask_url(self.public_url)
         return f"StackInfo(bus={self.bus!r}, public_url={url!r}, sim={self.sim!r})"
+
+
+def check_ready_file(path: Path) -> None:
+    """SettingsError where a ready file cannot be written at ``path``, or where something stands
+    there that is none: a device, for instance, which would be replaced and then deleted."""
+    if path.exists() and not path.is_file():
+        raise SettingsError(f"--ready-file {path}: something is there that is no file")
+    try:
+        fresh = path.with_name(path.name + ".new")
+        fresh.touch()
+        fresh.unlink()
+    except FileNotFoundError:
+        raise SettingsError(f"--ready-file {path}: there is no such directory") from None
+    except OSError as error:
+        raise SettingsError(f"--ready-file {path}: {error.strerror}") from error
 
 
 def write_ready_file(path: Path, info: StackInfo) -> None:

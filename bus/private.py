@@ -192,7 +192,8 @@ def open_private_file(path: Path, flags: int) -> int:
                 raise NotPrivateError(
                     f"{path} is a link, not a file of ours: `rm {path}`"
                 ) from error
-            raise
+            # By its whole path: it was opened by its name.
+            raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(directory)
     found = os.fstat(descriptor)

@@ -64,11 +64,24 @@ def write(path: Path, *channels: Samples, rate: int = LINE_RATE) -> None:
     for column, channel in enumerate(channels):
         frames[: len(channel), column] = channel
     path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(len(channels))
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(frames.astype("<i2").tobytes())
+    try:
+        with path.open("wb") as raw, wave.open(raw, "wb") as file:
+            file.setnchannels(len(channels))
+            file.setsampwidth(2)
+            file.setframerate(rate)
+            file.writeframes(frames.astype("<i2").tobytes())
+    except OSError as error:  # that of a full disk does not name the file
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def check_target(path: Path) -> None:
+    """OSError where no file can be written at ``path``, for who has sound to write only later. The
+    file's directory is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.exists()
+    path.open("ab").close()
+    if not before:
+        path.unlink()
 
 
 def from_bytes(pcm: bytes) -> Samples:

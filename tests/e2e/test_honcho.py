@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
 
 from benchmarks.processes import ENDED_WITHIN
@@ -47,5 +48,27 @@ async def test_a_call_through_honchos_stack_to_another_process_and_an_orderly_en
     ends = [line for line in stack.lines("honcho") if "stopped (rc=" in line]
     assert len(ends) == 5
     assert all("(rc=0)" in line for line in ends), ends
+    wait.kill()
+    stack.check_nothing_left()
+
+
+async def test_honchos_processes_end_when_its_terminal_is_closed(
+    new_stack: Callable[[], Stack],
+) -> None:
+    """SIGHUP ends honcho, and the process of its own that it has for each of ours. Ours have
+    sessions of their own, so nothing else tells them."""
+    stack = new_stack()
+    process = stack.honcho("gateway=1,codec_worker=1")
+    await until(lambda: stack.complete(1, 1), "the stack is complete", 30.0)
+    wait = stack.client("wait", ALICE)
+    await until(lambda: stack.held(ALICE), "the number is armed")
+    (honcho,) = psutil.Process(process.pid).children()
+    family = honcho.children(recursive=True)
+    assert len(family) == 9  # honcho's, a keeper and its process, three times
+    for one in (honcho, *honcho.children()):
+        one.send_signal(signal.SIGHUP)
+    _, alive = psutil.wait_procs(family, ENDED_WITHIN)
+    assert not alive
+    assert stack.changed_numbers() == {}
     wait.kill()
     stack.check_nothing_left()

@@ -171,6 +171,12 @@ def test_a_secret_is_never_shown(
     assert "do-not-show-me" not in capsys.readouterr().err
 
 
+def test_a_ready_file_takes_the_place_of_no_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("up", "--sim", "--ready-file", "/dev/null") == 1
+    assert "something is there that is no file" in capsys.readouterr().err
+    assert Path("/dev/null").exists()
+
+
 def test_a_ready_file_needs_its_directory(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,6 +201,43 @@ def test_what_an_error_quotes_commands_no_terminal(
     assert run("status") == 1
     said = capsys.readouterr().err
     assert "\x1b" not in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        (("--dtmf", "12x"), "DTMF tones '12x' must match"),
+        (("--record", "file/h.wav"), "file"),
+        (("--record", ""), "Is a directory"),
+    ],
+)
+def test_what_is_wrong_with_a_call_is_told_before_it_is_placed(
+    wish: tuple[str, str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before a controller is looked for: there is none here."""
+    Path("file").touch()
+    assert run("call", "+14155557777", "--from", "+14155551234", *wish) == 1
+    told = capsys.readouterr()
+    assert said in told.err and told.err.count("\n") == 1 and told.out == ""
+
+
+CLOSED = """
+import os, socket, sys
+for descriptor in (0, 1):
+    os.close(descriptor)
+sys.stdout = None
+from trunkline.cli import main
+main._open_standard_streams()
+print(socket.socket().fileno(), sys.stdout.isatty(), file=sys.stderr)
+"""
+
+
+def test_where_standard_streams_are_closed_no_socket_takes_their_numbers() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", CLOSED], capture_output=True, text=True, check=True
+    )
+    number, terminal = ended.stderr.split()
+    assert int(number) > 2 and terminal == "False"
 
 
 def test_whoever_reads_no_further_is_no_failure_that_is_told(tmp_path: Path) -> None:

@@ -164,16 +164,41 @@ def test_it_ends_in_time_and_leaves_nobody(stack: Running, number: int) -> None:
     assert all_end(children, 0.0)
 
 
-def test_ctrl_c_in_its_terminal_ends_its_processes_in_their_order(stack: Running) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "closed"])
+def test_what_its_terminal_sends_ends_its_processes_in_their_order(
+    stack: Running, number: int
+) -> None:
     """It reaches all of them at once. The controller still ends first: none of the others has ended
     before it was asked to, which the supervisor would take for a death."""
     children = stack.children("trunkline")
     for pid in children:
-        os.kill(pid, signal.SIGINT)
-    code, took = stack.end(signal.SIGINT)
+        os.kill(pid, number)
+    code, took = stack.end(number)
     assert (code, took < ENDS_WITHIN) == (0, True)
     assert all_end(children, 0.0)
     assert "starting it again" not in stack.err
+
+
+def test_sigterm_to_all_of_its_processes_starts_none_again(stack: Running) -> None:
+    children = stack.children("trunkline")
+    stack.process.send_signal(signal.SIGTERM)
+    for pid in children:
+        os.kill(pid, signal.SIGTERM)
+    code, took = stack.end()
+    assert (code, took < ENDS_WITHIN) == (0, True)
+    assert "starting it again" not in stack.err
+
+
+def test_nohup_keeps_it_when_its_terminal_is_closed(trunkline: Trunkline, sim: SimClient) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stack = ready(trunkline.start("up"))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    for pid in [stack.process.pid, *stack.children("trunkline")]:
+        os.kill(pid, signal.SIGHUP)
+    assert len(status(trunkline)["codec_workers"]) == 2
+    assert stack.end()[0] == 0
 
 
 SAYS_WHEN_IT_IS_ASKED_TO_END = """

@@ -22,6 +22,7 @@ from trunkline.adapter.dial_rules import check_e164
 from trunkline.adapter.line import Line
 from trunkline.bus import wav
 from trunkline.bus.clock import monotonic
+from trunkline.bus.digits import check_digits
 from trunkline.bus.errors import TrunklineError, WrongModeError
 from trunkline.bus.process import EXIT_DONE, StoppedError, run, unless
 from trunkline.bus.redact import printable
@@ -97,7 +98,12 @@ def answer(settings: Settings, number: str, wishes: Wishes) -> int:
 
 
 def _one_call(line: Line, connect: Callable[[], Coroutine[Any, Any, Call]], wishes: Wishes) -> int:
-    """Have a call by ``connect``, talk, and close the line; the exit status."""
+    """Have a call by ``connect``, talk, and close the line; the exit status. What is wrong with the
+    wishes is told before anything is dialled."""
+    if wishes.dtmf is not None:
+        check_digits(wishes.dtmf)
+    if wishes.record is not None:
+        wav.check_target(wishes.record)
     saying = None if wishes.say is None else wav.read(wishes.say).tobytes()
 
     async def main(stop: asyncio.Event) -> int:
@@ -112,8 +118,8 @@ def _one_call(line: Line, connect: Callable[[], Coroutine[Any, Any, Call]], wish
 def _closed(line: Line) -> int:
     if line.pending_restores:
         raise TrunklineError(
-            f"{', '.join(line.pending_restores)} could not be put back yet; the controller goes on "
-            "trying (`trunkline status` shows it)"
+            f"{', '.join(line.pending_restores)} could not be put back yet; while a stack runs, it "
+            "goes on trying (`trunkline status` shows it), and without one `trunkline restore` does"
         )
     return EXIT_DONE
 

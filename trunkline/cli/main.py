@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -451,6 +452,11 @@ def with_parent(argv: Sequence[str], grace: float) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; always ends in SystemExit."""
+    _open_standard_streams()
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        # A terminal that is closed (the end of an ssh connection, for instance) is the same as
+        # Ctrl-C: calls are hung up, numbers put back, recordings written.
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         # click returns the status of ctx.exit() (--help, --version), or None.
         outcome = cli.main(args=argv, prog_name="trunkline", standalone_mode=False)
@@ -475,6 +481,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_failed(f"{error.filename}: {error.strerror}" if named else str(error)))
     except Exception as error:  # noqa: BLE001  # the last stop: users get a line, not a traceback
         sys.exit(_failed(f"unexpected {type(error).__name__}: {error} (--debug shows where)"))
+
+
+def _open_standard_streams() -> None:
+    """Where the shell has closed one (``<&-``, ``>&-``), it leads nowhere. Else the next socket
+    would get its number, and be taken for it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  # until the end
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
 
 
 def _usage(error: click.ClickException) -> str:

@@ -93,14 +93,18 @@ def _show(
     *,
     as_json: bool,
 ) -> int:
-    """Print the table or the JSON, and write the page; the exit status."""
+    """Print the table or the JSON, then write the page; the exit status."""
     price = settings.price_per_minute
     found = figures.load(plan.to, plan.number, ramp.steps, limits, price, ramp.stopped)
-    html.write_text(page(found, ramp.steps, ramp.worst))
     if as_json:
         click.echo(msgspec.json.encode(found).decode())
     else:
         _print(found, ramp.steps, price)
+    try:
+        html.write_text(page(found, ramp.steps, ramp.worst))
+    except OSError as error:  # that of a full disk does not name the file
+        raise OSError(error.errno, error.strerror, str(html)) from error
+    if not as_json:
         click.echo(f"-> {html}")
     wrong = [*filter(None, [found.stopped]), *found.broken]
     if not wrong:

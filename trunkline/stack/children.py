@@ -104,7 +104,6 @@ class Child:
         self._silent_for = silent_for
         self._heard = heard
         self._ours = parent is not None
-        self._again = again
         self._argv = list(argv)
         self._environment = dict(environment)
         self._pass_fds = tuple(pass_fds)
@@ -113,6 +112,7 @@ class Child:
             self._pass_fds += (parent.read_fd,)
         self._clock = clock
         self._stopping = asyncio.Event()
+        self._last = not again
         self._process: asyncio.subprocess.Process | None = None
         #: how often the command has been started
         self.starts = 0
@@ -136,7 +136,7 @@ class Child:
         while not self._stopping.is_set():
             began = self._clock()
             status, ready = await self._run_once()
-            if self._stopping.is_set() or not self._again:
+            if self._stopping.is_set() or self._last:
                 break
             delay = restarts.delay(status, self._clock() - began, ready=ready)
             if delay is None:
@@ -200,6 +200,10 @@ class Child:
                 log.error("%s gave no sign of life for %g s", self.name, self._silent_for)
                 _signal(process.kill)
         return ready
+
+    def keep_no_longer(self) -> None:
+        """The next end is final, whoever brings it about."""
+        self._last = True
 
     def stop(self) -> None:
         """Ask the child to end (SIGTERM); it is not started again.

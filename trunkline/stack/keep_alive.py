@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,10 @@ from .children import SILENT_FOR, settings_environment
 from .public_port import PublicPort
 from .supervisor import END_WITHIN, Supervisor, exit_status
 
+#: honcho sets it for what it starts.
+HONCHO_PROCESS_NAME: Final = "HONCHO_PROCESS_NAME"
+#: Seconds between two looks whether honcho is still there.
+HONCHO_LOOK: Final = 1.0
 #: Files in the health directory: their age says when the process last gave a sign of life, and when
 #: it last gave one and had said that it is ready.
 ALIVE_FILE: Final = "alive"
@@ -53,6 +58,9 @@ def keep_alive(
         heard = None if health_dir is None else _health_files(health_dir)
 
         async def keep(stop: asyncio.Event) -> int:
+            if HONCHO_PROCESS_NAME in os.environ:
+                watching = asyncio.create_task(_watch_honcho(stop))
+                held.callback(watching.cancel)
             async with Supervisor(within=END_WITHIN + (drain or 0.0)) as supervisor:
                 environment = settings_environment(settings, role)
                 silent_for = SILENT_FOR[role]
@@ -68,6 +76,15 @@ def keep_alive(
             return exit_status(child.ended.result(), role)
 
         return run(keep)
+
+
+async def _watch_honcho(stop: asyncio.Event) -> None:
+    """Set ``stop`` once our parent is gone, which is a process of honcho's. When its terminal is
+    closed, honcho dies without a word to us, and we have a session of our own."""
+    parent = os.getppid()
+    while os.getppid() == parent:  # noqa: ASYNC110  # nothing tells of it
+        await asyncio.sleep(HONCHO_LOOK)
+    stop.set()
 
 
 def _health_files(directory: Path) -> Callable[[bool], None]:

@@ -97,6 +97,9 @@ class Supervisor:
     async def end(self) -> None:
         """End all children; raises for one that could not be started."""
         deadline = monotonic() + self._within
+        # SIGTERM to the whole process group asks the others to end, too, before we do.
+        for child in self._children:
+            child.keep_no_longer()
         for child in self._children[:1]:
             child.stop()
             await asyncio.wait({child.ended}, timeout=self._head_start)

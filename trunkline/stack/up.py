@@ -33,7 +33,7 @@ import msgspec
 from trunkline.bus import hosts
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError, StackUnavailableError, TrunklineError
-from trunkline.bus.launch import StackInfo, trunkline_argv, write_ready_file
+from trunkline.bus.launch import StackInfo, check_ready_file, trunkline_argv, write_ready_file
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, run, setup_logging
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
@@ -79,8 +79,8 @@ def up(settings: Settings, wishes: Wishes) -> int:
         settings.require("auth_token")
         if wishes.tunnel is None:
             settings.require("public_url")
-    if wishes.ready_file is not None and not wishes.ready_file.parent.is_dir():
-        raise SettingsError(f"--ready-file {wishes.ready_file}: there is no such directory")
+    if wishes.ready_file is not None:
+        check_ready_file(wishes.ready_file)
     settings.address.make_directory()
     _refuse_beside_another(settings, wishes)
     any_port = wishes.sim and "http_port" not in settings.given
