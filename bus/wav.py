@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import wave
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from .sound import LINE_RATE
 
 Samples = npt.NDArray[np.int16]
 
+#: Rates of files that are read (samples a second). What says another one is damaged, as a rule.
+_RATES: Final = (1_000, 768_000)
 #: Zeros put around a file while its rate is changed, so that its ends do not meet (seconds).
 _MARGIN = 0.05
 
@@ -45,9 +48,13 @@ def _frames(path: Path) -> tuple[npt.NDArray[np.float64], int]:
             data = file.readframes(file.getnframes())
     except (wave.Error, EOFError) as error:
         raise InvalidRequestError(
-            f"{path} is no PCM WAV file: {error}; for instance "
+            f"{path} is no PCM WAV file: {str(error) or 'it is empty, or cut off'}; for instance "
             "`ffmpeg -i FILE -c:a pcm_s16le OUT.wav` makes one"
         ) from None
+    if not _RATES[0] <= found <= _RATES[1]:
+        raise InvalidRequestError(
+            f"{path} says that it has {found} samples a second; {_RATES[0]} to {_RATES[1]} are read"
+        )
     whole = len(data) // (width * channels) * width * channels
     return _as_float(data[:whole], width).reshape(-1, channels), found
 

@@ -68,6 +68,19 @@ def test_what_is_no_wav_is_named(tmp_path: Path, content: bytes) -> None:
         wav.read(path)
 
 
+@pytest.mark.parametrize("rate", [1, 2_000_000_000])
+def test_a_rate_that_no_sound_has_is_named(tmp_path: Path, rate: int) -> None:
+    write_raw(tmp_path / "bad.wav", bytes(320), rate=rate, width=2)
+    with pytest.raises(InvalidRequestError, match=rf"bad\.wav says that it has {rate} samples"):
+        wav.read(tmp_path / "bad.wav")
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="only Linux has a full device")
+def test_a_full_disk_names_the_file_that_was_not_written() -> None:
+    with pytest.raises(OSError, match="/dev/full"):
+        wav.write(Path("/dev/full"), sine(8_000))
+
+
 def test_an_empty_wav_is_no_sound(tmp_path: Path) -> None:
     wav.write(tmp_path / "a.wav", np.zeros(0, np.int16), rate=8_000)
     assert len(wav.read(tmp_path / "a.wav")) == 0

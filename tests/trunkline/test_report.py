@@ -109,6 +109,19 @@ def test_a_directory_and_a_call_by_its_sid(tmp_path: Path, monkeypatch: pytest.M
     assert report("CAother")["seconds"] == 12.0, "a call of one recording is one report"
 
 
+def test_one_of_several_that_cannot_be_heard_is_named_and_the_others_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording(tmp_path / "good.wav")
+    (tmp_path / "bad.wav").write_text("words")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["report", str(tmp_path), "--json"], standalone_mode=False)
+    told = capsys.readouterr()
+    assert ended.value.code == 1
+    assert list(json.loads(told.out)) == ["good.wav"]
+    assert "bad.wav is no PCM WAV file" in told.err
+
+
 @pytest.mark.parametrize(
     ("what", "said"),
     [

@@ -90,7 +90,8 @@ def cli(debug: bool) -> None:
 def up(settings: Settings, **wishes: Any) -> None:
     """Run the whole stack in the foreground, supervised.
 
-    What dies is started again. SIGTERM or Ctrl-C puts all numbers back, then ends everything.
+    What dies is started again. SIGTERM, Ctrl-C and a closed terminal put all numbers back, then
+    end everything. `nohup` lets it outlive its terminal.
 
     \b
     Examples:

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from trunkline.bus.process import EXIT_DONE
+from trunkline.bus.errors import InvalidRequestError
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, complain
 from trunkline.bus.settings import Settings
 
 from ..reports import page, recordings, text
@@ -26,10 +27,18 @@ def report(
     """Listen to the recordings of ``what``, and say what was heard; the exit status.
 
     JSON is one object: the report, or for a directory, or a call with several recordings, reports
-    by the name of their file. Raises as recordings.find and recordings.hear do.
+    by the name of their file. One of several that cannot be heard is named, and the others are
+    reported on; the status is 1 then. Raises as recordings.find and recordings.hear do.
     """
     paths = recordings.find(what, settings)
-    calls = [recordings.hear(path, ours) for path in progress.each(paths, "listening")]
+    calls, wrong = [], []
+    for path in progress.each(paths, "listening"):
+        try:
+            calls.append(recordings.hear(path, ours))
+        except InvalidRequestError as error:
+            if len(paths) == 1:
+                raise
+            wrong.append(error)
     if html is not None:
         html.write_text(page.page(f"trunkline report: {what}", map(page.section, calls)))
     if as_json:
@@ -40,4 +49,6 @@ def report(
         for call in calls:
             for line in text.lines(call.title, call.report):
                 click.echo(line)
-    return EXIT_DONE
+    for each in wrong:
+        complain("report", each)
+    return EXIT_FAILED if wrong else EXIT_DONE
