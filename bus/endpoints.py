@@ -7,9 +7,12 @@ port at its own machine's address, which is the one by which the controller's ma
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import socket
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +25,8 @@ from .private import NotPrivateError, check_private, make_private
 _MAX_IPC_PATH = 103 if sys.platform == "darwin" else 107
 #: What the longest socket in a bus directory adds to its path.
 _LONGEST_NAME = len("/w-4194304-00000000")
+#: A socket that is younger than this may not be listened at yet (seconds).
+_JUST_MADE = 60.0
 
 
 def fits_socket(directory: Path) -> bool:
@@ -93,6 +98,18 @@ class BusAddress:
                 f"TRUNKLINE_BUS={self.text!r}: no way leads there: {error.strerror or error}"
             ) from None
 
+    def clear_away(self) -> None:
+        """Remove the sockets of workers that were killed: ZeroMQ leaves its files behind. Nobody
+        listens at such a socket. One that was just made stays, because its worker may be about to
+        listen."""
+        if self.directory is None:
+            return
+        for path in self.directory.glob("w-*"):
+            with contextlib.suppress(FileNotFoundError):  # its worker has just ended
+                old = time.time() - path.stat().st_mtime > _JUST_MADE
+                if old and path.is_socket() and not _listened_at(path):
+                    path.unlink()
+
     def make_directory(self) -> None:
         """Make the ipc directory, 0700. SettingsError where it is not, or may be replaced by one
         that is not, this user's alone (:mod:`.private`)."""
@@ -114,3 +131,18 @@ class BusAddress:
             raise SettingsError(
                 f"TRUNKLINE_BUS={self.text!r}: {directory} cannot be {what}: {error.strerror}"
             ) from error
+
+
+def _listened_at(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+    return True
+
+
+def remove_socket(endpoint: str) -> None:
+    """Remove the file of an ipc endpoint that a process of ours has listened at."""
+    if endpoint.startswith("ipc://"):
+        Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)

@@ -48,6 +48,7 @@ import zmq
 from trunkline.bus import messages as m
 from trunkline.bus import tracing
 from trunkline.bus.curve import stop_authenticator
+from trunkline.bus.endpoints import remove_socket
 from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.fleet import Fleet
 from trunkline.bus.histogram import LATENESS, Histogram
@@ -210,6 +211,7 @@ class WorkerProcess:
         for call in list(self._spans):
             self._end_span(call, 1 << 62)
         self._socket.close(linger=100)
+        remove_socket(self.endpoint)
 
     # ------------------------------------------------------------------ the controller
 

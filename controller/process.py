@@ -104,6 +104,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
     try:
         if address.directory is not None:
             locks.append(state_dir.lock_bus_dir(address.directory, holder))
+            address.clear_away()
         return await _serve_locked(settings, stop, holder, locks)
     finally:
         for lock in locks:

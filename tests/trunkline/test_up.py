@@ -155,13 +155,18 @@ def test_all_children_are_in_the_supervisors_process_group(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_in_time_and_leaves_nobody(stack: Running, number: int) -> None:
+def test_it_ends_in_time_and_leaves_nobody(
+    trunkline: Trunkline, stack: Running, number: int
+) -> None:
     children = stack.children("trunkline")
     assert len(children) == 5
+    bus = trunkline.directory / "bus"
+    assert len(list(bus.glob("w-*"))) == 2
     stack.process.send_signal(number)
     code, took = stack.end(number)  # twice is harmless
     assert (code, took < ENDS_WITHIN) == (0, True)
     assert all_end(children, 0.0)
+    assert list(bus.glob("w-*")) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "closed"])
