@@ -24,6 +24,7 @@ from trunkline.bus.errors import InvalidRequestError
 from trunkline.carrier_sim.signature import sign
 from trunkline.cli.main import cli
 from trunkline.replay import cassette as files
+from trunkline.replay.call import CallPlayer, Lines
 from trunkline.replay.carrier import Carrier
 from trunkline.replay.cassette import Cassette, Exchange, Stream
 from trunkline.replay.compare import Difference, Tolerance, differences, document
@@ -401,6 +402,26 @@ async def test_marks_come_back_while_the_stream_waits_for_its_end(tmp_path: Path
         stream = await asyncio.wait_for(playing, 5.0)
     assert stream.stopped
     assert [m["event"] for _, m in stream.heard][-2:] == ["mark", "stop"]
+
+
+async def test_a_replay_that_is_given_up_does_not_wait_for_the_end_of_its_stream() -> None:
+    begun = asyncio.Event()
+
+    async def agent(socket: ServerConnection) -> None:
+        begun.set()
+        await socket.wait_closed()
+
+    async with listening(agent) as url:
+        lines = Lines("")
+        lines.answered(f'<Response><Connect><Stream url="{url}"/></Connect></Response>')
+        streams = [taped(60.0), replace(taped(60.0), opened=30.0)]  # the second is waited for
+        player = CallPlayer(Cassette("CA1", streams=streams), lines, Player("AC1"))
+        player.begin(0.0)
+        running = asyncio.create_task(player.run())
+        await begun.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(running, 5.0)
 
 
 async def test_nobody_there_and_no_stream_are_one_line(tmp_path: Path) -> None:

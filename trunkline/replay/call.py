@@ -125,6 +125,10 @@ class CallPlayer:
             for at, play in events:
                 if not await self._wait(at) or not await play():
                     break
+        except asyncio.CancelledError:  # nobody wants to see the end of what plays
+            for _, task in self._playing:
+                task.cancel()
+            raise
         finally:
             await asyncio.gather(*(task for _, task in self._playing), return_exceptions=True)
         for _, task in self._playing:

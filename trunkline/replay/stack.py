@@ -108,10 +108,9 @@ async def _play(
             raise InvalidRequestError("the stack did not begin the call")
         playing.begin(_begins_at(taped, outbound=bool(callee)))
         now = await playing.run()
+        await asyncio.wait({client}, timeout=ENDS_WITHIN if now.streams else 1.0)
     finally:
         begun.cancel()
-        if not client.done():
-            await asyncio.wait({client}, timeout=ENDS_WITHIN if playing.now.streams else 1.0)
         client.cancel()
         with contextlib.suppress(asyncio.CancelledError, TrunklineError, TimeoutError):
             await client
