@@ -261,7 +261,10 @@ def read(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T:
 
 
 def _unreadable(path: Path, error: sqlite3.Error) -> JournalError:
-    """One text for every error of SQLite's, with advice."""
+    """One text for every error of SQLite's, with advice; and one for that of a full disk, which is
+    no reason to move anything away."""
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return JournalError(f"{path}: the disk is full, so the journal cannot be used: make room")
     return JournalError(
         f"{path}: this is no readable trunkline journal ({error}). It was left as it is: move "
         "it away to start anew, then run `trunkline restore --account` to put numbers back"

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import stat
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -220,6 +221,21 @@ async def test_a_journal_gets_its_name_once_it_is_whole(
     await journal.plan(ROW, 5.0)
     await journal.close()
     assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+async def test_a_full_disk_is_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's error for it is that of a file which may not grow."""
+    open_whole = sqlite3.connect
+
+    def without_room(*args: Any, **named: Any) -> sqlite3.Connection:
+        db = open_whole(*args, **named)
+        db.execute("PRAGMA max_page_count = 1")
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", without_room)
+    with pytest.raises(JournalError, match=r"the disk is full.*make room") as refused:
+        await open_at(tmp_path / "journal.sqlite3")
+    assert "move" not in str(refused.value)
 
 
 async def test_an_empty_file_was_a_journal(tmp_path: Path) -> None:
