@@ -58,7 +58,9 @@ async def test_honchos_processes_end_when_its_terminal_is_closed(
     """SIGHUP ends honcho, and the process of its own that it has for each of ours. Ours have
     sessions of their own, so nothing else tells them."""
     stack = new_stack()
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have been used for the tests
     process = stack.honcho("gateway=1,codec_worker=1")
+    signal.signal(signal.SIGHUP, before)
     await until(lambda: stack.complete(1, 1), "the stack is complete", 30.0)
     wait = stack.client("wait", ALICE)
     await until(lambda: stack.held(ALICE), "the number is armed")

@@ -169,12 +169,25 @@ def test_it_ends_in_time_and_leaves_nobody(
     assert list(bus.glob("w-*")) == []
 
 
+@contextlib.contextmanager
+def hanging_up(does: signal.Handlers) -> Iterator[None]:
+    """What is started in the block finds this set for SIGHUP. ``nohup`` sets SIG_IGN, for this run
+    of the tests, too, if it was started so."""
+    before = signal.signal(signal.SIGHUP, does)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "closed"])
 def test_what_its_terminal_sends_ends_its_processes_in_their_order(
-    stack: Running, number: int
+    trunkline: Trunkline, sim: SimClient, number: int
 ) -> None:
     """It reaches all of them at once. The controller still ends first: none of the others has ended
     before it was asked to, which the supervisor would take for a death."""
+    with hanging_up(signal.SIG_DFL):
+        stack = ready(trunkline.start("up"))
     children = stack.children("trunkline")
     for pid in children:
         os.kill(pid, number)
@@ -195,11 +208,8 @@ def test_sigterm_to_all_of_its_processes_starts_none_again(stack: Running) -> No
 
 
 def test_nohup_keeps_it_when_its_terminal_is_closed(trunkline: Trunkline, sim: SimClient) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
+    with hanging_up(signal.SIG_IGN):
         stack = ready(trunkline.start("up"))
-    finally:
-        signal.signal(signal.SIGHUP, before)
     for pid in [stack.process.pid, *stack.children("trunkline")]:
         os.kill(pid, signal.SIGHUP)
     assert len(status(trunkline)["codec_workers"]) == 2
