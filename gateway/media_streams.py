@@ -218,7 +218,7 @@ class _Track:
                 position += (chunk - self._chunk - 1) * size
                 within = size
             by_clock = timestamp * SAMPLES_PER_MS
-            if not -within < by_clock - position < within:
+            if position < 0 or not -within < by_clock - position < within:
                 position = by_clock
         self._chunk, self._next = chunk, position + size
         return position

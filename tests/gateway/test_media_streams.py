@@ -101,6 +101,13 @@ def test_where_number_and_timestamp_are_a_frame_apart_the_timestamp_holds() -> N
     assert placed(("1000", "5"), ("1020", "1")) == [8000, 8160]
 
 
+def test_no_frame_lies_before_the_stream() -> None:
+    """As that of a peer would that sends frames of two sizes, and one number twice."""
+    stream = live()
+    found = [stream.receive(media(bytes(size), "0")) for size in (100, 160)]
+    assert [each.position for each in found if isinstance(each, ms.Media)] == [0, 0]
+
+
 def test_without_numbers_less_than_half_a_frame_is_no_hole() -> None:
     stream = live()
     found = [stream.receive(media(timestamp=at, chunk=None)) for at in ("0", "29", "50")]
