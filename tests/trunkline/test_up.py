@@ -25,7 +25,7 @@ from trunkline.bus.settings import load
 from trunkline.carrier_sim.client import SimClient
 from trunkline.stack import up
 
-from .conftest import ENDS_WITHIN, Running, Trunkline, all_end, apart
+from .conftest import ENDS_WITHIN, Running, Trunkline, all_end, apart, hanging_up
 
 pytestmark = pytest.mark.e2e
 
@@ -167,17 +167,6 @@ def test_it_ends_in_time_and_leaves_nobody(
     assert (code, took < ENDS_WITHIN) == (0, True)
     assert all_end(children, 0.0)
     assert list(bus.glob("w-*")) == []
-
-
-@contextlib.contextmanager
-def hanging_up(does: signal.Handlers) -> Iterator[None]:
-    """What is started in the block finds this set for SIGHUP. ``nohup`` sets SIG_IGN, for this run
-    of the tests, too, if it was started so."""
-    before = signal.signal(signal.SIGHUP, does)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "closed"])

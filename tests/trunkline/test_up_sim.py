@@ -12,11 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from trunkline.bus import wav
 from trunkline.bus.http import Session
 from trunkline.bus.launch import StackInfo, read_ready_file
 from trunkline.carrier_sim.client import SimClient
 
-from .conftest import ENDS_WITHIN, Running, Trunkline, all_end
+from .conftest import ENDS_WITHIN, Running, Trunkline, all_end, hanging_up
 
 pytestmark = pytest.mark.e2e
 
@@ -89,6 +90,20 @@ def test_without_any_setting_it_can_be_used_at_once(trunkline: Trunkline) -> Non
     assert not ready_file.exists()
     assert not (trunkline.directory / "state").exists()  # its journal goes with the carrier
     assert running.err.splitlines()[-1].endswith("ended with status 0")
+
+
+def test_a_call_whose_terminal_is_closed_is_hung_up_and_keeps_its_recording(
+    trunkline: Trunkline,
+) -> None:
+    _, _, info = start(trunkline)
+    heard = trunkline.directory / "heard.wav"
+    with hanging_up(signal.SIG_DFL):
+        call = trunkline.start("call", CALLEE, "--from", NUMBER, "--record", str(heard))
+    call.until(lambda: "answered" in call.out)
+    call.end(signal.SIGHUP)
+    assert "ended (hang_up)" in call.out and len(wav.read(heard)) > 0
+    with SimClient(info.sim or "") as sim:
+        assert [each["status"] for each in sim.calls()] == ["completed"]
 
 
 @pytest.mark.parametrize("by", ["SIGTERM", "Ctrl-C in its terminal"])
