@@ -49,6 +49,16 @@ async def test_numbers(carrier: TwilioCarrier) -> None:
     assert await carrier.read_number(found.sid) == written
 
 
+async def test_a_number_is_found_behind_longer_ones_that_contain_it() -> None:
+    async with CarrierSim() as sim:
+        for number in (OURS + "9", OURS + "8", OURS):
+            sim.add_number(number)
+        carrier = TwilioCarrier(sim.account_sid, sim.auth_token, sim.base_url, timeout=1.0)
+        found = await carrier.find_number(OURS)
+        carrier.close()
+    assert found is not None and found.number == OURS
+
+
 async def test_whoever_watches_hears_how_long_each_request_took(carrier: TwilioCarrier) -> None:
     seen: list[tuple[str, float, str | None]] = []
     carrier.watched_by(lambda *request: seen.append(request))

@@ -219,6 +219,15 @@ def test_nothing_before_start_is_believed(event: str) -> None:
     assert isinstance(stream.receive(start()), ms.Start)
 
 
+def test_sids_may_have_capital_letters() -> None:
+    """Twilio's pattern of them says so (voice/api/stream-resource)."""
+    call, stream = "CA" + "0F" * 16, "MZ" + "A1" * 16
+    found = ms.MediaStream().receive(
+        start(callSid=call, streamSid=stream).replace(SID.encode(), stream.encode())
+    )
+    assert found == ms.Start(call, stream, {"nonce": "token"})
+
+
 @pytest.mark.parametrize(
     "changes",
     [
