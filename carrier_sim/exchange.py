@@ -475,7 +475,7 @@ class Exchange:
         options: CallOptions,
         now: float,
     ) -> Call:
-        sid = self.sids.new("CA")
+        sid, wall = self.sids.new("CA"), self.wall()
         record = CallRecord(
             sid=sid,
             from_=from_,
@@ -484,8 +484,8 @@ class Exchange:
             status=status,
             options=options,
             created_at=now,
-            created=self.wall(),
-            started=None if status == "queued" else self.wall(),
+            created=wall,
+            started=None if status == "queued" else wall,
             phone_number_sid=number.sid if number else "",
             history=[(now, status)],
         )

@@ -213,7 +213,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         may dial, to the adapter's attributes since."""
         callers = caller_set(self.allowed_callers)
         callees = callee_set(self.allowed_callees) or None
-        if (callers, callees) == (line.allowed_callers, line.allowed_callees or None):
+        if (callers, callees) == (line.allowed_callers, line.allowed_callees):
             return line
         self.allowed_callers, self.allowed_callees = callers, callees
         assert self._joined is not None
@@ -492,7 +492,6 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
     def _take(self, call: Call, span: Span, began: float | None) -> None:
         self._call = self._last_call = call
         self._heard = Heard(call, self._gate_options, piece=PIECE)
-        self.agent_hung_up = False
         self._digits = asyncio.get_running_loop().create_task(self._hand_on_digits(call))
         latency = None if began is None else round((time.monotonic() - began) * 1000)
         set_attributes(
