@@ -105,9 +105,9 @@ class BusAddress:
         if self.directory is None:
             return
         for path in self.directory.glob("w-*"):
-            with contextlib.suppress(FileNotFoundError):  # its worker has just ended
+            with contextlib.suppress(OSError):  # its worker has just ended, or it is not ours
                 old = time.time() - path.stat().st_mtime > _JUST_MADE
-                if old and path.is_socket() and not _listened_at(path):
+                if old and path.is_socket() and not listened_at(path):
                     path.unlink()
 
     def make_directory(self) -> None:
@@ -133,7 +133,9 @@ class BusAddress:
             ) from error
 
 
-def _listened_at(path: Path) -> bool:
+def listened_at(path: Path) -> bool:
+    """Whether a process listens at a socket, or has left it behind. OSError where there is none, or
+    where it may not be asked."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))

@@ -8,6 +8,9 @@ class keeps its built-in base (``RuntimeError`` and so on) beside :class:`Trunkl
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -112,6 +115,15 @@ class CarrierError(TrunklineError, RuntimeError):
         self.status = status
         self.code = code
         self.message = message or text
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError of the block names ``path``: that of a full disk names no file by itself."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 class SettingsError(TrunklineError, ValueError):

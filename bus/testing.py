@@ -1,4 +1,5 @@
-"""Doubles for tests of whatever speaks on the bus: a controller, a clock, a wait, and poison.
+"""Doubles for tests of whatever speaks on the bus: a controller, a clock, a wait, a terminal that
+hangs up, and poison.
 
 They stand beside the contract because the tests of every room use them, and because whoever changes
 the contract has to change its double too. They need no more than the bus does (no pytest), and
@@ -8,8 +9,10 @@ the contract has to change its double too. They need no more than the bus does (
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -33,6 +36,17 @@ async def until(condition: Callable[[], T | None], seconds: float = 10.0) -> T:
         while not (found := condition()):  # noqa: ASYNC110  # ZeroMQ's own threads set no event of ours
             await asyncio.sleep(0.001)
     return found
+
+
+@contextlib.contextmanager
+def hanging_up(does: signal.Handlers) -> Iterator[None]:
+    """What is started in the block finds this set for SIGHUP. ``nohup`` sets SIG_IGN, for this run
+    of the tests, too, if it was started so."""
+    before = signal.signal(signal.SIGHUP, does)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def poison(name: str = "p1", call: str = "c" * 32) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .errors import InvalidRequestError
+from .errors import InvalidRequestError, naming
 from .sound import LINE_RATE
 
 Samples = npt.NDArray[np.int16]
@@ -71,14 +71,11 @@ def write(path: Path, *channels: Samples, rate: int = LINE_RATE) -> None:
     for column, channel in enumerate(channels):
         frames[: len(channel), column] = channel
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with path.open("wb") as raw, wave.open(raw, "wb") as file:
-            file.setnchannels(len(channels))
-            file.setsampwidth(2)
-            file.setframerate(rate)
-            file.writeframes(frames.astype("<i2").tobytes())
-    except OSError as error:  # that of a full disk does not name the file
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    with naming(path), path.open("wb") as raw, wave.open(raw, "wb") as file:
+        file.setnchannels(len(channels))
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(frames.astype("<i2").tobytes())
 
 
 def check_target(path: Path) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from dataclasses import dataclass
 
 from trunkline.bus import settings
-from trunkline.bus.endpoints import BusAddress
+from trunkline.bus.endpoints import BusAddress, listened_at
 from trunkline.bus.errors import StackUnavailableError
 
 from ..client import client as bus_client
@@ -89,9 +88,7 @@ def _takes_connections(address: BusAddress) -> bool:
     """False at once where no process listens: no socket file, or one that was left behind."""
     if address.directory is None:
         return True
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(address.directory / "control"))
-        except OSError:
-            return False
-    return True
+    try:
+        return listened_at(address.directory / "control")
+    except OSError:
+        return False

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from benchmarks.processes import ENDED_WITHIN
+from trunkline.bus.testing import hanging_up
 
 from .sound import compare, from_wire, recording
 from .stack import ALICE, BOB, CALLER, Stack, until
@@ -58,9 +59,8 @@ async def test_honchos_processes_end_when_its_terminal_is_closed(
     """SIGHUP ends honcho, and the process of its own that it has for each of ours. Ours have
     sessions of their own, so nothing else tells them."""
     stack = new_stack()
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have been used for the tests
-    process = stack.honcho("gateway=1,codec_worker=1")
-    signal.signal(signal.SIGHUP, before)
+    with hanging_up(signal.SIG_DFL):
+        process = stack.honcho("gateway=1,codec_worker=1")
     await until(lambda: stack.complete(1, 1), "the stack is complete", 30.0)
     wait = stack.client("wait", ALICE)
     await until(lambda: stack.held(ALICE), "the number is armed")

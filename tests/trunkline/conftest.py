@@ -18,17 +18,6 @@ from trunkline.bus.launch import clean_environment, free_ports, trunkline_argv
 ENDS_WITHIN = 4.0 + 1.0
 
 
-@contextlib.contextmanager
-def hanging_up(does: signal.Handlers) -> Iterator[None]:
-    """What is started in the block finds this set for SIGHUP. ``nohup`` sets SIG_IGN, for this run
-    of the tests, too, if it was started so."""
-    before = signal.signal(signal.SIGHUP, does)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 class Running:
     """One ``trunkline`` command, with its output in ``out`` and ``err``."""
 

@@ -22,10 +22,11 @@ from trunkline.bus import hosts
 from trunkline.bus.launch import free_ports, trunkline_argv
 from trunkline.bus.process import ALIVE, READY
 from trunkline.bus.settings import load
+from trunkline.bus.testing import hanging_up
 from trunkline.carrier_sim.client import SimClient
 from trunkline.stack import up
 
-from .conftest import ENDS_WITHIN, Running, Trunkline, all_end, apart, hanging_up
+from .conftest import ENDS_WITHIN, Running, Trunkline, all_end, apart
 
 pytestmark = pytest.mark.e2e
 

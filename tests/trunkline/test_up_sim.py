@@ -15,9 +15,10 @@ import pytest
 from trunkline.bus import wav
 from trunkline.bus.http import Session
 from trunkline.bus.launch import StackInfo, read_ready_file
+from trunkline.bus.testing import hanging_up
 from trunkline.carrier_sim.client import SimClient
 
-from .conftest import ENDS_WITHIN, Running, Trunkline, all_end, hanging_up
+from .conftest import ENDS_WITHIN, Running, Trunkline, all_end
 
 pytestmark = pytest.mark.e2e
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trunkline.adapter.line import Line
-from trunkline.bus.errors import LimitReachedError
+from trunkline.bus.errors import LimitReachedError, naming
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, StoppedError, complain, run, unless
 from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
@@ -100,10 +100,8 @@ def _show(
         click.echo(msgspec.json.encode(found).decode())
     else:
         _print(found, ramp.steps, price)
-    try:
+    with naming(html):
         html.write_text(page(found, ramp.steps, ramp.worst))
-    except OSError as error:  # that of a full disk does not name the file
-        raise OSError(error.errno, error.strerror, str(html)) from error
     if not as_json:
         click.echo(f"-> {html}")
     wrong = [*filter(None, [found.stopped]), *found.broken]
