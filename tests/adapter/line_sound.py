@@ -49,12 +49,21 @@ def silence(seconds: float) -> Samples:
     return np.zeros(round(seconds * RATE))
 
 
+@functools.lru_cache(maxsize=8)
 def noise(kind: str, count: int, seed: int) -> Samples:
-    """Noise of power 1: clean (none), white, line (300 to 3400 Hz), pink, hum (50 Hz and up)."""
-    rng = np.random.default_rng(seed)
-    made: Samples = rng.standard_normal(count)
+    """Noise of power 1: clean (none), white, line (300 to 3400 Hz), pink, hum (50 Hz and up).
+
+    It is the same array for whoever asks for the same, and cannot be written."""
+    made = _noise(kind, count, seed)
+    made.flags.writeable = False
+    return made
+
+
+def _noise(kind: str, count: int, seed: int) -> Samples:
     if kind == "clean":
         return np.zeros(count)
+    rng = np.random.default_rng(seed)
+    made: Samples = rng.standard_normal(count)
     if kind == "line":
         made = band(made, 300, 3400)
     elif kind == "pink":

@@ -85,8 +85,3 @@ def test_a_new_rule_that_the_map_does_not_have(tree: Path) -> None:
 )
 def test_what_is_pure(code: str, why: str | None) -> None:
     assert check_map.impure(ast.parse(code)) == why
-
-
-def test_our_own(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check_map.main() == 0
-    assert capsys.readouterr().out == ""

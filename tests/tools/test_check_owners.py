@@ -53,8 +53,3 @@ def test_refused(code: str, what: str) -> None:
 )
 def test_allowed(code: str) -> None:
     assert faults(code) == []
-
-
-def test_the_controller_has_none(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check_owners.main() == 0
-    assert capsys.readouterr().out == ""
