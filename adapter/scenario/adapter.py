@@ -8,12 +8,11 @@ the number's restore are that stack's business.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from opentelemetry import trace
@@ -23,7 +22,7 @@ from scenario.types import AgentRole
 from scenario.voice import AdapterCapabilities, AudioChunk, VoiceAgentAdapter
 
 from trunkline.bus.digits import check_digits
-from trunkline.bus.errors import CallFailedError, NumberNotFoundError, SettingsError, WrongModeError
+from trunkline.bus.errors import NumberNotFoundError, SettingsError, WrongModeError
 from trunkline.bus.messages import ANY_NUMBER, Answerer
 from trunkline.bus.redact import mask_url, redact_number
 from trunkline.bus.settings import pasted, same_url
@@ -40,7 +39,7 @@ from ..turns.turns import PIECE, Heard
 from .greeting_turn import GreetingTurn, running_scenario
 from .join import Joined, join, leave
 from .private_stack import StackRequest
-from .spans import Attributes, set_attributes, voice_span
+from .spans import Attributes, dialling, set_attributes, set_twilio, sound_arrived
 from .tunnel_readiness import TunnelReadiness, wait_for_tunnel
 
 if TYPE_CHECKING:
@@ -176,13 +175,11 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             self._frames_before = self._dtmf_received = 0
             self._gate_before = GateCounters()
             self.greeting = None
-        set_attributes(
+        set_twilio(
             trace.get_current_span(),
-            {
-                "voice.twilio.phone_number_sid": line.number_sid,
-                "voice.twilio.validate_signature": self.validate_signature,
-                "voice.twilio.webhook_port": self.http_port,
-            },
+            phone_number_sid=line.number_sid,
+            validate_signature=self.validate_signature,
+            webhook_port=self.http_port,
         )
 
     async def _open_line(self, joined: Joined) -> Line:
@@ -256,19 +253,17 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             await self._heard.look_at_rest()
         if call is not None and reason == "none":
             reason = "close"  # it lived until just now
-        set_attributes(
-            trace.get_current_span(),
-            {
-                "voice.twilio.frames_received": self.frames_received,
-                "voice.twilio.dtmf_received": self._dtmf_received,
-                "voice.twilio.stream_ended_reason": reason,
-                "voice.twilio.webhook_invocations": line.webhooks,
-                "voice.twilio.webhook_rejected": line.webhooks_rejected,
-                "voice.twilio.rest_restore_failed": bool(line.pending_restores),
-                **self._gate_attributes(),
-                **self._report_attributes(call),
-            },
+        span = trace.get_current_span()
+        set_twilio(
+            span,
+            frames_received=self.frames_received,
+            dtmf_received=self._dtmf_received,
+            stream_ended_reason=reason,
+            webhook_invocations=line.webhooks,
+            webhook_rejected=line.webhooks_rejected,
+            rest_restore_failed=bool(line.pending_restores),
         )
+        set_attributes(span, {**self._gate_attributes(), **self._report_attributes(call)})
         self._forget_call()
         self._frames_before = self._dtmf_received = 0
 
@@ -280,6 +275,12 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             return True
         self.agent_hung_up = self._heard.call.ended_by_far_end
         return False
+
+    @property
+    def number(self) -> str:
+        """The number that is held: ``phone_number``, or the one that "any" was given. RuntimeError
+        unless connected."""
+        return self._assert_connected().number
 
     @property
     def stream_ended_reason(self) -> TwilioStreamEndedReason:
@@ -381,7 +382,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         if plan.mode == "a-leg":
             url = self.public_base_url or line.public_url
             await wait_for_tunnel(self.tunnel_readiness, url)
-        with self._dialling("outbound", plan.to) as span:
+        with dialling(type(self).__name__, "outbound", plan.to, line.number) as span:
             await self._drop_call()
             line = await self._as_it_is_set(line)
             began = time.monotonic()
@@ -420,7 +421,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         line.check_mode("answer", "TwilioAgentAdapter", "adapter")
         check_seconds(timeout)
         check_greeting(greeting_timeout)
-        with self._dialling("inbound", self.phone_number) as span:
+        with dialling(type(self).__name__, "inbound", line.number, None) as span:
             await self._drop_call()
             line = await self._as_it_is_set(line)
             base = mask_url(line.public_url)
@@ -458,26 +459,6 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
                 self._forget_call()
             raise
 
-    @contextlib.contextmanager
-    def _dialling(self, direction: str, to: str) -> Iterator[Span]:
-        attributes = {
-            "voice.adapter.class": type(self).__name__,
-            "voice.twilio.direction": direction,
-            "voice.twilio.to": redact_number(to),
-        }
-        if direction == "outbound":
-            attributes["voice.twilio.from"] = redact_number(self.phone_number)
-        with voice_span("voice.adapter.dial", attributes) as span:
-            try:
-                yield span
-            except TimeoutError:
-                span.set_attribute("voice.twilio.dial_outcome", "stream_connect_timeout")
-                raise
-            except CallFailedError as error:
-                outcome = {"call_sid": error.sid, "dial_outcome": error.status}
-                set_attributes(span, {f"voice.twilio.{k}": v for k, v in outcome.items()})
-                raise
-
     async def _drop_call(self) -> None:
         """Before a new dial: hang the last call up, and forget it with all that was heard of it."""
         call, heard = self._call, self._heard
@@ -494,13 +475,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         self._heard = Heard(call, self._gate_options, piece=PIECE)
         self._digits = asyncio.get_running_loop().create_task(self._hand_on_digits(call))
         latency = None if began is None else round((time.monotonic() - began) * 1000)
-        set_attributes(
-            span,
-            {
-                "voice.twilio.call_sid": call.dialled_sid or call.sid,
-                "voice.twilio.stream_connect_latency_ms": latency,
-            },
-        )
+        set_twilio(span, call_sid=call.dialled_sid or call.sid, stream_connect_latency_ms=latency)
 
     def _forget_call(self) -> None:
         # scenario.run has a loop of its own: a task of another one ends with the call's digits.
@@ -604,13 +579,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         if turn is None or turn is self._marked:
             return
         self._marked = turn
-        attributes: dict[str, str | int] = {
-            "voice.adapter.class": type(self).__name__,
-            "voice.twilio.recv.source": "background_loop",
-            "voice.audio.bytes": size,
-        }
-        with voice_span("voice.audio.receive", attributes, parent=turn):
-            pass
+        sound_arrived(type(self).__name__, turn, size)
 
     async def interrupt(self) -> None:
         """Drop all queued sound, here and at the carrier. RuntimeError without a live call."""

@@ -1,4 +1,4 @@
-"""OpenTelemetry spans under the names that langwatch-scenario's users query.
+"""OpenTelemetry spans and attributes under the names that langwatch-scenario's users query.
 
 Tracer ``scenario.voice``; every span has ``langwatch.span.type="span"``. An error inside a span
 marks it ERROR and is raised on. An error of the exporter never reaches the call: it is one WARNING
@@ -15,13 +15,16 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Span, Status, StatusCode
 
+from trunkline.bus.errors import CallFailedError
+from trunkline.bus.redact import redact_number
+
 log = logging.getLogger("scenario.voice")
 
 Attributes = Mapping[str, str | int | bool | float | None]
 
 
 @contextlib.contextmanager
-def voice_span(
+def _voice_span(
     name: str, attributes: Attributes, *, parent: otel_context.Context | None = None
 ) -> Iterator[Span]:
     """A current span ``name``; attributes that are None are left out. ``parent``: the context that
@@ -45,6 +48,43 @@ def voice_span(
             span.end()
         except Exception:  # a user's span processor may raise anything
             log.warning("voice: span %r failed to export; dropped", name, exc_info=True)
+
+
+@contextlib.contextmanager
+def dialling(owner: str, direction: str, to: str, number: str | None) -> Iterator[Span]:
+    """The span of a call that is being made (from our ``number``) or waited for (``number`` is
+    None) by the class ``owner``. It tells how a dial failed."""
+    attributes = {
+        "voice.adapter.class": owner,
+        "voice.twilio.direction": direction,
+        "voice.twilio.to": redact_number(to),
+        "voice.twilio.from": None if number is None else redact_number(number),
+    }
+    with _voice_span("voice.adapter.dial", attributes) as span:
+        try:
+            yield span
+        except TimeoutError:
+            set_twilio(span, dial_outcome="stream_connect_timeout")
+            raise
+        except CallFailedError as error:
+            set_twilio(span, call_sid=error.sid, dial_outcome=error.status)
+            raise
+
+
+def sound_arrived(owner: str, turn: otel_context.Context, size: int) -> None:
+    """A span in ``turn`` for its first sound, of ``size`` bytes."""
+    attributes: Attributes = {
+        "voice.adapter.class": owner,
+        "voice.twilio.recv.source": "background_loop",
+        "voice.audio.bytes": size,
+    }
+    with _voice_span("voice.audio.receive", attributes, parent=turn):
+        pass
+
+
+def set_twilio(span: Span, **values: str | int | bool | float | None) -> None:
+    """Set the attributes ``voice.twilio.*`` that are not None, where the span records."""
+    set_attributes(span, {f"voice.twilio.{name}": value for name, value in values.items()})
 
 
 def set_attributes(span: Span, attributes: Attributes) -> None:

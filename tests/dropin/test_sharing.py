@@ -108,6 +108,7 @@ async def test_an_adapter_takes_a_number_of_the_pool(scene: Scene) -> None:
     agent = scene.stack.adapter("any", allowed_callees=["+14155557777"])
     async with agent:
         await agent.place_call("+14155557777", attach_stream="a-leg")
-        assert agent._call is not None
-        assert agent._call.caller in SIM_NUMBERS
-        assert scene.sim.call(agent._call.sid)["from"] == agent._call.caller
+        (call,) = scene.sim.calls()
+        assert call["from"] == agent.number and agent.number in SIM_NUMBERS
+    with pytest.raises(RuntimeError, match="not connected"):
+        _ = agent.number

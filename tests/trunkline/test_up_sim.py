@@ -90,6 +90,7 @@ def test_without_any_setting_it_can_be_used_at_once(trunkline: Trunkline) -> Non
     assert all_end(children, 0.0)
     assert not ready_file.exists()
     assert not (trunkline.directory / "state").exists()  # its journal goes with the carrier
+    assert f"TRUNKLINE_STATE_DIR={trunkline.directory / 'state'} is ignored" in running.err
     assert running.err.splitlines()[-1].endswith("ended with status 0")
 
 
@@ -110,6 +111,19 @@ def test_a_call_whose_terminal_is_closed_is_hung_up_and_keeps_its_recording(
         assert [each["status"] for each in sim.calls()] == ["completed"]
     # The last of them may have been under way.
     assert "ended (hang_up)" in call.out and len(wav.read(heard)) / 24_000 > 0.5
+
+
+def test_a_call_whose_stack_goes_away_has_failed_and_keeps_its_recording(
+    trunkline: Trunkline,
+) -> None:
+    running, _, _ = start(trunkline)
+    heard = trunkline.directory / "heard.wav"
+    call = trunkline.start("call", CALLEE, "--from", NUMBER, "--record", str(heard))
+    call.until(lambda: "answered after" in call.out)
+    running.end()
+    assert call.process.wait(20) == 1
+    assert "ended (error)" in call.out and heard.exists()
+    assert "trunkline: nobody hung up, the line was lost" in call.err
 
 
 @pytest.mark.parametrize("by", ["SIGTERM", "Ctrl-C in its terminal"])

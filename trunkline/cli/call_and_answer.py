@@ -107,24 +107,31 @@ def _one_call(line: Line, connect: Callable[[], Coroutine[Any, Any, Call]], wish
     saying = None if wishes.say is None else wav.read(wishes.say).tobytes()
 
     async def main(stop: asyncio.Event) -> int:
+        is_whole = True
         async with line:
             with contextlib.suppress(StoppedError):
-                await _talk(await unless(stop, connect()), wishes, saying, stop)
-        return _closed(line)
+                is_whole = await _talk(await unless(stop, connect()), wishes, saying, stop)
+        return _closed(line, is_whole)
 
     return run(main)
 
 
-def _closed(line: Line) -> int:
+def _closed(line: Line, is_whole: bool) -> int:
     if line.pending_restores:
         raise TrunklineError(
             f"{', '.join(line.pending_restores)} could not be put back yet; while a stack runs, it "
             "goes on trying (`trunkline status` shows it), and without one `trunkline restore` does"
         )
+    if not is_whole:
+        raise TrunklineError(
+            "nobody hung up, the line was lost: the stack's log says why, or the stack is gone "
+            "(`trunkline status`)"
+        )
     return EXIT_DONE
 
 
-async def _talk(call: Call, wishes: Wishes, saying: bytes | None, stop: asyncio.Event) -> None:
+async def _talk(call: Call, wishes: Wishes, saying: bytes | None, stop: asyncio.Event) -> bool:
+    """Carry out the wishes on a live call until its end; False: the line was lost before that."""
     began = monotonic()
     heard = _Heard(bytearray(call.greeting or b""))
     if call.greeting is not None:
@@ -162,6 +169,7 @@ async def _talk(call: Call, wishes: Wishes, saying: bytes | None, stop: asyncio.
             "recording": None if wishes.record is None else str(wishes.record),
         }
         click.echo(json.dumps(told))
+    return call.ended_reason != "error"
 
 
 async def _speak(

@@ -131,7 +131,7 @@ def show(settings: Settings, sid: str, svg: Path | None, as_json: bool) -> None:
         with progress.working(f"listening to {path.name}"):
             heard = _hear(path)
     if svg is not None:
-        from trunkline.bus.errors import InvalidRequestError
+        from trunkline.bus.errors import InvalidRequestError, naming
 
         from ..reports import picture
 
@@ -140,7 +140,8 @@ def show(settings: Settings, sid: str, svg: Path | None, as_json: bool) -> None:
                 f"{call.sid} was not recorded, so there is nothing to draw: set "
                 "TRUNKLINE_RECORDINGS_DIR"
             )
-        svg.write_text(picture.whole(heard), encoding="utf-8")
+        with naming(svg):
+            svg.write_text(picture.whole(heard), encoding="utf-8")
     if as_json:
         told: dict[str, Any] = {
             "call": call,

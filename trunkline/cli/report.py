@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from trunkline.bus.errors import InvalidRequestError
+from trunkline.bus.errors import InvalidRequestError, naming
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, complain
 from trunkline.bus.settings import Settings
 
@@ -40,7 +40,8 @@ def report(
                 raise
             wrong.append(error)
     if html is not None:
-        html.write_text(page.page(f"trunkline report: {what}", map(page.section, calls)))
+        with naming(html):
+            html.write_text(page.page(f"trunkline report: {what}", map(page.section, calls)))
     if as_json:
         alone = len(calls) == 1 and not Path(what).is_dir()
         found = calls[0].report if alone else {call.title: call.report for call in calls}
