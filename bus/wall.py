@@ -31,17 +31,18 @@ _LONGEST_WHY: Final = 200
 
 
 class Wall:
-    """``log``: the logger of the process. ``dropped`` counts what was stopped, by its kind; it may
-    be a counter that the process has already."""
+    """``log``: the logger of the process. ``dropped`` counts what was stopped, by its kind.
+    ``count`` is called with that kind, too, where a process counts for itself."""
 
     def __init__(
         self,
         log: logging.Logger,
-        dropped: Counter[str] | None = None,
+        count: Callable[[str], object] = lambda kind: None,
         *,
         clock: Clock = monotonic,
     ) -> None:
-        self.dropped: Counter[str] = Counter() if dropped is None else dropped
+        self.dropped: Counter[str] = Counter()
+        self._count = count
         self._log = log
         self._clock = clock
         #: by kind: when it was last logged, and how often it came since
@@ -114,6 +115,7 @@ class Wall:
     def stop(self, kind: str, text: str, detail: str = "", error: Exception | None = None) -> None:
         """Count one of this kind, and log it unless one was logged within the last minute."""
         self.dropped[kind] += 1
+        self._count(kind)
         now = self._clock()
         key = kind + detail
         at, unsaid = self._logged.get(key, (float("-inf"), 0))

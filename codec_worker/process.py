@@ -39,6 +39,7 @@ import os
 import secrets
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -135,7 +136,7 @@ class WorkerProcess:
         self.lateness = Histogram(LATENESS)
         self._loop = asyncio.get_running_loop()
         self._clock = clock
-        self._wall = Wall(log, self.calls.dropped)
+        self._wall = Wall(log)
         self._receive = self._wall.gate(m.ToWorker, self._take, "a gateway or client")
         self._encoder = msgspec.msgpack.Encoder()
         #: when a turn last came to its end
@@ -225,6 +226,11 @@ class WorkerProcess:
             calls=self.calls.stats(self._clock()),
         )
 
+    @property
+    def dropped(self) -> Counter[str]:
+        """How many messages were dropped, by the reason: unread, or by its calls."""
+        return self._wall.dropped + self.calls.dropped
+
     def _control_beat(self) -> m.Beat | None:
         if not self.healthy:
             return None
@@ -232,7 +238,7 @@ class WorkerProcess:
         return m.Beat(
             peer=self.peer,
             calls=stats,
-            dropped=dict(self.calls.dropped),
+            dropped=dict(self.dropped),
             measured={"wakeup_lateness": self.lateness.tally()},
         )
 
@@ -447,7 +453,7 @@ class WorkerProcess:
             log.warning("%s", complaints.popleft())
         while self.calls.broken:
             self._wall.fault("call's sound", self.calls.broken.pop())
-        dropped = dict(self.calls.dropped)
+        dropped = self.dropped
         if dropped != self._reported:
             log.debug("dropped so far: %s", dropped)
             self._reported = dropped

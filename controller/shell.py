@@ -113,7 +113,7 @@ class Shell:
         self._orphans = orphans or Orphans()
         self._others = others
         self._clock = clock
-        self._wall = Wall(log, core.book.counts, clock=clock)
+        self._wall = Wall(log, core.book.count, clock=clock)
         self._router: BusSocket | None = None
         #: by stack
         self._guests: dict[str, Shell] = {}
@@ -219,8 +219,8 @@ class Shell:
         return self.core.book.nothing_left and not self._tasks
 
     def _shell_of(self, hello: m.Hello) -> Shell | None:
-        """Who serves the stack that this peer asks for; None: it is not here. The sessions of a
-        stack that is over are lost, and whoever serves here says so."""
+        """Who serves the stack that this peer asks for; None: it is not here. If the stack is over,
+        this shell answers in its place, and says that the sessions are lost."""
         if hello.stack in ("", self.core.book.identity.stack):
             return self
         if hello.stack in self._guests:
@@ -378,9 +378,9 @@ class Shell:
             self._feed(event)
 
     async def _tick(self) -> None:
-        """Time for the core, ten times a second. A late tick is not followed by several at once.
-        While the core is at rest each of them would wake the process for nothing, so that they are
-        fewer until something comes."""
+        """Time for the core, ten times a second. A late tick is not followed by several at once. At
+        rest ticks are rarer until something comes, because each would wake the process for
+        nothing."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
@@ -538,7 +538,7 @@ class Shell:
             self._feed(do.Restored(override, await restore(ops, row)))
 
     async def _create(self, instruction: do.Create) -> None:
-        """Ask for a call. Before each try it is looked at whether anybody still waits for it."""
+        """Ask for a call. Before each try, check that somebody still waits for it."""
         dials = self.core.book.dials
         request = instruction.row.request
 
@@ -556,8 +556,8 @@ class Shell:
         self._feed(result)
 
     async def _settle(self, instruction: do.Settle) -> None:
-        """Look for the call of a dial whose answer never came, until it is found or known
-        otherwise. Calls that are known to belong to others are not taken for it."""
+        """Look for the call of a dial whose answer never came, until it is found, or something else
+        has named it. Calls that are known to belong to others are not taken for it."""
         core = self.core
         request = instruction.row.request
 

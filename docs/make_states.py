@@ -54,7 +54,7 @@ SECTIONS: tuple[Section, ...] = (
     (
         "A dial",
         tables.DIAL,
-        ("leasing", "waiting", "queued"),
+        tuple(tables.NEW_DIAL.values()),
         "A call that we ask Twilio for, once (`DIAL`). `controller/rules/dials.py` and `turns.py` "
         "bring it to its turn, `asking.py` asks, and `legs.py` takes in which call came of it. A "
         "b-leg dial begins as *leasing*, one to a number where a b-leg dial is open as *waiting*, "

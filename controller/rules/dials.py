@@ -97,8 +97,13 @@ def dial(at: Moment, ask: Ask[m.Dial]) -> None:
         asked=0.0,
     )
     shared = body.mode != "b-leg" and _is_shared(at, body.to)
-    state = "leasing" if body.mode == "b-leg" else "waiting" if shared else "queued"
-    new = new_dial(row, at.now, state, [ask.reply_to], token, body.trace)
+    if body.mode == "b-leg":
+        waits_for = "our override on the callee's number"
+    elif shared:
+        waits_for = "the b-leg dial that is open to the same number"
+    else:
+        waits_for = "Twilio's pace"
+    new = new_dial(row, at.now, waits_for, [ask.reply_to], token, body.trace)
     new.detects(body.machine_detection)
     at.book.add_dial(new, Call.of_dial(row, at.now, body.trace))
     if body.mode == "b-leg":

@@ -222,7 +222,7 @@ def stream_up(at: Moment, up: f.StreamUp) -> None:
         _played(at, row)
     elif row.state == "playing" and row.doubt is None:
         row.step("stream_up")
-        call.may_return(at.now + BACK_WITHIN)
+        call.expect_document(at.now + BACK_WITHIN)
         _played(at, row)
 
 
@@ -292,7 +292,7 @@ def _late(at: Moment, row: Row) -> None:
     """The stream is not back. Twilio may still run the document, so for a while a stop of the
     stream need not be the call's end."""
     row.step("late")
-    row.call.may_return(at.now + MAY_RETURN_FOR)
+    row.call.expect_document(at.now + MAY_RETURN_FOR)
     text = f"the stream was not back {BACK_WITHIN:g} s after the digits"
     if row.doubt is not None:
         text += f", and whether they were sent is not known ({row.doubt})"

@@ -1,4 +1,4 @@
-"""Peers that come, beat and leave, and the clock. This file passes each to the rules that need it.
+"""These rules hear that a peer came, beat or left, and that time has passed. They tell the others.
 
 A peer's Hello counts more than the book, because the peer itself has the thing: a gateway its
 streams, a client its sessions, a worker its calls. So a controller that was restarted soon knows
@@ -49,7 +49,7 @@ def hello(at: Moment, hello: m.Hello) -> None:
     if hello.role == "adapter":
         at.tell(f.ClientHere(hello))
     elif hello.role == "gateway":
-        peer.has(len(hello.streams))
+        peer.note_streams(len(hello.streams))
         at.tell(f.GatewayHere(hello))
     else:
         at.tell(f.WorkerHere(hello))
@@ -96,7 +96,7 @@ def welcome(at: Moment, here: f.Announced | f.GatewayHere | f.WorkerHere) -> Non
 
 def fleet_seen(at: Moment, seen: do.FleetSeen) -> None:
     """Another controller has come or gone, or runs another one's stack: all peers hear of it."""
-    if at.book.fleet_is(seen.controllers):
+    if at.book.set_fleet(seen.controllers):
         for peer in at.book.peers.by_id:
             at.send(peer, m.Fleet(controllers=seen.controllers))
 
@@ -110,16 +110,16 @@ def beat(at: Moment, beat: m.Beat) -> None:
         return
     measures = at.book.measures
     measures.told(peer.role, beat.measured, peer.measures(beat.measured))
-    if peer.beats(beat, at.now):
+    if peer.heard_beat(beat, at.now):
         workers = _healthy_workers(at) if peer.role == "gateway" else None
         at.send(beat.peer, pulse(at.book, known=True, workers=workers))
     if peer.role == "adapter":
         at.tell(f.ClientBeat(beat))
     elif peer.role == "codec_worker":
         measures.carried(peer.counted(_of_known_calls(at, beat.calls)))
-        peer.carries(sum(one.call.partition(".")[0] not in at.book.calls for one in beat.calls))
+        peer.note_others(sum(one.call.partition(".")[0] not in at.book.calls for one in beat.calls))
     else:
-        peer.has(len(beat.streams))
+        peer.note_streams(len(beat.streams))
         at.book.count_refused(peer.refuses(beat.refused))
         at.tell(f.GatewayBeat(beat))
 
@@ -167,8 +167,8 @@ def tell_gateways(at: Moment, heard: object) -> None:
 
 def gone(at: Moment, gone: do.Gone) -> None:
     """A peer's connection is there no longer. A killed process and one that comes back in a moment
-    look alike, so its calls and leases go on for their time. But nobody gets at its sessions before
-    he shows their secrets again, and a peer that has nothing here is forgotten at once."""
+    look alike, so its calls and leases go on for their time. But its sessions cannot be used until
+    their secrets are shown again, and a peer that has nothing here is forgotten at once."""
     peer, book = at.book.peers.get(gone.peer), at.book
     if peer is None:
         return

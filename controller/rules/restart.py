@@ -81,7 +81,7 @@ def _found_override(at: Moment, row: OverrideRow, found: str) -> None:
     else:
         at.book.add_lease(lease)
     if lease.state == "restoring":
-        at.do(lease.is_put_back(at.now))
+        at.do(lease.begin_restore(at.now))
 
 
 def _found_dial(at: Moment, row: DialRow) -> None:
@@ -172,7 +172,7 @@ def _reclaim(at: Moment, info: m.SessionInfo, peer: str) -> None:
     at.book.add_session(session)
     for lease in leases:
         if lease in own:
-            session.has_number(lease.row.number_sid)
+            session.take_number_sid(lease.row.number_sid)
             lease.hold(session.id, Hold(session.allowed_callers))
             if session.state == "arming":
                 request = LeaseRequest(session.id, session.allowed_callers, None, session.deadline)

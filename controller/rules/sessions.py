@@ -76,7 +76,7 @@ def number_found(at: Moment, found: f.NumberFound) -> None:
     session = _seeker(at, found.seeker)
     if session is None or session.number != found.number:
         return
-    session.has_number(found.sid)
+    session.take_number_sid(found.sid)
     if session.state == "opening":
         session.step("opened")
         log.info("session %s opened on %s", session.id, redact_number(found.number))

@@ -221,9 +221,16 @@ DIGITS: Final[Table] = {
     "over": {},
 }
 
+#: What a new dial has to wait for first, and the state in which it enters its table. Every other
+#: new thing has one beginning: a session is *opening*, a lease *applying*, a call *expected*, and
+#: digits are *opening*.
+NEW_DIAL: Final = {
+    "our override on the callee's number": "leasing",
+    "the b-leg dial that is open to the same number": "waiting",
+    "Twilio's pace": "queued",
+}
+
 #: How a restarted controller finds a thing, and the state in which the thing enters its table.
-#: A new thing enters where its table begins: a lease as *applying*, a dial as *leasing*, *waiting*
-#: or *queued*.
 #:
 #: A session is found as its client announces it, an override and a dial as the journal has them. A
 #: call enters as *expected*: its gateway and its client tell the rest. Three choices need a reason:

@@ -15,9 +15,9 @@ and nothing in REST ties the two legs of a b-leg dial together. The first rule t
 5. Nobody's: rejected where sessions answer, else busy. The sessions and dials on the number hear
    of it.
 
-A stranger who calls just then is taken by rule 3, and so is a webhook that comes late, of a leg
-that is over. Until the stream is up, the dial gives such a call up for one that comes by rule 1.
-Any other that could be the dial's is let wait while REST is asked whether the first one lives.
+Rule 3 also takes a stranger who calls just then, and a late webhook of a leg that is over. Until
+the stream is up, the dial gives such a call up for one that comes by rule 1. Any other call that
+could be the dial's has to wait while REST is asked whether the first one lives.
 
 A webhook may also be a replay: somebody has captured it, signature and all, and sends it again when
 its call is long over. So a CallSid that we know no call of is believed at once only where it cannot
@@ -113,7 +113,8 @@ def _say(at: Moment, ask: Ask[m.VoiceWebhook], answer: m.VoiceAnswer) -> None:
 
 
 def _answer(at: Moment, ask: Ask[m.VoiceWebhook]) -> m.VoiceAnswer | None:
-    """None: the answer follows from the facts that were told (:func:`let_in`)."""
+    """None: there is no answer yet. The fact that was told leads to :func:`let_in`, which
+    answers."""
     form, query = ask.body.form, ask.body.query
     sid = form.get("CallSid", "")
     if not sid:
@@ -154,8 +155,9 @@ def _lives(at: Moment, sid: str, number: str, query: dict[str, str]) -> bool | N
 def doubtful(book: Book, sid: str, number: str, query: dict[str, str], now: float) -> bool:
     """A webhook under this CallSid may be a replay. Where nobody is let in, nothing is doubtful.
 
-    It is not if the number's present override is so new that all of its CallSids are kept, and this
-    one is not among them. A webhook that was captured before that names another override.
+    A webhook is not doubtful if we still have every CallSid that was heard under the number's
+    present override, and this one is not among them. One that was captured earlier names another
+    override.
     """
     if _is_redirect(query):
         return True  # we have let its call in, and should know it
@@ -183,15 +185,15 @@ def vouched(at: Moment, result: do.Vouched) -> None:
 
 
 def over(at: Moment, over: f.CallOver) -> None:
-    """A call has ended, whose webhook an earlier controller may have heard, and not have noted."""
+    """A call has ended. An earlier controller may have heard its webhook without noting it."""
     call = over.call
     if call.sid is not None and call.sid != call.dialled_sid and call.theirs is None:
         _note(at, call.sid)
 
 
 def _note(at: Moment, sid: str) -> None:
-    """The CallSid is heard. One of a number that is not overridden need not be kept: nobody is let
-    in there, and a later override has another id."""
+    """Note the CallSid. One that was heard on a number without an override need not be kept: nobody
+    is let in there, and a later override has another id."""
     if at.book.seen.note(sid, at.now):
         at.do(do.NoteSeen(sid, at.book.wall(at.now)))
 
@@ -234,8 +236,8 @@ def _again(at: Moment, ask: Ask[m.VoiceWebhook], call: Call, sid: str) -> m.Voic
 
 def _stranger(at: Moment, sid: str, caller: str, number: str) -> m.VoiceAnswer:
     """A redirect of a call that nobody has told us of: one that was let in just before a restart,
-    or that we will not have. While clients may still announce themselves it is let wait; a pause
-    costs the caller a second, a hang-up the call."""
+    or one that we do not want. It waits while clients may still announce themselves, because a
+    pause costs the caller a second, and a hang-up the call."""
     lease = at.book.leases.get(number)
     if lease is not None and not at.book.stopping:
         ready = [s for s in _allowed(at.book, lease, caller) if _is_ready(at.book, s)]

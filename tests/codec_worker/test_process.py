@@ -150,7 +150,7 @@ async def test_what_it_cannot_read_is_dropped_and_a_lost_peer_is_forgotten(
     await until(lambda: bool(peer.all(m.Tick)))
     assert peer.socket.send(b"\xc1 no msgpack")
     assert peer.socket.send(msgspec.msgpack.encode(["NoSuchMessage", 1]))
-    await until(lambda: worker.calls.dropped["undecodable"] == 2)
+    await until(lambda: worker.dropped["undecodable"] == 2)
     assert len(worker.calls.peers) == 1
     peer.socket.close()
     await until(lambda: not worker.calls.peers)
@@ -219,7 +219,7 @@ async def test_no_message_ends_the_pace_of_the_calls(
         return sum(len(f.payload) for batch in batches for f in batch.frames if f.call == name)
 
     await until(lambda: all(sent(name) == seconds * 8_000 for name in names))
-    assert worker.calls.dropped == {"undecodable": len(found)}
+    assert worker.dropped == {"undecodable": len(found)}
     assert worker.healthy
     for peer in (client, carrier, rogue):
         peer.socket.close()
@@ -249,8 +249,8 @@ async def test_huge_numbers_do_not_leave_the_worker(
     beats = len(controller.all(m.Beat))
     await until(lambda: len(controller.all(m.Beat)) > beats + 1)
     assert controller.all(m.Beat)[-1].calls[0].generation == generation
-    assert worker.calls.dropped["fault"] == 0 and worker.healthy
-    assert worker.calls.dropped["undecodable"] == 1
+    assert worker.dropped["fault"] == 0 and worker.healthy
+    assert worker.dropped["undecodable"] == 1
     for peer in (client, carrier):
         peer.socket.close()
     controller.stop()
@@ -300,7 +300,7 @@ async def test_one_message_that_cannot_be_encoded_keeps_none_of_the_others(
     ]
     client.send(m.Speak(CALL, GENERATION, 0, bytes(6 * 1600)))
     await until(lambda: sum(map(size, carrier.all(m.Outbound))) == 1600)
-    assert worker.calls.dropped["fault"] == 1
+    assert worker.dropped["fault"] == 1
     for peer in (client, carrier):
         peer.socket.close()
 
@@ -581,7 +581,7 @@ async def test_a_turn_that_fails_sets_the_timer_of_the_next_one(
                 driven.wake(at)
                 assert worker._timer is not None and worker._timer_at > driven.now * 1_000_000
     driven.wake(160)
-    assert worker.calls.dropped["fault"] == 6 and worker.healthy
+    assert worker.dropped["fault"] == 6 and worker.healthy
 
 
 async def test_a_worker_at_rest_is_well_however_long(driven: Driven) -> None:

@@ -158,7 +158,7 @@ class Book:
         """The console listens there."""
         self.console = url
 
-    def fleet_is(self, controllers: list[m.ControllerRef]) -> bool:
+    def set_fleet(self, controllers: list[m.ControllerRef]) -> bool:
         """These are the controllers of the fleet; whether it were others before."""
         was, self.fleet = self.fleet, controllers
         return was != controllers

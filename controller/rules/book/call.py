@@ -50,7 +50,7 @@ class Call(Subject):
     answered_by: m.Answerer | None = None
     state: str = "expected"
     ordinal: int = 0
-    #: the ordinal of its earliest stream that is known; 0: none is
+    #: the ordinal of its earliest stream that is known; 0: no stream is known
     first: int = 0
     #: its next stream has this ordinal at least: lower ones belong to earlier controllers, and
     #: perhaps nobody tells of the streams that have them
@@ -60,7 +60,7 @@ class Call(Subject):
     placement: m.Placement | None = None
     active: str | None = None
     gateway: str | None = None
-    #: which gateway had its newest stream last: nobody else can say how that stream stands
+    #: which gateway had its newest stream last: only this gateway may report on that stream
     witness: str | None = None
     #: its present stream brings the far end's sound and takes none of ours
     one_way: bool = False
@@ -297,9 +297,9 @@ class Call(Subject):
     def stream_up(
         self, gateway: str, placement: m.Placement | None, now: float, *, one_way: bool = False
     ) -> None:
-        """The stream at ``gateway`` is the call's from now on, with a later ordinal. Whatever is
-        said of an earlier one is not about this one, so what was missing or counted for it is
-        forgotten."""
+        """The stream at ``gateway`` is the call's from now on, with a later ordinal. Reports on an
+        earlier stream do not concern this one. So what was missing or counted for the earlier one
+        is cleared."""
         self.step("start")
         self._has_secret(self.secret)
         self.ordinal = max(self.ordinal + 1, self.least_ordinal)
@@ -352,8 +352,9 @@ class Call(Subject):
         """Its gateway says which worker is heard now."""
         self.active = worker
 
-    def may_return(self, until: float) -> None:
-        """A document may still take its stream away."""
+    def expect_document(self, until: float) -> None:
+        """Twilio was given a document that ends the present stream and may bring another one. Until
+        then, a stream that stops is not the end of the call."""
         self.may_return_until = until
 
     def doubt_digits(self, until: float) -> None:

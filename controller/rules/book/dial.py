@@ -18,7 +18,7 @@ from ...instructions import ReplyTo
 from ...journal.rows import DialRow
 from ...twilio import documents
 from ...twilio.calls import CallOrder
-from ..tables import DIAL, Subject
+from ..tables import DIAL, NEW_DIAL, Subject
 from . import destinations
 from .last_known import LastKnown
 
@@ -55,7 +55,8 @@ class Dial(Subject):
     timed_out: bool = False
     #: Twilio's last word on our leg before that
     last_word: str = ""
-    #: the stream is up: it is a call now
+    #: the stream has been up: it is a call. This is no state, because a closed dial still has to
+    #: know whether it had led to a call
     started: bool = False
     #: an earlier controller asked for it
     found: bool = False
@@ -232,14 +233,14 @@ class Dial(Subject):
 def new_dial(
     row: DialRow,
     now: float,
-    state: str = "queued",
+    waits_for: str = "Twilio's pace",
     waiting: list[ReplyTo] | None = None,
     token: str = "",
     trace: dict[str, str] | None = None,
 ) -> Dial:
-    """A new dial. ``state`` says what it has to wait for first."""
+    """A new dial, which begins as NEW_DIAL says of what it ``waits_for``."""
     known = LastKnown(redact_number(row.callee), row.mode == "b-leg", heard=now)
-    return Dial(row, state, known, waiting or [], token, trace or {})
+    return Dial(row, NEW_DIAL[waits_for], known, waiting or [], token, trace or {})
 
 
 def check(

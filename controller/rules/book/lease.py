@@ -125,11 +125,11 @@ class Lease(Subject):
         self.holders[session] = hold
 
     def wait(self, request: LeaseRequest, *, first: bool = False) -> None:
-        """The want is granted once the override is on."""
+        """The request is granted once the override is on."""
         self.waiting.insert(0 if first else len(self.waiting), request)
 
     def give_up(self, request: LeaseRequest) -> None:
-        """It has waited for long enough."""
+        """Its deadline has passed, and whoever waits is refused."""
         self.waiting.remove(request)
 
     def take_waiting(self) -> list[LeaseRequest]:
@@ -164,12 +164,14 @@ class Lease(Subject):
         self.holders.clear()
 
     def put_back(self, now: float) -> Restore:
-        """It is to be put back, whatever it takes."""
+        """The number is to be put back, however long that takes. No way leads back from here: a
+        session that wants the number meanwhile gets a new lease afterwards."""
         self.step("put_back")
-        return self.is_put_back(now)
+        return self.begin_restore(now)
 
-    def is_put_back(self, now: float) -> Restore:
-        """That begins now: the journal may have it so."""
+    def begin_restore(self, now: float) -> Restore:
+        """Restoring begins now. After a restart the lease may have entered as *restoring*, because
+        the journal says so already."""
         self.restoring_since = now
         return Restore(self.row.id)
 

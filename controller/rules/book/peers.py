@@ -69,7 +69,7 @@ class Peer:
         assert self.endpoint is not None, "a worker without an endpoint is refused"
         return m.WorkerRef(id=self.id, endpoint=self.endpoint)
 
-    def is_here(self, hello: m.Hello, now: float) -> None:
+    def said_hello(self, hello: m.Hello, now: float) -> None:
         """It has said Hello. A worker at another endpoint is another process, which has counted
         nothing yet."""
         self.pid, self.heard, self.leaving, self.gone = hello.pid, now, False, False
@@ -98,7 +98,7 @@ class Peer:
         """The controller itself did not run for this long, so the peer is not late."""
         self.heard += seconds
 
-    def beats(self, beat: m.Beat, now: float) -> bool:
+    def heard_beat(self, beat: m.Beat, now: float) -> bool:
         """It is there. Whether it is to get a sign of life of ours for it."""
         self.heard, self.dropped = now, beat.dropped
         due = now - self.pulsed >= PULSE_EVERY
@@ -106,11 +106,11 @@ class Peer:
             self.pulsed = now
         return due
 
-    def carries(self, others: int) -> None:
+    def note_others(self, others: int) -> None:
         """A worker says that it has so many calls which are not this controller's."""
         self.others = others
 
-    def has(self, streams: int) -> None:
+    def note_streams(self, streams: int) -> None:
         """A gateway says how many streams it has."""
         self.streams = streams
 
@@ -170,7 +170,7 @@ class Peers:
             before = self._refused.pop(hello.peer, {})
             peer = Peer(hello.peer, hello.role, hello.pid, now, refused=before)
             self.by_id[hello.peer] = peer
-        peer.is_here(hello, now)
+        peer.said_hello(hello, now)
         return peer
 
     def get(self, peer: str) -> Peer | None:

@@ -97,7 +97,7 @@ class Session(Subject):
         """The pool hands it a number, whose SID is looked up by the deadline."""
         self.number, self.deadline = number, deadline
 
-    def has_number(self, sid: str) -> None:
+    def take_number_sid(self, sid: str) -> None:
         """The account has its number, under this SID."""
         self.number_sid = sid
 
