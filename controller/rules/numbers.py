@@ -189,7 +189,8 @@ def let_go(at: Moment, closing: f.SessionClosing) -> None:
     """A closing session holds nothing: a number that was its alone is put back."""
     for lease in at.book.leases.values():
         if lease.leave(closing.session) and lease.state == "applied":
-            at.do(lease.put_back(at.now))
+            lease.put_back(at.now)
+            at.do(do.Restore(lease.row.id))
 
 
 def held_up(at: Moment, tick: do.Tick) -> None:
@@ -227,7 +228,8 @@ def applied(at: Moment, result: do.Applied) -> None:
     assert lease is not None, "an override was applied that nobody holds"
     lease.applied(result.row)
     if not lease.holders:
-        at.do(lease.put_back(at.now))
+        lease.put_back(at.now)
+        at.do(do.Restore(lease.row.id))
         return
     for request in lease.take_waiting():
         if request.session in lease.holders:
@@ -242,7 +244,8 @@ def apply_failed(at: Moment, result: do.ApplyFailed) -> None:
     waiting = lease.take_waiting()
     lease.failed()
     if result.open:
-        at.do(lease.put_back(at.now))
+        lease.put_back(at.now)
+        at.do(do.Restore(lease.row.id))
     else:
         lease.step("failed")
         at.book.drop_lease(lease)

@@ -81,7 +81,8 @@ def _found_override(at: Moment, row: OverrideRow, found: str) -> None:
     else:
         at.book.add_lease(lease)
     if lease.state == "restoring":
-        at.do(lease.begin_restore(at.now))
+        lease.begin_restore(at.now)
+        at.do(do.Restore(lease.row.id))
 
 
 def _found_dial(at: Moment, row: DialRow) -> None:
@@ -375,7 +376,8 @@ def unclaimed_numbers(at: Moment, over: f.ClaimsOver) -> None:
     on calling us, and every caller would be told that we are busy."""
     for lease in at.book.leases.values():
         if lease.unclaimed or (lease.state == "applied" and not lease.holders):
-            at.do(lease.put_back(at.now))
+            lease.put_back(at.now)
+            at.do(do.Restore(lease.row.id))
 
 
 def unclaimed_dials(at: Moment, over: f.ClaimsOver) -> None:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from trunkline.bus.errors import NumberBusyError
 from trunkline.bus.redact import redact_number
 
-from ...instructions import Restore
 from ...journal.rows import OverrideRow
 from ..tables import LEASE, Subject
 
@@ -163,17 +162,16 @@ class Lease(Subject):
         """The override could not be put on; nobody holds the number."""
         self.holders.clear()
 
-    def put_back(self, now: float) -> Restore:
+    def put_back(self, now: float) -> None:
         """The number is to be put back, however long that takes. No way leads back from here: a
         session that wants the number meanwhile gets a new lease afterwards."""
         self.step("put_back")
-        return self.begin_restore(now)
+        self.begin_restore(now)
 
-    def begin_restore(self, now: float) -> Restore:
+    def begin_restore(self, now: float) -> None:
         """Restoring begins now. After a restart the lease may have entered as *restoring*, because
         the journal says so already."""
         self.restoring_since = now
-        return Restore(self.row.id)
 
     def restored(self, now: float) -> float:
         """The number is as it was; the seconds that this took."""
