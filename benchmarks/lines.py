@@ -19,7 +19,7 @@ from msgspec.structs import replace
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from trunkline.carrier_sim import wav
-from trunkline.carrier_sim.line.line import Line
+from trunkline.carrier_sim.line.line import BadLine
 from trunkline.carrier_sim.line.noise import Samples, in_band, rms, speech_rms
 from trunkline.carrier_sim.line.profiles import PROFILES, Profile
 from trunkline.carrier_sim.mulaw import RATE, SILENCE, decode, frames
@@ -50,7 +50,7 @@ def words() -> bytes:
     return whole[: SECONDS * RATE]
 
 
-def through(line: Line, said: bytes) -> Samples:
+def through(line: BadLine, said: bytes) -> Samples:
     """These words as the carrier hears them."""
     out = []
     for frame in frames(said):
@@ -71,11 +71,11 @@ def measure(profile: Profile, seed: str = "1") -> Measured:
     said = words()
     clean = decode(said).astype(np.float64)
     level = speech_rms(clean)
-    line = Line(profile, seed, level)
+    line = BadLine(profile, seed, level)
     heard = through(line, said)
     alone = heard
     if profile.noise is not None:
-        alone = through(Line(replace(profile, noise=None), seed, level), said)
+        alone = through(BadLine(replace(profile, noise=None), seed, level), said)
     noise = heard - alone
     snr = None
     if profile.noise is not None:
@@ -100,7 +100,7 @@ def measure(profile: Profile, seed: str = "1") -> Measured:
 
 def _echo(profile: Profile, clean: Samples, said: bytes) -> tuple[float, float]:
     """The level and the delay of the echo of the sound that the far end hears."""
-    line = Line(replace(profile, noise=None), "1")
+    line = BadLine(replace(profile, noise=None), "1")
     out = []
     for frame in frames(said):
         out.append(line.up(SILENCE))

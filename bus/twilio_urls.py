@@ -29,6 +29,10 @@ DIAL_FIELD: Final = "d"
 #: In a redirect back to us: the id of the call that is to get its next stream.
 CALL_FIELD: Final = "c"
 
+#: The parameter of a stream that holds the token which lets it in. Twilio drops the query of a
+#: stream's URL, and passes parameters on in its `start` message.
+TOKEN_PARAMETER: Final = "nonce"  # noqa: S105  # a name, and no secret
+
 #: Asks Twilio to try a webhook up to three more times, whatever went wrong: ``rc`` is the number of
 #: retries, ``rp`` the policy (usage/webhooks/webhooks-connection-overrides in Twilio's documents).
 #: A gateway that is just being started again then costs a caller a second instead of the call.

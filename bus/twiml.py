@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Final
 
-from .twilio_urls import stream_url, voice_url
+from .twilio_urls import TOKEN_PARAMETER, stream_url, voice_url
 
 PROLOG: Final = '<?xml version="1.0" encoding="UTF-8"?>'
 
@@ -16,10 +16,11 @@ def response(inside: str) -> str:
 
 
 def stream(public_url: str, token: str, attributes: str = "") -> str:
-    """One stream, with the token that lets it in. The token stands in a parameter, because Twilio
-    drops a URL's query. ``attributes``: more of them, as they stand in the document."""
-    url, nonce = (f'"{escape(text)}"' for text in (stream_url(public_url), token))
-    return f'<Stream url={url}{attributes}><Parameter name="nonce" value={nonce}/></Stream>'
+    """One stream, with the token that lets it in. ``attributes``: more of them, as they stand in
+    the document."""
+    url, value = (f'"{escape(text)}"' for text in (stream_url(public_url), token))
+    parameter = f'<Parameter name="{TOKEN_PARAMETER}" value={value}/>'
+    return f"<Stream url={url}{attributes}>{parameter}</Stream>"
 
 
 def redirect(public_url: str, query: str) -> str:

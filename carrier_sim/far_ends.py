@@ -25,7 +25,7 @@ from .bots import (
     Voicemail,
     bot_from,
 )
-from .line.line import Line
+from .line.line import BadLine
 from .line.noise import speech_rms
 from .line.profiles import profile
 from .menu.steps import Menu, Visit
@@ -43,7 +43,7 @@ class Bot:
     def __init__(self, spec: AnsweringSpec) -> None:
         self.spec = spec
         #: Its sound goes through this line, and so does the sound that it hears.
-        self.line: Line | None = None
+        self.line: BadLine | None = None
         self.heard = bytearray()
         self.said = bytearray()
         #: Keys that this end has heard, with the frame: [(frame, digit)].
@@ -251,7 +251,7 @@ def start_bot(spec: AnsweringSpec, line: str = "", seed: str = "0") -> Bot:
     bot = _start(spec)
     name = spec.line or line
     if name:
-        bot.line = Line(profile(name), seed, _speech(spec))
+        bot.line = BadLine(profile(name), seed, _speech(spec))
     return bot
 
 

@@ -38,6 +38,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.descriptors import for_strangers
 from trunkline.bus.places import Places
 from trunkline.bus.refusals import Kind
+from trunkline.bus.twilio_urls import TOKEN_PARAMETER
 
 from . import instructions as do
 from . import media_streams as ms
@@ -272,7 +273,7 @@ class Admission:
     # ------------------------------------------------------------------ on the way in
 
     def _start(self, applicant: Applicant, start: ms.Start, now: float) -> list[do.Instruction]:
-        token = start.parameters.get("nonce")
+        token = start.parameters.get(TOKEN_PARAMETER)
         if not token:
             return self._refuse(applicant, "bad start", "its start has no token")
         within = max(applicant.until - now, LEAST_ANSWER)

@@ -93,8 +93,8 @@ class Loss:
         self._doomed = deque(plan + [False] * (BLOCK - len(plan)))
 
 
-class Line:
-    """One call's line."""
+class BadLine:
+    """The line between the carrier and the far end of one call, with what is bad about it."""
 
     def __init__(self, profile: Profile, seed: str = "0", speech: float = 0.0) -> None:
         """``speech``: RMS of the far end's words (noise.speech_rms); 0.0 where that is not known,

@@ -34,6 +34,7 @@ from trunkline.bus.errors import CarrierError
 from trunkline.bus.http import Session, causes, reason, through
 from trunkline.bus.redact import mask_urls
 from trunkline.bus.settings import Settings
+from trunkline.bus.twilio_urls import TOKEN_PARAMETER
 
 from ..rules.book.measures import RestFault, RestRequest
 from .api_host import region_and_edge
@@ -466,7 +467,10 @@ class TwilioCarrier:
         await self._do(
             "start_stream",
             lambda: streams.create(
-                url=url, track="inbound_track", parameter1_name="nonce", parameter1_value=token
+                url=url,
+                track="inbound_track",
+                parameter1_name=TOKEN_PARAMETER,
+                parameter1_value=token,
             ),
         )
 
@@ -479,7 +483,7 @@ class TwilioCarrier:
                 url=url,
                 name=name,
                 track="both_tracks",
-                parameter1_name="nonce",
+                parameter1_name=TOKEN_PARAMETER,
                 parameter1_value=token,
             ),
         )

@@ -9,7 +9,7 @@ from trunkline.carrier_sim import wav
 from trunkline.carrier_sim.bots import Echo, Play, Silence, parse_bot
 from trunkline.carrier_sim.far_ends import start_bot
 from trunkline.carrier_sim.line.codec import Adpcm, ALaw
-from trunkline.carrier_sim.line.line import BLOCK, Delay, Line, Loss
+from trunkline.carrier_sim.line.line import BLOCK, BadLine, Delay, Loss
 from trunkline.carrier_sim.line.noise import in_band, loop, rms, speech_rms
 from trunkline.carrier_sim.line.profiles import PROFILES, Profile, profile
 from trunkline.carrier_sim.mulaw import SILENCE, decode
@@ -20,14 +20,14 @@ LOUD = bytes([0x90]) * 160
 
 def test_the_same_seed_is_the_same_line_and_another_is_not() -> None:
     def heard(seed: str) -> bytes:
-        line = Line(profile("mobile-bad"), seed)
+        line = BadLine(profile("mobile-bad"), seed)
         return b"".join(line.up(LOUD) for _ in range(500))
 
     assert heard("1") == heard("1") != heard("2")
 
 
 def test_no_line_does_nothing() -> None:
-    line = Line(Profile(shows="nothing"))
+    line = BadLine(Profile(shows="nothing"))
     assert line.up(LOUD) is LOUD and line.down(SILENCE) is SILENCE
 
 
