@@ -13,9 +13,9 @@ import trunkline.adapter.line
 import trunkline.carrier_sim.client
 import trunkline.stack.controller_client
 import trunkline.stack.shared_stack  # noqa: F401  # as said
-from trunkline import pytest_plugin
 from trunkline.bus.settings import load
 from trunkline.errors import StackUnavailableError
+from trunkline.pytest_plugin import stack
 
 pytest_plugins = ["pytester"]
 
@@ -103,8 +103,8 @@ async def test_an_address_without_a_stack_is_an_error(
     monkeypatch.setattr("trunkline.bus.control.UNAVAILABLE_AFTER", 0.2)
     settings = load(env_file=None, bus=f"ipc://{tmp_path}/b")
     with pytest.raises(StackUnavailableError, match="no controller answers at ipc://"):
-        await pytest_plugin._join(settings, required=True)
-    assert await pytest_plugin._join(settings, required=False) is None
+        await stack._join(settings, required=True)
+    assert await stack._join(settings, required=False) is None
 
 
 def test_without_an_account_or_a_stack_the_error_says_what_is_missing(run_suite) -> None:  # type: ignore[no-untyped-def]  # as above

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from trunkline import pytest_plugin
 from trunkline.carrier_sim.sim import CarrierSim
+from trunkline.pytest_plugin import stack
 
 
 class Config:
@@ -30,10 +30,11 @@ async def found(
 ) -> None:
     """The run's stack is looked for."""
     url = None if sim is None else sim.base_url
-    stack = pytest_plugin.PhoneStack("ipc:///b", "AC1", "t", "http://h", url)
-    monkeypatch.setattr(pytest_plugin, "_find_stack", lambda config, simulated: stack)
+    there = stack.PhoneStack("ipc:///b", "AC1", "t", "http://h", url)
+    monkeypatch.setattr(stack, "_find_stack", lambda run, config, simulated: there)
     config: Any = Config(line, ini)
-    assert await asyncio.to_thread(pytest_plugin._find, config, True) is stack
+    run: Any = None  # nobody asks it for the report of its calls
+    assert await asyncio.to_thread(stack.find, run, config, simulated=True) is there
 
 
 @pytest.mark.parametrize(

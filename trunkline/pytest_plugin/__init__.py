@@ -1,0 +1,231 @@
+"""The pytest plugin: a phone line for tests, and one stack for the whole run.
+
+    async def test_greeting(phone_line):
+        call = await phone_line.place_call("+14155557777", attach_stream="a-leg")
+
+``phone_line`` is an open :class:`~trunkline.Line`; ``phone_stack`` is the stack behind it;
+``carrier_sim`` runs the test against the stand-in carrier, without an account. The stack is the one
+at ``--phone-bus`` or ``TRUNKLINE_BUS``, else one that answers at the default address, else one that
+is started for this run, shared by all workers of pytest-xdist, and ended with it
+(stack/shared_stack.py).
+
+Here stand the options and pytest's hooks. fixtures.py has the fixtures, stack.py finds the stack,
+and run.py keeps what one process knows of the run. This package is imported in every run of pytest
+where trunkline is installed, so what it needs is imported where a test asks for it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..gates import caps
+
+# pytest finds fixtures by their names in the plugin's module.
+from .fixtures import _phone_repeat, carrier_sim, open_phone_line, phone_line, phone_stack
+from .run import RUN, Run
+from .stack import SIM_CALLEES, SIM_NUMBERS, PhoneStack, option
+
+__all__ = [
+    "SIM_CALLEES",
+    "SIM_NUMBERS",
+    "PhoneStack",
+    "_phone_repeat",
+    "carrier_sim",
+    "open_phone_line",
+    "phone_line",
+    "phone_stack",
+]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("trunkline", "phone lines (trunkline)")
+    for name, meaning in (
+        ("number", "The number of phone_line: E.164, or any (the pool)."),
+        ("bus", "Join the stack at this bus address."),
+        ("tunnel", "For a stack that is started: cloudflared or ngrok."),
+        ("line", "The line of the stand-in's far ends: street, mobile-bad, … (docs/far-end.md)."),
+    ):
+        group.addoption(f"--phone-{name}", help=meaning)
+        parser.addini(f"phone_{name}", meaning, "string")
+    group.addoption(
+        "--phone-sim",
+        action="store_true",
+        default=None,
+        help="Run against the stand-in carrier, without an account.",
+    )
+    group.addoption(
+        "--phone-repeat",
+        type=int,
+        default=1,
+        metavar="N",
+        help="Run each test of phone calls N times, and tell how many passed.",
+    )
+    group.addoption(
+        "--phone-baseline",
+        type=Path,
+        metavar="FILE",
+        help="Fail where answers, or yields, are slower than in FILE; tests that are not in it yet "
+        "are added.",
+    )
+    group.addoption(
+        "--phone-report",
+        type=Path,
+        metavar="DIR",
+        help="Write DIR/index.html: all calls of the run, with their sound. Beside it is a "
+        "cassette of each call of a failed test (docs/replay.md).",
+    )
+    group.addoption(
+        "--phone-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="Seed by which the stand-in carrier draws what Twilio does in one way or another.",
+    )
+    caps.add_options(group)
+    parser.addini("phone_sim", "Run against the stand-in carrier.", "bool", False)
+    parser.addini("phone_callees", "Numbers that phone_line may dial.", "args", [])
+    parser.addini("phone_wait", "Seconds to wait for a free number.", "string", "300")
+    parser.addini("phone_sim_numbers", "The account's numbers.", "args", list(SIM_NUMBERS))
+    parser.addini("phone_sim_callees", "Who answers: NUMBER=BOT.", "args", list(SIM_CALLEES))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "phone_line(number=None, allowed_callers=None, allowed_callees=None): what the fixture "
+        "phone_line of this test is opened with.",
+    )
+    config.addinivalue_line(
+        "markers", "carrier_sim: this test runs against the stand-in carrier, without an account."
+    )
+    config.addinivalue_line(
+        "markers",
+        "phone_limits(latency_p95=None, time_to_yield_p95=None, talk_over=None, …): what the calls "
+        "of this test must keep, in seconds (docs/gates.md).",
+    )
+    config.stash[RUN] = run = Run(config)
+    config.pluginmanager.register(run, "trunkline-run")
+    config.pluginmanager.register(caps.Caps(config, lambda: run.directory), "trunkline-caps")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """A worker of pytest-xdist is told where the run's stacks are."""
+    node.workerinput["trunkline_directory"] = str(node.config.stash[RUN].directory)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """With ``--phone-sim`` the stack stands before tests are imported, and the environment names
+    it, so that tests which know nothing of this plugin join it."""
+    config = session.config
+    leads = config.pluginmanager.has_plugin("dsession")  # pytest-xdist's own process runs no test
+    if not option(config, "phone_sim") or config.option.collectonly or leads:
+        return
+    from trunkline.bus.errors import TrunklineError
+
+    try:
+        stack = config.stash[RUN].stack(simulated=True)
+    except TrunklineError as error:
+        raise pytest.UsageError(f"--phone-sim: {error}") from error
+    os.environ.update(stack.environment)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    run = session.config.stash[RUN]
+    run.conclude()
+    run.close()
+    if run.problems and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    run = config.stash.get(RUN, None)
+    if run is not None:
+        run.close()  # where there was no session to finish
+
+
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and config.getoption("--phone-sim"):
+        terminalreporter.write_line(
+            f"trunkline: no tests are in {Path.cwd()}: `trunkline init` writes a first one"
+        )
+    for told in config.stash[RUN].pass_rates + config.stash[RUN].replays:
+        terminalreporter.write_line(f"trunkline: {told}")
+    for problem in config.stash[RUN].problems:
+        terminalreporter.write_line(f"trunkline: {problem}", red=True)
+
+
+_FIXTURES = {"phone_line", "open_phone_line", "phone_stack", "carrier_sim"}
+
+
+def _has_calls(node: Any, fixtures: Iterable[str]) -> bool:
+    return node.get_closest_marker("phone_limits") is not None or bool(_FIXTURES & set(fixtures))
+
+
+def _is_followed(item: pytest.Item) -> bool:
+    """Somebody asks about this test's calls."""
+    given = item.config.getoption
+    return item.get_closest_marker("phone_limits") is not None or (
+        (given("--phone-repeat") > 1 or given("--phone-baseline") or given("--phone-report"))
+        and _has_calls(item, getattr(item, "fixturenames", ()))
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    count = metafunc.config.getoption("--phone-repeat")
+    if count > 1 and _has_calls(metafunc.definition, metafunc.fixturenames):
+        from ..gates.run import REPEAT_ID
+
+        metafunc.fixturenames.append("_phone_repeat")
+        ids = [REPEAT_ID.format(n=n + 1, count=count) for n in range(count)]
+        metafunc.parametrize("_phone_repeat", range(count), indirect=True, ids=ids)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Follow a test's calls, and judge them once the test has passed."""
+    if not _is_followed(item):
+        return (yield)
+    from ..gates.run import followed
+
+    gates = item.config.stash[RUN].gates
+    with followed() as calls:
+        try:
+            yield
+        except (Exception, pytest.fail.Exception) as error:
+            gates.judge(item, calls, f"{type(error).__name__}: {error}")
+            raise
+    verdict = gates.judge(item, calls, None)
+    if verdict is not None:
+        pytest.fail(verdict, pytrace=False)
+    return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    if _is_followed(item):
+        item.config.stash[RUN].gates.tell(item, report)
+    return report
+
+
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """An async test that no plugin runs: pytest would say so without saying what to do here."""
+    asked = option(pyfuncitem.config, "phone_sim")
+    if not asked and not _has_calls(pyfuncitem, pyfuncitem.fixturenames):
+        return
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return  # pytest-asyncio and anyio come first, and leave a plain function
+    if pyfuncitem.config.pluginmanager.has_plugin("asyncio"):
+        todo = "set asyncio_mode = auto in pytest's settings (`trunkline init` shows where)"
+    else:
+        todo = "pip install 'trunkline[pytest]', and set asyncio_mode = auto (`trunkline init`)"
+    pytest.fail(f"nothing runs this async test: {todo}", pytrace=False)

@@ -1,0 +1,107 @@
+"""The fixtures for users' tests. They are synchronous: they need no plugin for asyncio, and a line
+may be used from any event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .run import RUN
+from .stack import PhoneStack, option, run_apart
+
+if TYPE_CHECKING:
+    from trunkline.carrier_sim.client import SimClient
+
+    from .. import Line
+
+
+@pytest.fixture
+def _phone_repeat(request: pytest.FixtureRequest) -> object:
+    """Which repetition of ``--phone-repeat`` this is."""
+    return request.param
+
+
+def _simulated(request: pytest.FixtureRequest) -> bool:
+    return (
+        request.node.get_closest_marker("carrier_sim") is not None
+        or "carrier_sim" in request.fixturenames
+        or bool(option(request.config, "phone_sim"))
+    )
+
+
+@pytest.fixture
+def phone_stack(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> PhoneStack:
+    """The stack of this test. TRUNKLINE_BUS, TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN name it for
+    as long as the test lasts, so that a Line or an adapter that the test makes joins it."""
+    stack = request.config.stash[RUN].stack(simulated=_simulated(request))
+    for name, value in stack.environment.items():
+        monkeypatch.setenv(name, value)
+    return stack
+
+
+@pytest.fixture
+def carrier_sim(phone_stack: PhoneStack) -> Iterator[SimClient]:
+    """The stand-in carrier of this test: ``place_call``, ``add_callee``, ``played``, faults, …
+
+    All tests and workers of the run share it.
+    """
+    from trunkline.carrier_sim.client import SimClient
+
+    assert phone_stack.sim is not None
+    with SimClient(phone_stack.sim) as client:
+        yield client
+
+
+@pytest.fixture
+def open_phone_line(
+    request: pytest.FixtureRequest, phone_stack: PhoneStack
+) -> Iterator[Callable[..., Line]]:
+    """``open_phone_line(number=None, allowed_callers=None, allowed_callees=None)``: a further open
+    line; closed, and its number put back, after the test."""
+    from .. import Line
+
+    config = request.config
+    lines: list[Line] = []
+
+    def open_line(
+        number: str | None = None,
+        allowed_callers: Iterable[str] | None = None,
+        allowed_callees: Iterable[str] | None = None,
+    ) -> Line:
+        if allowed_callees is None:
+            allowed_callees = config.getini("phone_callees") or None
+        line = Line(
+            number or option(config, "phone_number") or "any",
+            allowed_callers=allowed_callers,
+            allowed_callees=allowed_callees,
+            bus=phone_stack.bus,
+            auth_token=phone_stack.auth_token,
+        )
+        run_apart(_open(line, float(config.getini("phone_wait"))))
+        lines.append(line)
+        return line
+
+    yield open_line
+    with contextlib.ExitStack() as closing:
+        for line in lines:
+            closing.callback(run_apart, line.close())
+
+
+async def _open(line: Line, within: float) -> None:
+    try:
+        async with asyncio.timeout(within):
+            await line.open()
+    except TimeoutError:
+        pytest.fail(f"no number of the pool became free within {within:g} s (phone_wait)")
+
+
+@pytest.fixture
+def phone_line(request: pytest.FixtureRequest, open_phone_line: Callable[..., Line]) -> Line:
+    """An open :class:`~trunkline.Line` for this test; ``@pytest.mark.phone_line(number=…,
+    allowed_callers=…, allowed_callees=…)`` says with what."""
+    marker = request.node.get_closest_marker("phone_line")
+    return open_phone_line(*(marker.args if marker else ()), **(marker.kwargs if marker else {}))
