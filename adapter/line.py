@@ -376,11 +376,7 @@ class Line:
     def check_mode(self, mode: Mode, owner: str = "Line", what: str = "line") -> None:
         """WrongModeError where the line has been used in the other direction. ``owner`` is the
         class that the user knows, and ``what`` the user's word for one of it."""
-        if self.mode not in ("idle", mode):
-            raise WrongModeError(
-                f"{owner}: already in {self.mode!r} mode; cannot switch to {mode!r}. "
-                f"Disconnect and reconnect to reuse this {what} in the other direction."
-            )
+        WrongModeError.must_be(mode, self.mode, what, owner)
 
     async def dial(self, plan: DialPlan, timeout: float) -> Call:
         """Place a call whose checks have been made (``place_call`` makes them), except that of

@@ -61,11 +61,7 @@ class Session(Subject):
 
     def must_be(self, mode: str) -> None:
         """WrongModeError where the session has become something else already."""
-        if self.mode not in ("idle", mode):
-            raise WrongModeError(
-                f"already in {self.mode!r} mode; cannot switch to {mode!r}. Disconnect and "
-                "reconnect to reuse this session in the other direction."
-            )
+        WrongModeError.must_be(mode, self.mode, "session")
 
     def must_have_secret(self, info: m.SessionInfo) -> None:
         """InvalidRequestError where somebody else uses this session's id."""
