@@ -1,9 +1,9 @@
 """The sound of all calls of a worker, in batches: one product decodes what came in one read of the
-sockets, one encodes what was spoken, one tick sends what is due. No I/O.
+sockets, one product encodes what was spoken, one tick sends what is due. No I/O.
 
-Which calls have something to do is noted in ``heard``, ``speaking`` and ``acknowledged``, so that
-silent calls cost nothing but a look at their playout in each tick. Messages are
-only collected, in ``instructions``, as (identity, message).
+``heard``, ``speaking`` and ``acknowledged`` note which calls have something to do, so that silent
+calls cost nothing but a look at their playout in each tick. Messages are only collected, in
+``instructions``, as (identity, message).
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from .inbound import hand_out
 from .playout import FlushTail, Frame
 from .resample import Downsampler, Upsampler
 
-#: Speech that is encoded in one go, all calls together: 8 s, about 0.6 ms of work.
+#: One go encodes at most this many bytes of speech, of all calls together: 8 s, about 0.6 ms of
+#: work.
 ENCODED_AT_ONCE: Final = 400 * FRAME * POSITION_BYTES
-#: The least that a call gets of it: 0.2 s, with which it can begin to play. So calls that all begin
-#: to speak at one moment begin to be heard at nearly one moment too, long before all is encoded.
+#: A call gets at least this share of one go: 0.2 s, with which it can begin to play. So calls that
+#: all begin to speak at one moment begin to be heard at nearly one moment too, long before all
+#: their speech is encoded.
 LEAST_SHARE: Final = 10 * FRAME * POSITION_BYTES
 
 ToPeer = m.WorkerToGateway | m.WorkerToAdapter
@@ -36,12 +38,13 @@ class Batches:
         self.instructions: list[tuple[bytes, ToPeer]] = []
         #: by call id: calls with inbound sound, or the end of their stream, to hand out
         self.heard: dict[str, Call] = {}
-        #: when a call had last sent all that it has
+        #: when a call last ran out of sound
         self.ended_at = 0
-        #: calls with speech to encode
+        #: by call id: calls with speech to encode
         self.speaking: dict[str, Call] = {}
-        #: calls that have an AcknowledgedTo to tell
+        #: by call id: calls whose client is to get an AcknowledgedTo
         self.acknowledged: dict[str, Call] = {}
+        #: by call id: calls whose sound could not be paced, and why
         self._broken: dict[str, Exception] = {}
         self._down = Downsampler()
         self._up = Upsampler()
@@ -58,7 +61,7 @@ class Batches:
             waiting.pop(call.id, None)
 
     def tell_loss(self, call: Call, samples: int, why: str) -> None:
-        """Tell the adapter of outbound sound that was lost."""
+        """Report lost outbound sound to the client."""
         if samples and call.adapter is not None:
             loss = m.Loss(call.id, call.generation, "outbound", samples, why)
             self.instructions.append((call.adapter, loss))
@@ -66,14 +69,14 @@ class Batches:
     # ------------------------------------------------------------------ inbound, and reports
 
     def report(self) -> None:
-        """Hand out what came for all calls in ``heard``, and tell what was acknowledged."""
+        """Hand out what came for all calls in ``heard``, and report the acknowledgements."""
         calls = list(self.heard.values())
         self.heard.clear()
         self.hand_out(calls)
 
     def hand_out(self, calls: list[Call]) -> None:
-        """Decode what waits for ``calls``, tell it with all that was acknowledged, and then the
-        ends of their streams."""
+        """Decode what waits for ``calls``, send it to their clients with all acknowledgements, and
+        then report the ends of their streams."""
         sounds: dict[bytes, list[m.Sound]] = {}
         for piece in hand_out(self._up, [call.inbound for call in calls]):
             call = calls[piece.call]
@@ -105,12 +108,12 @@ class Batches:
                 self.instructions.append((call.adapter, over))
 
     def tell_acknowledged(self) -> None:
-        """Tell what was acknowledged, ahead of the sound that waits."""
+        """Report the acknowledgements, ahead of the sound that waits."""
         for peer, told in self._acknowledged().items():
             self.instructions.append((peer, m.Heard([], told)))
 
     def _acknowledged(self) -> dict[bytes, list[m.AcknowledgedTo]]:
-        """The acknowledgements since the last time, by adapter."""
+        """The acknowledgements since the last time, by client."""
         told: dict[bytes, list[m.AcknowledgedTo]] = {}
         for call in self.acknowledged.values():
             playout, adapter = call.playout, call.adapter
@@ -156,7 +159,8 @@ class Batches:
         self.pace(calls, now, until)
 
     def pace(self, calls: Iterable[Call], now: int, until: int, together: int = TOGETHER) -> None:
-        """Send the frames of ``calls`` that fall due before ``until``, so many in one message."""
+        """Send the frames of ``calls`` that fall due before ``until``, up to ``together`` of them
+        in one message."""
         frames: dict[bytes, list[m.OutFrame]] = {}
         ends: set[bytes] = set()
         starved: list[Call] = []
@@ -183,7 +187,7 @@ class Batches:
             except Exception as error:  # noqa: BLE001  # the other calls' sound goes on
                 self._broken[call.id] = error
                 continue
-            # Of a call that starves while it has speech to encode, the rest is not the end.
+            # If speech of this call still has to be encoded, the short rest is not its last sound.
             if starves and not call.waiting:
                 starved.append(call)
             if playout.unsent < FRAME and not call.waiting:
@@ -206,7 +210,7 @@ class Batches:
         together: int,
         frames: dict[bytes, list[m.OutFrame]],
     ) -> bool:
-        """Collect the call's due frames; True: it needs what its filter holds back."""
+        """Collect the call's due frames. True: the call needs what its filter holds back."""
         assert call.playout is not None
         assert call.gateway is not None
         for instruction in call.playout.due(now, until, together):
@@ -216,7 +220,7 @@ class Batches:
             elif isinstance(instruction, FlushTail):
                 return True
             else:
-                # A mark follows what was sent so far, so that goes first.
+                # A mark follows what was sent so far, so that sound goes first.
                 sent = frames.pop(call.gateway, None)
                 if sent:
                     self.instructions.append((call.gateway, m.Outbound(sent)))

@@ -13,7 +13,7 @@ from .inbound import Inbound
 from .playout import FRAME_NS, SAMPLE_NS, Playout
 from .resample import Downsampler, History
 
-#: Digits kept to be told again.
+#: This many of the last digits are kept, because each Resume of the client repeats them.
 DIGITS_KEPT: Final = 256
 
 
@@ -35,37 +35,38 @@ class Call:
         self.secret = opened.secret
         self.lead_ns = max(FRAME_NS, opened.lead_ms * 1_000_000)
         self.playback = opened.playback
-        #: who writes our frames; None: it is gone
+        #: identity of the gateway that writes our frames; None: it is gone
         self.gateway: bytes | None = gateway
-        #: when it lived for certain: its last words may have waited for this process
+        #: a time at which the gateway lived for certain. It may have died before we read its last
+        #: message, so this is the last empty look at the socket before that
         self.gateway_heard = now
-        #: who speaks and listens; None: nobody attached (any more)
+        #: identity of the client, who speaks and listens; None: nobody is attached
         self.adapter: bytes | None = None
-        #: nobody does, and the client that did has said Detach
+        #: nobody is attached, and the last client has said Detach
         self.left = False
-        #: the adapter answered the Opened of the present generation
+        #: the client answered the Opened of the present generation
         self.resumed = False
-        #: None until it is known where outbound sound goes on
+        #: None until it is known at which position outbound sound continues
         self.playout: Playout | None = None
-        #: its stream takes no sound of ours
+        #: the present stream takes no sound of ours
         self.one_way = opened.one_way
         self.inbound = Inbound()
         self.digits: deque[m.DigitIn] = deque(maxlen=DIGITS_KEPT)
-        #: the stream's end, once it came
+        #: the StreamEnded of the present stream, once it came
         self.ended: m.StreamEnded | None = None
-        #: the stream's end has to be told once all before it was handed out
+        #: tell the client the stream's end, once all sound before it was handed out
         self.tell_end = False
         self.frames_in = 0
         self.opened_at = now
         #: since when there is no stream; None while there is one
         self.streamless_since: int | None = None
-        #: times that speech left a gap since it last fitted
+        #: how many times in a row speech left a gap
         self.gaps = 0
-        #: position acknowledged, by the adapter's word
+        #: the acknowledged position that the client named in its last Resume
         self.resumed_at = 0
-        #: samples of outbound sound that the present stream and those before it have lost, as far
-        #: as no Loss has told the adapter of them and no Resume has answered
+        #: samples of outbound sound that the present stream lost and no Loss has reported yet
         self.unplayed = 0
+        #: the same of the streams before it; Opened reports them, until a Resume answers
         self.unplayed_before = 0
         self._history = Downsampler.history()
         self._pcm: deque[bytes | memoryview] = deque()
@@ -82,7 +83,7 @@ class Call:
 
     @property
     def waiting(self) -> bool:
-        """There is speech to be encoded."""
+        """Some speech still has to be encoded."""
         return self._pcm_bytes > 0
 
     def speak(self, position: int, pcm: bytes) -> bool:
@@ -96,7 +97,7 @@ class Call:
         return True
 
     def next_chunk(self, most: int) -> tuple[History, bytes]:
-        """The filter's history and the PCM to encode next, at most this many bytes."""
+        """The filter's history and the PCM to encode next, at most ``most`` bytes."""
         parts: list[bytes | memoryview] = []
         size = 0
         while self._pcm and size < most:
@@ -112,14 +113,14 @@ class Call:
         return self._history, whole if isinstance(whole, bytes) else bytes(whole)
 
     def encoded(self, payload: bytes) -> int:
-        """The chunk was encoded to this. Returns the samples lost to the playout's bound."""
+        """Give the playout the encoded chunk. Returns the samples lost to the playout's bound."""
         assert self.playout is not None
         held = Downsampler.held(self._history)
         return self.playout.speak(self.playout.end, payload, tail=held)
 
     @property
     def history(self) -> History:
-        """The outbound filter's."""
+        """The outbound filter's history."""
         return self._history
 
     def silence_before(self) -> None:
@@ -133,12 +134,13 @@ class Call:
         self._history = Downsampler.history()
 
     def go_on(self, position: int | None, playback: int | None = None) -> int:
-        """Sound goes on at this position. Returns the same as Playout.open, which see."""
+        """Outbound sound continues at ``position``. See Playout.open, also for what is returned."""
         assert self.playout is not None
         before = self.playout.end
         lost = self.playout.open(position, playback)
         if self.playout.end != before:
-            # Nothing that was held is of use; the adapter speaks again from there.
+            # The playout dropped all that it held, so drop the rest too. The client speaks again
+            # from the new position.
             self.forget_speech()
         return lost
 
@@ -149,8 +151,9 @@ class Call:
         playout = self.playout
         if playout is not None:
             if opened.ordinal > self.ordinal:
-                # If nobody has told the end of the stream before, it ended after its gateway was
-                # last heard of. Nobody need have missed that gateway: nothing had to be sent to it.
+                # The stream before may have ended without a StreamEnded, because its gateway died.
+                # We need not have noticed that, if nothing had to be sent there. The stream ended
+                # at some time after we last heard that gateway.
                 self.unplayed += playout.freeze(self.gateway_heard, told=False).samples
             if not opened.one_way:
                 self.unplayed += self.go_on(opened.out_next, opened.playback)
@@ -173,11 +176,11 @@ class Call:
 
     @property
     def mute(self) -> bool:
-        """There is no stream that would take sound of ours."""
+        """No stream takes sound of ours now."""
         return self.one_way or self.ended is not None
 
     def stream_ended(self, ended: m.StreamEnded, now: int) -> None:
-        """There is no stream any more: playout freezes."""
+        """The stream has ended, so playout freezes."""
         self.ended = ended
         self.tell_end = True
         if self.streamless_since is None:
@@ -186,8 +189,8 @@ class Call:
             self.unplayed += self.playout.freeze(now, ended.unplayed).samples
 
     def gateway_lost(self) -> None:
-        """The gateway is gone, and with it, most likely, the stream, since it was last heard of;
-        the next OpenCall tells."""
+        """The gateway is gone. Its stream most likely is too, since we last heard the gateway; the
+        next OpenCall shows whether it is."""
         self.gateway = None
         if self.streamless_since is None:
             self.streamless_since = self.gateway_heard
@@ -196,7 +199,8 @@ class Call:
 
     @property
     def idle(self) -> bool:
-        """At most one frame is left to send, and it goes out by itself."""
+        """All that was sent is acknowledged, and less than a frame is left, which goes out without
+        more speech."""
         playout = self.playout
         return (
             playout is not None
@@ -208,7 +212,8 @@ class Call:
 
     @property
     def late(self) -> int:
-        """For so many samples the far end has waited inside of our utterances."""
+        """How many samples long the far end has waited within our utterances, because their sound
+        came late."""
         return 0 if self.playout is None else self.playout.underrun_ns // SAMPLE_NS
 
     def stats(self, now: int) -> m.CallStats:

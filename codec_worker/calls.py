@@ -3,24 +3,24 @@
 The rules:
 
 1. A call is here from OpenCall on. An OpenCall with a newer generation takes the call over with all
-   that is known of it. One that is not newer is dropped, and so is every message with another
-   generation. An OpenCall shows the call's secret, and until the next one only the gateway that
+   that is known of it. An OpenCall that is not newer is dropped, and so is every message of another
+   generation. An OpenCall shows the call's secret. Until the next OpenCall only the gateway that
    sent it speaks for the call.
-2. The adapter attaches by the call's secret, before or after the call is opened. ``Opened`` asks it
-   for a ``Resume``; before that nothing is sent in either direction, so that neither sound that it
-   has heard comes again nor sound that it has interrupted goes out.
+2. The client attaches by the call's secret, before or after the call is opened. ``Opened`` asks the
+   client for a ``Resume``, and nothing is sent in either direction before that. So the client does
+   not hear sound again that it has heard, and no sound goes out that it has interrupted.
 3. Outbound positions: a fresh worker begins where the gateway says, or (``out_next`` None) where
-   the adapter's Resume says. A worker that knows the call goes on behind the last sound that was
-   acknowledged to it. If it has not seen the last interrupt, the Resume carries that out, as long
-   as the interrupted sound may still lie at the carrier (``floor`` above the next position, and
-   nothing behind it acknowledged).
-4. Speech that leaves a gap is not taken: the adapter is asked for a Resume again, three times at
-   most before some fits.
-5. A peer to which a message could not be sent is gone: its calls freeze (a gateway's) or wait for
-   the next Attach (an adapter's).
+   the client's Resume says. A worker that knows the call goes on behind the last sound that was
+   acknowledged to it. If the worker has not seen the last interrupt, the Resume carries that out,
+   as long as the interrupted sound may still lie at the carrier (``floor`` above the next position,
+   and no sound behind ``floor`` acknowledged).
+4. Speech that leaves a gap is not taken. The worker asks the client for a Resume again, but three
+   times at most until some speech fits.
+5. A peer to which a message could not be sent is gone. A gateway's calls freeze, and a client's
+   calls wait for the next Attach.
 6. A call whose sound cannot be worked on, by a mistake of ours, is given back to its gateway, which
-   has another worker try. It must not take the others' sound with it.
-7. Messages are only collected here; ``work`` (once the messages at hand are read) and ``tick``
+   has another worker try. Such a call must not take the other calls' sound with it.
+7. Messages are only collected here. ``work`` (once the messages at hand are read) and ``tick``
    (each 20 or 40 ms) do the sound of all calls together.
 
 Times are integer nanoseconds of one monotonic clock. ``until`` is when the next tick comes.
@@ -41,12 +41,13 @@ from .inbound import InboundFrame
 from .pairs import Pairs
 from .playout import SAMPLE_NS, Playout, PlayoutError
 
-#: Calls that a worker takes, unless told otherwise.
+#: A worker takes this many calls, unless it is told another number.
 MOST_CALLS: Final = 2_000
-#: A call without a stream is forgotten after this, or as soon as its client has left it.
+#: A call without a stream is forgotten after this time, or as soon as its client has left it.
 FORGET_NS: Final = 120_000_000_000
 _TOMBSTONES: Final = 4_096
-#: Attaches of one client that are kept: on a standby they wait for calls that are opened elsewhere.
+#: This many Attaches of one client are kept. On a standby worker they wait for calls that are
+#: opened elsewhere.
 MOST_ATTACHED: Final = 2 * MOST_CALLS
 _MOST_GAPS: Final = 3
 _LONGEST_IDLE: Final = 86_400.0  # seconds; no call is longer
@@ -63,30 +64,33 @@ class Calls:
         self.calls: dict[str, Call] = {}
         #: identity -> role of every peer that said MediaHello
         self.peers: dict[bytes, m.Role] = {}
-        #: messages that were dropped, by reason
+        #: how many messages were dropped, by reason
         self.dropped: Counter[str] = Counter()
         #: mistakes of peers, for the log; bounded
         self.complaints: deque[str] = deque(maxlen=50)
-        #: why calls were given back; whoever takes it logs it
+        #: why calls were given back; the process takes these errors and logs them
         self.broken: list[Exception] = []
+        #: call id -> identity of each client that sent an Attach for it -> the secret it showed
         self._attached: dict[str, dict[bytes, str]] = {}
-        #: how many of them are each client's
+        #: how many Attaches in ``_attached`` are each client's
         self._attaches: Counter[bytes] = Counter()
+        #: call id -> generation of the CloseCall; the newest of them
         self._closed: dict[str, int] = {}
-        #: one object for each gateway's identity, so that a look at each frame can compare objects
+        #: one object for each gateway's identity, so that each frame costs a comparison of objects
+        #: and not of bytes
         self._gateways: dict[bytes, bytes] = {}
-        #: when no message waited any more, last: those that are read now came after it
+        #: when the socket was last found empty: messages that are read now came after this
         self._read_at = 0
         self._batches = Batches()
         self.pairs = Pairs()
         #: signs of life so far
         self._ticks = 0
-        #: peers to which something else than a Tick was said since the last beat
+        #: peers that got another message than a Tick since the last beat
         self._told: set[bytes] = set()
 
     @property
     def over(self) -> bool:
-        """Every stream here has ended, and whoever listens to it has been told all of it."""
+        """Every stream here has ended, and its client, if there is one, has all of its sound."""
         return all(
             call.ended is not None and (call.adapter is None or not call.tell_end)
             for call in self.calls.values()
@@ -97,7 +101,7 @@ class Calls:
     def receive(self, peer: bytes, message: m.ToWorker, now: int) -> None:
         """Take one message of ``peer``."""
         if isinstance(message, m.Inbound):
-            # First the word of what was written: a stream's end follows all of it.
+            # First the acknowledgements: they have to be worked on before a stream's end.
             if message.written:
                 self._all_written(peer, message, now)
             self._in_frames(peer, message.frames, now)
@@ -129,8 +133,9 @@ class Calls:
             self._hello(peer, message)
 
     def all_read(self, now: int) -> None:
-        """Every message that had come by now was received. Only who has looked may say so: when a
-        process that was stopped goes on, its timer may be first, and the messages wait."""
+        """Every message that had come until ``now`` was received. Call this only after a look at
+        the socket. When a process that was stopped goes on, its timer may be first while messages
+        still wait."""
         self._read_at = now
 
     def take_instructions(self) -> list[tuple[bytes, ToPeer]]:
@@ -201,7 +206,7 @@ class Calls:
         if why is not None:
             refused = m.OpenRefused(opened.call, opened.generation, why)
             self._batches.instructions.append((peer, refused))
-            if self.pairs.on:  # an OpenCall has ended them there, also one that is refused
+            if self.pairs.on:  # the gateway stopped sending in pairs when it sent this OpenCall
                 self._batches.instructions.append((peer, m.Pair(True)))
             return
         if call is None:
@@ -224,9 +229,10 @@ class Calls:
         self._say_opened(call)
 
     def _why_not(self, call: Call | None, opened: m.OpenCall) -> str | None:
-        """Why the call is not taken; None: it is."""
+        """Why the call is not taken; None: it is taken."""
         if call is not None:
-            # A restarted controller may have made another secret for a call that lost its gateway.
+            # After its restart the controller may have made another secret for a call that lost its
+            # gateway, so such a call may change its secret.
             if call.gateway is None or _same(call.secret, opened.secret):
                 return None
             self.dropped["wrong-secret"] += 1
@@ -269,7 +275,7 @@ class Calls:
         call.inbound.end_stream()
         self._batches.heard[call.id] = call
         if call.resumed:
-            self._batches.tell_acknowledged()  # who hears of a stream's end has heard all of it
+            self._batches.tell_acknowledged()  # a client gets these before the stream's end
             self._tell_unplayed(call)
 
     def _tell_unplayed(self, call: Call) -> None:
@@ -315,7 +321,8 @@ class Calls:
     def _all_written(self, peer: bytes, inbound: m.Inbound, now: int) -> None:
         calls, acknowledged, read_at = self.calls, self._batches.acknowledged, self._read_at
         gateway = self._gateways.get(peer, peer)
-        # It was said between the last look and now. The gateway's clock may know it better.
+        # The gateway said this between our last empty look at the socket and now. If its clock is
+        # ours, it knows the time exactly.
         since, until = read_at, now
         if inbound.at is not None and read_at <= (at := int(inbound.at * 1e9)) <= now:
             since = until = at
@@ -333,7 +340,8 @@ class Calls:
                 self.dropped["written-ahead"] += 1
                 if playout.frozen:
                     continue
-                # The gateway's word holds. Sound below it was written under another generation.
+                # The gateway is right. Sound before its position was written under another
+                # generation.
                 call.go_on(position)
             elif not playout.acknowledge(position, until, since, written.ahead):
                 continue
@@ -360,7 +368,7 @@ class Calls:
             told = m.DigitHeard(call.id, call.generation, digit.digit)
             self._batches.instructions.append((call.adapter, told))
 
-    # ------------------------------------------------------------------ from an adapter
+    # ------------------------------------------------------------------ from a client
 
     def _attach(self, peer: bytes, attach: m.Attach) -> None:
         call = self.calls.get(attach.call)
@@ -392,8 +400,8 @@ class Calls:
                 del self._attached[call_id]
 
     def _lose_adapter(self, call: Call) -> None:
-        """The connection is gone, or has left the call. Its client may be back already, on another
-        one whose Attach was read first."""
+        """The client's connection is gone, or has left the call. The client may be back already, on
+        another connection whose Attach was read first."""
         call.resumed = False
         call.inbound.pause()
         self._batches.forget(call)
@@ -413,11 +421,11 @@ class Calls:
         floor = resume.floor
         unseen = resume.interrupt > call.playout.serial and floor > call.playout.position
         if unseen and resume.acknowledged <= floor:
-            # Whoever had the call may have died with its Clear: the gateway stands before it. Once
-            # sound behind the floor is acknowledged, a gateway has seen the Clear.
+            # The worker that had the call may have died before it sent the Clear, so the gateway
+            # may not have cleared. Once sound behind the floor is acknowledged, it has.
             self._carry_out_interrupt(call, resume.interrupt, floor, now)
         elif resume.acknowledged > call.playout.acknowledged:
-            # Our own knowledge is old: others had the call meanwhile.
+            # Our own knowledge is old: other workers had the call meanwhile.
             call.go_on(resume.acknowledged)
             if call.mute:
                 call.playout.freeze(now)
@@ -427,8 +435,9 @@ class Calls:
         call.unplayed_before = 0
         self._tell_unplayed(call)
         idle_ns = int(resume.idle * 1e9) if 0 <= resume.idle < _LONGEST_IDLE else 0
-        # The Resume may have waited while we stood still, and ``idle`` is as of its sending. That
-        # was after our last reading: a loss is counted too long rather than too short.
+        # ``idle`` counts up to when the Resume was sent, and the Resume may have waited while we
+        # stood still. It was sent after our last empty look at the socket. Count from that look, so
+        # that a loss is counted too long rather than too short.
         sent = self._read_at
         call.inbound.resume(resume.ordinal, resume.position, resume.call_position, idle_ns, sent)
         for digit in call.digits:
@@ -448,7 +457,7 @@ class Calls:
             self._hand_out_soon(call)
 
     def _hand_out_soon(self, call: Call) -> None:
-        """Whatever of its sound waits does not wait for more."""
+        """Hand out with the next ``work`` whatever sound of the call waits to make up a piece."""
         if call.resumed:
             self._batches.heard[call.id] = call
 
@@ -490,7 +499,7 @@ class Calls:
         last = playout.last_interruption
         if last is not None and last.serial == interrupt.serial:
             sent_to = last.sent_to
-        else:  # done by another worker, which told the gateway where sound goes on
+        else:  # another worker did it, and told the gateway where sound goes on
             sent_to = min(call.resumed_at, interrupt.resume_at)
         done = m.Interrupted(call.id, call.generation, interrupt.serial, sent_to)
         self._batches.instructions.append((peer, done))
@@ -524,8 +533,8 @@ class Calls:
     # ------------------------------------------------------------------ the sound of all calls
 
     def work(self, now: int, until: int) -> bool:
-        """Do what the messages at hand brought: decode, encode, start playing, report. True: there
-        is more to encode; call it again soon."""
+        """Do what the messages at hand brought: encode, start playing, decode, report. True: more
+        speech is to be encoded, so call this again soon."""
         if self._batches.speaking:
             self._batches.encode(now, until)
         if self._batches.heard or self._batches.acknowledged:
@@ -534,19 +543,20 @@ class Calls:
 
     @property
     def ended_at(self) -> int:
-        """When a call had last sent all that it has. Its speaker may be one who says the next 20 ms
-        once these are acknowledged, and has to be answered soon."""
+        """When a call last ran out of sound. Its speaker may be waiting for the acknowledgement
+        before it says the next 20 ms, so it has to be answered soon."""
         return self._batches.ended_at
 
     def choose_pairs(self, now: int) -> None:
-        """Have gateways send what came in 40 ms together, or no more: see :mod:`.pairs`."""
+        """Tell gateways to begin or to stop sending what came in 40 ms together: see
+        :mod:`.pairs`."""
         told = self.pairs.choose(self.calls.values(), now - self.ended_at)
         self._batches.instructions += told
 
     def tick(self, now: int, until: int, together: int = TOGETHER) -> None:
         """Send the frames of all calls that are due before ``until``, up to ``together`` of them in
-        a message. Ticks that send pairs are 40 ms apart, and those between them send single frames.
-        So the messages of all calls leave in the same ticks, and their gateways are woken half as
+        a message. Ticks that send pairs are 40 ms apart, and the ticks between them send single
+        frames. So the messages of all calls leave in the same ticks, and gateways are woken half as
         often."""
         self._batches.pace(self.calls.values(), now, until, together)
         for call_id, error in self._batches.take_broken():
@@ -560,8 +570,8 @@ class Calls:
             self._forget(call, call.generation)
 
     def beat(self, now: int) -> None:
-        """To be called each 100 ms: tell the peers that cannot know it otherwise that the loop is
-        alive."""
+        """To be called each 100 ms. Send a Tick to every peer that got no other message since the
+        last beat, so that it knows that this loop is alive."""
         self._ticks += 1
         tick = m.Tick(self.worker, self._ticks)
         told, self._told = self._told, set()
@@ -575,7 +585,7 @@ class Calls:
 
     @property
     def at_rest(self) -> bool:
-        """Nobody is connected, and nothing is left to be done or said."""
+        """Nobody is connected, and nothing is left to be done or logged."""
         return not (self.peers or self.calls or self.complaints or self.draining)
 
     def stats(self, now: int) -> list[m.CallStats]:

@@ -2,24 +2,25 @@
 again.
 
 Frames come with a stream position (``media.timestamp``), because the carrier's TCP stalls and
-bursts. They are told to the adapter in *call time*: one line over all streams of the call.
+bursts. The client gets them in *call time*, which runs on over all streams of the call.
 
 The rules:
 
-1. Nothing is handed out before :meth:`Inbound.resume`, because only the adapter knows how far it
-   has heard the call. Until then a ring keeps up to 300 s of frames, and later the newest 10 s.
-2. Within a stream, call time runs with stream position. A frame that was heard is dropped, and one
-   that overlaps is cut. A gap between two frames is counted as lost and skipped: the sound after it
-   says how long it was.
+1. Nothing is handed out before :meth:`Inbound.resume`, because only the client knows how far it has
+   heard the call. Until then a ring keeps up to 300 s of frames, and later the newest 10 s.
+2. Within a stream, call time runs with stream position. A frame that was heard before is dropped,
+   and a frame that overlaps with heard sound is cut. A gap between two frames is counted as lost
+   and skipped: the sound after the gap says how long it was.
 3. Between two streams call time runs with the clock: the time between them is lost sound. The first
    stream of a call begins at call time 0, wherever its positions begin.
-   A stream that *joins* brought the same sound as the one before it for a while. It goes on where
-   that one ended, without a seam (``join.py``), and sound that both brought is heard once.
+   A stream that *joins* brought the same sound as the stream before it for a while. It continues
+   where the earlier stream ended, without a seam (``join.py``), and sound that both brought is
+   heard once.
 4. A seam (gap, end of a stream) ends the filter's history: the samples that the filter holds back
    are handed out as if silence followed.
 5. A client may ask for its sound in larger pieces (:attr:`Inbound.gathers`). Whole frames without a
-   seam between them then wait until a piece is there. Everything else, for example a gap or the
-   stream's end, takes what waits along at once, and so does a call to which no frame comes any more
+   seam between them then wait until they make up a piece. Anything else, for example a gap or the
+   stream's end, flushes what waits. So does the beat of the worker where no more frames come
    (:meth:`Inbound.overdue`).
 """
 
@@ -38,13 +39,14 @@ from .mulaw import SILENCE
 from .playout import CAPACITY, SAMPLE_NS
 from .resample import HELD_PAST, LOOKAHEAD, RATIO, History, Upsampler
 
-#: Samples that stay in the ring once they were handed out: 10 s.
+#: The ring keeps this many samples that were handed out: 10 s.
 RING: Final = 10 * WIRE_RATE
-#: A stream whose positions begin later than this lost its beginning; earlier ones count from there.
+#: If the first stream's positions begin later than this, its beginning counts as lost. If they
+#: begin earlier, its first sample counts as the call's first.
 _LATEST_START: Final = WIRE_RATE
 
-#: At a join so much is compared: the last 1 s of the old stream with the first 3 s of the new one.
-#: A gateway keeps 2 s of a one-way stream that waits, so the whole of it is looked at.
+#: A join compares the last 1 s of the old stream with the first 3 s of the new one. A gateway keeps
+#: 2 s of a one-way stream that waits, so all of that is compared.
 _JOIN_OLD: Final = WIRE_RATE
 _JOIN_NEW: Final = 3 * WIRE_RATE
 
@@ -61,9 +63,9 @@ class InboundFrame(msgspec.Struct, frozen=True, gc=False):
 
 
 class SoundPiece(msgspec.Struct, frozen=True, gc=False):
-    """PCM16 24 kHz of the ``call``-th call, which begins at call time ``position``; ``stream_end``
-    is the stream position that follows it, ``lost`` the samples at 8 kHz just before it that never
-    arrived. ``codes`` is the mu-law that it was made of."""
+    """PCM16 24 kHz of the ``call``-th call. The piece begins at call time ``position``, and
+    ``stream_end`` is the stream position that follows it. ``lost``: samples at 8 kHz just before
+    the piece that never arrived. ``codes``: the mu-law from which ``pcm`` was decoded."""
 
     call: int
     position: int
@@ -81,16 +83,16 @@ class _Run:
 
     def __init__(self, ordinal: int, start: tuple[int, int], lost: int, past: bytes | None) -> None:
         self.ordinal = ordinal
-        #: call time and stream position of its first sample
+        #: call time and stream position of the run's first sample
         self.start = start
-        #: samples just before it that never arrived
+        #: samples just before the run that never arrived
         self.lost = lost
-        #: the sound before it, for the filter; None: the run before goes on
+        #: the sound before the run, for the filter; None: the run continues the one before it
         self.past = past
         self.data: list[bytes] = []
-        #: the run before goes on in it, though it belongs to another stream
+        #: the run continues the one before it, though that belongs to another stream
         self.joined = False
-        #: nothing follows without a seam
+        #: a seam follows the run
         self.ends = False
 
 
@@ -108,31 +110,31 @@ class Inbound:
         #: samples at 8 kHz that never arrived, since this worker has the call
         self.lost = 0
         self.resumed = False
-        #: the least that is worth handing out (samples); 0: as it comes
+        #: the client wants pieces of at least this many samples; 0: sound as it comes
         self.gathers = 0
         self._ring: deque[InboundFrame] = deque()
         self._ring_samples = 0
-        self._ordinal = 0  # stream of the newest frame fed; 0: none yet
-        self._next = 0  # its next stream position
+        self._ordinal = 0  # stream of the newest frame fed; 0: no frame yet
+        self._next = 0  # next position of that stream
         self._base = 0  # call time = base + stream position
         self._last_arrival: int | None = None
         self._past = b""  # mu-law just before _next, for a filter that starts there
-        #: whole frames that follow the last batch without a seam, while nothing else waits. That is
-        #: nearly always so, and costs no run
+        #: whole frames that follow the last batch without a seam, while nothing else waits. Sound
+        #: nearly always comes like this, so it is spared the cost of a run
         self._more: list[bytes] = []
         self._runs: list[_Run] = []
-        self._open: _Run | None = None  # the last run, while it may go on
-        # The rest of the last batch.
+        self._open: _Run | None = None  # the last run, while frames may still follow without a seam
+        #: the filter as the last batch left it; None: a seam came
         self._history: History | None = None
         self._out = (0, 0)  # call time and stream position of the next output
         self._looked_at = 0  # _next as :meth:`overdue` found it last
-        self._owed = 0  # lost samples that no sound has told yet
+        self._owed = 0  # lost samples not yet reported
         self._joins: set[int] = set()  # streams that join the one before
 
     # ------------------------------------------------------------------ in
 
     def add(self, frame: InboundFrame) -> bool:
-        """A frame arrived. True: what waits is to be handed out."""
+        """A frame arrived. True: hand out now what waits."""
         payload = frame.payload
         length = len(payload)
         self._ring.append(frame)
@@ -160,8 +162,8 @@ class Inbound:
         return True
 
     def replace_ring(self, frames: Sequence[InboundFrame]) -> None:
-        """The gateway's ring of this stream, which is at least as complete as ours: frames of
-        that stream are replaced by it. Nothing is handed out until the next ``resume``."""
+        """Take the gateway's ring of its stream in place of ours, which is no more complete.
+        Nothing is handed out until the next ``resume``."""
         self.pause()
         if frames:
             ordinal = frames[0].ordinal
@@ -174,8 +176,8 @@ class Inbound:
         self._joins.add(ordinal)
 
     def pause(self) -> None:
-        """Hand out nothing until the next ``resume``. Frames that were fed and not taken are
-        dropped; the ring has them."""
+        """Hand out nothing until the next ``resume``. Frames that still wait are dropped here,
+        because the ring has them."""
         self.resumed = False
         self.gathers = 0
         self._more.clear()
@@ -187,8 +189,9 @@ class Inbound:
     def resume(
         self, ordinal: int, position: int, call_position: int, idle_ns: int, now: int
     ) -> None:
-        """The adapter has heard up to ``position`` of stream ``ordinal`` (0: nothing yet), which is
-        ``call_position`` in call time, ``idle_ns`` ago. The ring is fed from there."""
+        """The client has heard up to ``position`` of stream ``ordinal`` (0: nothing yet), which is
+        ``call_position`` in call time. It heard that ``idle_ns`` ago. The ring is fed from there.
+        """
         self.pause()
         self.resumed = True
         self._ordinal = ordinal
@@ -219,7 +222,7 @@ class Inbound:
             self._runs.append(tail)
 
     def _settle(self) -> None:
-        """Make a run of the frames that follow the last batch: something else comes after them."""
+        """Make a run of the frames that follow the last batch, before other sound follows."""
         if self._more:
             run = _Run(self._ordinal, self._out, 0, None)
             run.data, self._more = self._more, []
@@ -244,10 +247,10 @@ class Inbound:
             payload = payload[self._next - position :]
             position = self._next
         if not payload:
-            return  # heard before: it says nothing of when something was last heard
+            return  # heard before, so it does not show when new sound last came
         arrival = frame.arrival
         if ordinal == stream and self._last_arrival is not None:
-            # It may have waited for us; but it was said at its own rate.
+            # The frame may have waited until we read it. It was spoken right behind the last one.
             arrival = min(arrival, self._last_arrival + (lost + len(payload)) * SAMPLE_NS)
         self._last_arrival = arrival
         if lost:
@@ -279,7 +282,7 @@ class Inbound:
         return lost
 
     def _go_on_in(self, ordinal: int, heard: int) -> None:
-        """The filter goes on from the one stream to the other."""
+        """Let the filter go on from the one stream to the other, as if they were one."""
         unbroken = self._open is not None or (self._history is not None and not self._runs)
         if unbroken:
             run = _Run(ordinal, (heard, self._next), 0, None)
@@ -332,15 +335,15 @@ class Inbound:
     # ------------------------------------------------------------------ out
 
     def overdue(self) -> bool:
-        """Frames wait for others, and none has come since this was asked last."""
+        """Frames wait for others, and no frame has come since this was asked last."""
         before, self._looked_at = self._looked_at, self._next
         return before == self._next and bool(self._more)
 
 
 def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[SoundPiece]:
-    """Decode all that waits. One product does all calls to which only whole frames came; the others
-    (at a stream's beginning, a gap, an end) take as many more as one of them has runs. Returns the
-    sound of all calls; each call's is in order."""
+    """Decode all that waits. One product does all calls to which only whole frames came. The others
+    (at a stream's beginning, a gap, an end) take more products, as many as the call with the most
+    runs has. Returns the sound of all calls; the pieces of each call are in order."""
     result: list[SoundPiece] = []
     usual: list[int] = []
     windows: list[bytes] = []
@@ -377,7 +380,7 @@ def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[SoundPiece]
 def _hand_out_runs(
     upsampler: Upsampler, work: list[tuple[int, Inbound]], result: list[SoundPiece]
 ) -> None:
-    """Decode the runs of the calls in ``work``, which are named by their place among all."""
+    """Decode the runs of the calls in ``work``. Each comes with its place among all calls."""
     while work:
         runs: list[_Run] = []
         histories: list[History] = []

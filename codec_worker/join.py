@@ -1,4 +1,5 @@
-"""Where one stream's sound goes on in another's, when both brought the same sound for a while.
+"""Where the sound of one stream continues in another stream, when both brought the same sound for a
+while.
 
 The carrier numbers each stream's sound from its own beginning, and names no common clock. But both
 streams brought the same mu-law, byte for byte. So the end of the earlier stream's sound is looked
@@ -7,8 +8,8 @@ up in the later one's, which is exact to the sample.
 That fails if both brought silence, or if the bytes differ. Then the clock decides, by when the
 frames arrived. Frames of two connections arrive up to :data:`TOLERANCE` apart though they were said
 at the same time: up to 40 ms at a gateway, 40 at a worker, a tick of 20 ms at the carrier, and the
-delays of the network and of a busy machine. So a smaller difference than that is taken for none. In
-silence nothing is lost or heard twice by it.
+delays of the network and of a busy machine. So smaller differences are ignored. In silence nothing
+is lost or heard twice by that.
 """
 
 from __future__ import annotations
@@ -17,19 +18,21 @@ from typing import Final
 
 from trunkline.bus.sound import WIRE_RATE
 
-#: Samples: a smaller gap or overlap cannot be told from none by the clock (140 ms).
+#: The clock cannot resolve a gap or an overlap of this many samples or fewer (140 ms).
 TOLERANCE: Final = WIRE_RATE * 7 // 50
-#: How much of the end of either sound is looked up: as little as says something (50 ms, …).
+#: The end of either sound is looked up in the other. The shortest of these lengths (50, 150 and
+#: 500 ms) that is found decides.
 _ANCHORS: Final = (WIRE_RATE // 20, WIRE_RATE * 3 // 20, WIRE_RATE // 2)
-#: Sound with no more different bytes than this is silence, or a tone that is alike everywhere.
+#: A piece of sound with this many different byte values or fewer is not looked up. It is silence,
+#: or a tone that is alike everywhere.
 _TELLING: Final = 4
 
 
 def overlap(old: bytes, new: bytes, by_clock: int) -> int:
-    """How many samples of ``new``, from its beginning, ``old`` has brought up to its end.
+    """How many samples at the beginning of ``new`` were already heard in ``old``. A negative number
+    is the length of a gap between the two.
 
-    ``by_clock``: the same by the clock; negative where there is a gap. Only a gap comes back as a
-    negative number.
+    ``by_clock``: the same number as the clock has it.
     """
     found = [k for k in _candidates(old, new) if _alike(old, new, k)]
     if found:
@@ -38,7 +41,7 @@ def overlap(old: bytes, new: bytes, by_clock: int) -> int:
 
 
 def _candidates(old: bytes, new: bytes) -> set[int]:
-    """Overlaps at which the end of one sound stands in the other."""
+    """Overlaps at which the end of one sound is found in the other."""
     candidates: set[int] = set()
     for size in _ANCHORS:
         for end, sound, shift in (
@@ -58,7 +61,7 @@ def _candidates(old: bytes, new: bytes) -> set[int]:
 
 
 def _alike(old: bytes, new: bytes, k: int) -> bool:
-    """All that both brought is the same when ``old`` ends at sample ``k`` of ``new``."""
+    """If ``old`` ends at sample ``k`` of ``new``, both have the same bytes where they overlap."""
     first, last = max(0, k - len(old)), min(len(new), k)
     shift = len(old) - k
     return new[first:last] == old[first + shift : last + shift]

@@ -1,16 +1,16 @@
 """Whether gateways send what came in 40 ms together, in one message instead of two. No I/O.
 
-A gateway looks at the sockets of its calls, and wakes its workers, for each frame, and twice as
-often where it has many. Half as many looks, reads, messages and wake-ups do where nobody would
-notice:
+For each frame a gateway looks at the sockets of its calls and wakes its workers, and it does so
+twice as often where it has many calls. Where nobody would notice, half as many looks, reads,
+messages and wake-ups are enough. Nobody notices if two things are true:
 
-1. Every call takes its sound in pieces of more than a frame (``Gather``). So no frame of it is
-   handed out by itself.
-2. No call has just sent all that it has. Its speaker may be one who waits for the acknowledgement
-   of 20 ms, to say the next ones.
+1. Every call takes its sound in pieces of more than a frame (``Gather``). So no frame is handed out
+   by itself.
+2. No call has just sent all that it has. Its speaker may be waiting for the acknowledgement of
+   these 20 ms before it says the next 20 ms.
 
-While all calls are in the middle of words besides, no speech that comes is urgent. Then the worker
-need not read either between its ticks.
+If all calls are also in mid-utterance, no new speech is urgent, so the worker need not read between
+ticks.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from trunkline.bus.sound import FRAME
 
 from .call import Call
 
-#: So long after a call had sent all that it has, its speaker is answered as soon as can be.
+#: For this long after a call runs out of sound, its speaker is answered at once.
 ANSWER_NS: Final = 200_000_000
-#: A call with so much in hand (samples) is in the middle of words.
+#: A call with this many samples in hand is in mid-utterance.
 IN_HAND: Final = 5 * FRAME
 
 
 class Pairs:
-    """What the gateways of one worker have been told of it."""
+    """What the gateways of one worker were told last: to send in pairs, or as frames come."""
 
     def __init__(self) -> None:
+        #: the gateways send in pairs
         self.on = False
-        #: and all calls are in the middle of words
+        #: the gateways send in pairs, and all calls are in mid-utterance
         self.all_speak = False
 
     def choose(self, calls: Collection[Call], since_end: int) -> list[tuple[bytes, m.Pair]]:
-        """What gateways are to be told now. ``since_end``: how long ago a call had last sent all
-        that it has (ns)."""
+        """The messages to gateways that are due now. ``since_end``: how long ago a call last ran
+        out of sound (ns)."""
         on = (
             bool(calls)
             and since_end >= ANSWER_NS

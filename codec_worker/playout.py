@@ -8,31 +8,34 @@ The rules:
 1. **Deadlines are absolute.** An utterance that begins at position p with ``t0`` has sample q
    played at ``t0 + (q - p) · 125 µs``. Nothing but rule 3 moves that timeline. A frame (20 ms) is
    sent ``lead`` before its playback time, so at the start of an utterance the lead goes out at
-   once, and afterwards the carrier's buffer never holds less than the lead. Where the caller says
-   so, a frame that is due takes the next whole ones with it, in one message: a message costs as
-   much as the sound in it. Then the buffer holds as much more. A mark is never passed that way.
+   once, and afterwards the carrier's buffer never holds less than the lead. If the caller asks for
+   it (``together``), a frame that is due takes the next whole ones with it, in one message, because
+   a message costs as much as the sound in it. Then the buffer holds that much more than the lead.
+   While a mark waits, frames go singly, so that the mark comes no later than its place.
 2. **A start waits a little for a live source.** When less than the lead is in hand, and nothing
-   plays at the carrier, the start waits up to ``prebuffer`` for more; a source that speaks in real
-   time would else run dry at every frame.
+   plays at the carrier, the start waits up to ``prebuffer`` for more. Otherwise a live source would
+   run dry at every frame.
 3. **Model of the carrier's buffer.** All sound that was sent has been played at the playback time
    of the next position. A tick that is late by less than the lead sends the frames that are due and
    keeps the timeline. If it is later than that, the buffer has run dry: the timeline moves by just
    that underrun, which is counted. The same holds for a gateway that is late. With each
-   acknowledgement it says how much sound lies unplayed at the carrier. If that is more than
-   :data:`ACK_NS` beyond the timeline, the buffer has run dry. If a gateway does not say so, sound
-   that it acknowledges this long after its playback time was written to a dry buffer. And no
-   more than the lead and :data:`AHEAD_NS` is sent without being acknowledged. Otherwise a gateway
-   that stood still would write all of it at once, and leave the buffer, and every loss and
-   interrupt, that much deeper.
+   acknowledgement it says how much sound lies unplayed at the carrier. If that shows the carrier
+   more than :data:`ACK_NS` behind the timeline, the buffer has run dry. A gateway that does not say
+   how much may still acknowledge sound more than :data:`ACK_NS` after that sound should have been
+   played. Then the buffer was dry when the sound was written. And no more than the lead and
+   :data:`AHEAD_NS` is sent without being acknowledged. Otherwise a gateway that stood still would
+   write all of it at once. The buffer would be that much deeper, and a broken stream or an
+   interrupt would lose that much more.
 
-   Where the gateway's clock tells when its word was said, the timeline follows each word that shows
-   it to be too early or too late by more than :data:`WAY_NS`. A timeline that has settled is too
-   early only if the buffer was dry for as long. Such short holes are counted together.
+   The gateway's clock may show when an acknowledgement was sent. If so, the timeline follows every
+   acknowledgement that shows it to be too early or too late by more than :data:`WAY_NS`. A timeline
+   that has settled is too early only if the buffer was dry for as long. Such short holes are
+   counted together.
 
-   Where that clock tells nothing, the word was said at some time between the last look at the
-   socket that found nothing and now. It is in error by that length, and the first one after an
-   underrun may have been on its way for longest. So the timeline follows these for
-   :data:`SETTLES_NS` after a start or an underrun alone.
+   Without that clock we know only that the acknowledgement was sent after our last empty look at
+   the socket. Its time is uncertain by that interval, and the first acknowledgement after an
+   underrun may have been on its way for longest. So acknowledgements of an uncertain time correct
+   the timeline only for :data:`SETTLES_NS` after a start or an underrun.
 4. **Starvation.** When less than a full frame is in hand at its send time, playout waits until
    20 ms before the buffer runs dry, so that the next chunk joins without a seam. Then it asks for
    the resampler's tail (:class:`FlushTail`) and sends the short rest. Speech that comes before the
@@ -41,14 +44,14 @@ The rules:
    playback generation counts up: marks of an older one were not played. The next speech begins at
    ``resume_at``; only then may positions jump.
 6. **No stream, no playout.** ``freeze`` reports the sound that lay unplayed at the carrier as lost.
-   The gateway says how much that was, because it knows when it wrote. Without its word the
-   acknowledgements must do. A frame is written between the time when it is sent and the time when
-   its acknowledgement is read. The timeline of rule 1 counts from the first, so it is up to
-   :data:`ACK_NS` and a tick of the worker ahead of the carrier, and would count too little. So the
-   loss is counted from the second. ``open`` goes on from the last acknowledged position: a gateway
-   acknowledges all that it wrote before it says that a stream is over. A gateway that is lost says
+   The gateway says how much that was, because it knows when it wrote. If it says nothing, use the
+   acknowledgements. A frame is written at some time between its sending and the reading of its
+   acknowledgement. The timeline of rule 1 counts from the sending, so it is up to :data:`ACK_NS`
+   and a tick of the worker ahead of the carrier, and would count too little. So the loss is counted
+   from the reading. ``open`` goes on from the last acknowledged position, because a gateway
+   acknowledges all that it wrote before it says that a stream is over. A gateway that died has said
    neither. It may have written sound that it did not acknowledge, and the carrier may have played
-   it. That sound is passed over, and counts as lost: no sound is heard twice.
+   it. Playout skips that sound and counts it as lost, so that no sound is heard twice.
 7. **Bounds.** At most ``capacity`` is held. Samples beyond it are counted as lost and returned, and
    silence is played in their place, so that positions stay without holes.
 """
@@ -65,14 +68,17 @@ from .mulaw import SILENCE
 SAMPLE_NS: Final = 125_000
 FRAME_NS: Final = FRAME * SAMPLE_NS
 DEFAULT_LEAD_NS: Final = 60_000_000
-#: How long an acknowledgement takes at most, from the socket to here, on a machine that keeps up.
+#: An acknowledgement takes at most this long from the carrier's socket to here, on a machine that
+#: keeps up.
 ACK_NS: Final = 20_000_000
-#: How long a frame takes from here to the carrier's socket. A timeline that is in error by less
-#: stays where it is: a frame that fell due just behind a tick would else go out a tick before.
+#: A frame takes this long from here to the carrier's socket. A timeline that is in error by less
+#: stays where it is. Otherwise a frame that fell due just behind a tick would go out a tick
+#: earlier.
 WAY_NS: Final = 5_000_000
-#: How long words of an unknown time may correct a timeline that is new, or has moved.
+#: Acknowledgements of an uncertain time may correct a timeline for this long after it has begun or
+#: moved.
 SETTLES_NS: Final = 200_000_000
-#: Sound beyond the lead that may be on its way to a gateway.
+#: This much sound beyond the lead may be on its way to a gateway.
 AHEAD_NS: Final = 100_000_000
 #: Most sound held for one call.
 CAPACITY: Final = MOST_KEPT * WIRE_RATE
@@ -84,7 +90,7 @@ class PlayoutError(ValueError):
 
 class Frame(NamedTuple):
     """Send these bytes of mu-law now, in one message; they begin at ``position``. They are one
-    frame, or a part of one, or as many whole frames as the caller wants together."""
+    frame, a part of a frame, or as many whole frames as the caller wants together."""
 
     position: int
     payload: bytes
@@ -131,7 +137,8 @@ class Interruption(NamedTuple):
 
 
 class _Segment:
-    """Sound that is held, as it came. Segments are apart only where sound was lost."""
+    """Sound that is held, in one piece as it came. Two segments have a gap between them only where
+    sound was lost."""
 
     __slots__ = ("data", "end", "first", "position")
 
@@ -139,7 +146,7 @@ class _Segment:
         self.position = position
         self.data = data
         self.end = position + len(data)
-        #: what lies before it was written, and counts as held no more
+        #: samples of this segment before this position were written, and no longer count as held
         self.first = position
 
 
@@ -147,7 +154,7 @@ class Playout:
     """The outbound sound of one call, from ``next_position`` on.
 
     ``lead_ns``: how long before its playback a frame is sent, at least one frame.
-    ``prebuffer_ns``: how long a start may wait for the lead to be there; None: as long as the lead.
+    ``prebuffer_ns``: how long a start may wait for the lead to be in hand; None: as long as it.
     ``playback``: the carrier's playback generation (clears sent so far).
     """
 
@@ -188,8 +195,8 @@ class Playout:
         #: serial of the newest interrupt
         self.serial = 0
         self.frozen = False
-        #: counters: frames sent, times (short ones together) and nanoseconds that the buffer ran
-        #: dry, samples lost
+        #: counters: frames sent; how often the buffer ran dry (short holes are counted together),
+        #: and for how many nanoseconds in all; samples lost
         self.frames_out = 0
         self.underruns = 0
         self.underrun_ns = 0
@@ -199,19 +206,22 @@ class Playout:
         self._may_jump = False  # an interrupt came and nothing was spoken since
         #: the timeline: when position 0 would be played; None: no utterance has begun
         self._origin: int | None = None
-        #: until then the timeline follows what acknowledgements say of it
+        #: until this time acknowledgements of an uncertain time may correct the timeline, too
         self._settles_until = 0
-        self._in_underrun = False  # what is corrected then is the length of an underrun
-        self._short_ns = 0  # of holes that were each too short to be an underrun
+        #: that time follows an underrun, so a correction changes the underrun's length
+        self._in_underrun = False
+        self._short_ns = 0  # sum of the holes that were each too short to be an underrun
         self._over = True  # all that was spoken has been sent, so running dry is no underrun
-        self._plays_until = 0  # the carrier has played all that was acknowledged by then
-        self._gather_until: int | None = None
-        self._frozen_at: int | None = None  # acknowledged when the stream was lost
-        self._doubtful = 0  # what lies before it may have been heard, acknowledged or not
+        self._plays_until = 0  # when the carrier has played all that was acknowledged
+        self._gather_until: int | None = None  # a start waits until this time for more sound
+        self._frozen_at: int | None = None  # the acknowledged position when the stream was lost
+        #: sound before this position may have been heard, though some of it was not acknowledged
+        self._doubtful = 0
         self._marks: list[tuple[int, str]] = []  # set, not sent, by position
-        #: marks sent in this playback generation, not returned: what had been sent before them
+        #: marks sent in this playback generation and not returned, each with the position up to
+        #: which sound had been sent before it
         self._sent_marks: dict[str, int] = {}
-        self._reached = 0  # played by the word of a mark
+        self._reached = 0  # a returned mark shows that sound before this position was played
         self._last: Interruption | None = None
 
     # ------------------------------------------------------------------ speech in
@@ -220,8 +230,8 @@ class Playout:
         """Append mu-law that begins at ``position``; returns the samples lost to the bound.
 
         Speech may be repeated: samples that are held already are ignored. ``tail``: the samples
-        that the resampler holds back after it. Raises PlayoutError for a gap, which only an
-        interrupt allows.
+        that the resampler holds back after ``payload``. Raises PlayoutError for a gap, which only
+        an interrupt allows.
         """
         if position > self.end:
             if not self._may_jump:
@@ -251,7 +261,7 @@ class Playout:
 
     @property
     def unsent(self) -> int:
-        """Samples in hand that were not sent yet (without the resampler's tail)."""
+        """Samples in hand that were not sent yet, without the resampler's tail."""
         return self.end - self.position
 
     def joins(self, now: int) -> bool:
@@ -295,9 +305,10 @@ class Playout:
         return out
 
     def one_message(self, now: int, until: int, together: int) -> bytes | None:
-        """The usual tick of a call that speaks: nothing is due before ``until``, or one message of
-        so many frames is, and more follows later. What is returned counts as sent; b"" is nothing.
-        None: ask :meth:`due`, which knows all cases and would have done the same."""
+        """The usual tick of a call that speaks, in short. Either nothing is due before ``until``,
+        which returns b"". Or one message of ``together`` frames is due, with more speech behind
+        it: its payload is returned, and counts as sent. None: this is another case, so ask
+        :meth:`due`, which knows all cases and would do the same in these two."""
         origin, position = self._origin, self.position
         following = position + together * FRAME
         if (
@@ -323,7 +334,8 @@ class Playout:
         return payload
 
     def next_due(self) -> int | None:
-        """When ``due`` has something to do next, in ns; 0: at once; None: not before more comes."""
+        """When ``due`` has something to do next, in ns; 0: at once; None: not before more sound or
+        an acknowledgement comes."""
         if self.frozen:
             return None
         if self._marks and self._marks[0][0] <= self.position:
@@ -360,7 +372,8 @@ class Playout:
         return True
 
     def _take(self, together: int) -> Frame:
-        """The next message: short at the end of what is in hand, silent where sound was lost."""
+        """The next message. It is short at the end of the sound in hand, and silent where sound was
+        lost."""
         position = self.position
         room = self.acknowledged + self._window - position
         frames = max(1, min(together, self.unsent // FRAME, room // FRAME))
@@ -375,7 +388,7 @@ class Playout:
         return Frame(position, payload)
 
     def _sound(self, position: int, until: int) -> bytes:
-        """What is held from ``position`` up to ``until``, or up to where some was lost."""
+        """The sound held from ``position`` up to ``until``, or up to where some was lost."""
         sound = b""
         for segment in self._segments:
             if segment.end <= position:
@@ -394,8 +407,8 @@ class Playout:
     ) -> bool:
         """The gateway wrote everything before ``position``; True when that is news.
 
-        It said so between ``since`` and ``now``. None: just at ``now``. ``ahead``: samples that lay
-        unplayed at the carrier then; None: nobody knows.
+        The acknowledgement was sent between ``since`` and ``now``; ``since`` None: at ``now``.
+        ``ahead``: samples that lay unplayed at the carrier when it was sent; None: nobody knows.
 
         Raises PlayoutError for a position that was never sent.
         """
@@ -407,9 +420,9 @@ class Playout:
             if self._origin is not None:
                 unsure = 0 if since is None else now - since
                 late = now - unsure - self._origin
-                played = self.acknowledged  # all that was told before, where nobody knows more
+                played = self.acknowledged  # where nobody knows more: all acknowledged before
                 if ahead is not None:
-                    # What lies there ends at ``position``, and is no more than the window.
+                    # The unplayed sound ends at ``position``, and is no more than the window.
                     played = position - min(ahead, self._window)
                 late -= played * SAMPLE_NS
                 if late > ACK_NS:
@@ -422,7 +435,7 @@ class Playout:
         return True
 
     def _dry(self, late: int, now: int) -> None:
-        """The carrier's buffer had been dry for this long when the next sound reached it."""
+        """The carrier's buffer had been dry for ``late`` ns when the next sound reached it."""
         assert self._origin is not None
         self.underruns += 1
         self.underrun_ns += late
@@ -430,9 +443,9 @@ class Playout:
         self._settles_until, self._in_underrun = now + SETTLES_NS, True
 
     def _correct(self, least: int, most: int, now: int) -> None:
-        """The carrier plays later than the timeline by ``least`` to ``most`` ns: move the timeline
-        to the nearer of the two, unless it lies between them, or not far off. If it had settled,
-        that was a hole."""
+        """The carrier plays later than the timeline by ``least`` to ``most`` ns. Move the timeline
+        to the nearer of the two, unless it lies between them or at most :data:`WAY_NS` beyond. A
+        settled timeline moves to a later time only because of a hole, which is counted."""
         assert self._origin is not None
         by = max(least, 0) or min(most, 0)
         if abs(by) <= WAY_NS:
@@ -494,11 +507,11 @@ class Playout:
 
     @property
     def last_interruption(self) -> Interruption | None:
-        """The effect of the newest interrupt, for whoever has to hear it again."""
+        """The effect of the newest interrupt, for a client that has to be told again."""
         return self._last
 
     def _restart(self, position: int) -> None:
-        """Hold nothing and go on at ``position``, on a new timeline."""
+        """Drop all sound that is held and go on at ``position``, on a new timeline."""
         self._segments.clear()
         self._held = self.tail = 0
         self.position = self.acknowledged = self.end = position
@@ -511,15 +524,15 @@ class Playout:
     # ------------------------------------------------------------------ marks
 
     def mark(self, name: str, position: int) -> None:
-        """Send a mark once everything before ``position`` was sent (at the next ``due`` when it
-        already was). A name that is waiting is moved."""
+        """Send a mark once everything before ``position`` was sent. If it already was, the next
+        ``due`` sends the mark. If a mark of this name waits already, it moves to ``position``."""
         self._marks = [mark for mark in self._marks if mark[1] != name]
         self._marks.append((position, name))
         self._marks.sort(key=lambda mark: mark[0])
 
     def mark_returned(self, name: str) -> bool:
-        """The carrier gave a mark back: it was played. False: it is not waited for, or no more,
-        because a clear came before it."""
+        """The carrier gave a mark back: the sound before it was played. False: nobody waits for
+        this mark, perhaps because a clear threw it out."""
         position = self._sent_marks.pop(name, None)
         if position is None:
             return False
@@ -535,20 +548,20 @@ class Playout:
     # ------------------------------------------------------------------ stream lost and found
 
     def played(self, now: int) -> int:
-        """The position that the carrier has reached at least, by the acknowledgements or by a mark
-        that came back (rule 6)."""
+        """The position that the carrier has reached at least. The acknowledgements show it (rule
+        6), or a mark that came back."""
         unplayed = max(0, -((now - self._plays_until) // SAMPLE_NS))
         return min(max(self.acknowledged - unplayed, self._reached), self.acknowledged)
 
     def freeze(self, now: int, unplayed: int | None = None, *, told: bool = True) -> Range:
         """The stream is gone; returns the lead that lay unplayed at the carrier, which is lost.
 
-        ``told``: by its gateway, which has acknowledged all that it wrote. ``unplayed``: the lead
-        by its word (samples); None: what the model says.
+        ``told``: its gateway said so, and had acknowledged all that it wrote. ``unplayed``: the
+        lead in samples, as the gateway says; None: the acknowledgements decide (rule 6).
         """
         if self.frozen:
             return Range(self.acknowledged, self.acknowledged)
-        # No more lies there than may be sent ahead, however late this is noticed.
+        # The carrier holds no more than may be sent ahead, however late the loss is noticed.
         played = max(self.played(now), self.acknowledged - self._window)
         if unplayed is not None:
             # Sound that an interrupt took back before the gateway knew of it is not lost.
@@ -568,16 +581,18 @@ class Playout:
     def open(self, next_position: int | None = None, playback: int | None = None) -> int:
         """A stream is there (again): go on, on a new timeline.
 
-        ``next_position`` follows the last one written, by the gateway's word; None: the last one
-        acknowledged here, or in doubt. Where it lies outside of what is held, nothing is held any
-        more, and speech has to begin there. Returns the samples that were written to the lost
-        stream after it broke, or are in doubt; they are lost too. Marks must be set again.
+        ``next_position``: the gateway says that it wrote everything before it. None: go on behind
+        the last sound that was acknowledged here or may have been heard. If sound of that position
+        is not held, all that is held is dropped, and speech has to begin there. Returns the samples
+        that were written to the lost stream after it broke, or may have been; they are lost too.
+        Marks must be set again.
         """
         resume = next_position
         if resume is None:
             resume = max(self.acknowledged, self._doubtful)
         elif self._last is not None and resume < self._last.next_position:
-            # The gateway has not seen the clear of the last interrupt, which is to be done again.
+            # The gateway has not seen the clear of the last interrupt. Forget the interrupt's
+            # serial, so that the interrupt is carried out again.
             self.serial = min(self.serial, self._last.serial - 1)
         late = 0
         if self._frozen_at is not None:
@@ -601,7 +616,8 @@ class Playout:
         return late
 
     def plays_on(self, until: int) -> None:
-        """Until then the carrier plays sound of another worker's, and ours joins it."""
+        """Until ``until`` the carrier plays sound that another worker sent. Ours follows it without
+        a pause."""
         self._origin = until - self.position * SAMPLE_NS
         self._settles_until, self._in_underrun = until + SETTLES_NS, False
         self._plays_until = until

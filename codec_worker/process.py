@@ -1,30 +1,31 @@
 """The codec worker's process: the media ROUTER, the 20 ms timer, and the controller's connection.
 
 A thin shell around :class:`~trunkline.codec_worker.calls.Calls`. Waking a process costs more than
-working on a message, so how it is woken follows from how much there is to do:
+working on a message, so how the worker is woken follows from how much there is to do:
 
-- Without calls messages are read as they come, and the timer only gives signs of life; where nobody
+- Without calls messages are read as they come, and the timer only gives signs of life. Where nobody
   is connected, there is no timer.
-- With a call or two a gateway's message, which brings the carrier's frame, is the clock. It is read
-  as it comes. Then the frames that are due are sent, and the sound that came is handed out, in one
-  go. The timer only ticks when no message came in time.
+- With one or two calls the clock is the gateway's message, which brings the carrier's frame. It is
+  read as it comes. Then the frames that are due are sent, and the sound that came is handed out, in
+  one go. The timer only ticks when no message came in time.
 - From :data:`CLOCKED_FROM` calls on the timer wakes the worker for each tick, and messages are read
-  then: frames of many calls share one product. With :data:`DENSE_FROM` calls, or while somebody
-  speaks in small pieces, it wakes twice as often, so that messages wait half as long. Its wake-ups
-  stand a little after the whole multiples of 10 ms at which the gateways of this machine send what
-  they gathered.
+  at that time, so that the frames of many calls share one product. With :data:`DENSE_FROM` calls,
+  or while somebody speaks in small pieces, the timer wakes the worker twice as often, so that
+  messages wait half as long. The gateways of this machine send what they gathered at whole
+  multiples of 10 ms, and these wake-ups stand a little after that.
 - Where all calls take their sound in large pieces, the gateways send what came in 40 ms together,
-  and the ticks are as far apart (:mod:`.pairs`). Messages are read each 20 ms all the same, because
-  one who begins to speak waits for that, unless all calls are in the middle of words.
+  and the ticks are as far apart (:mod:`.pairs`). Messages are still read each 20 ms, because a
+  speaker who begins waits for the read. Only if all calls are in mid-utterance, they are read each
+  40 ms, too.
 
-Ticks stand on absolute deadlines: a late one changes no later one, and missed ones are not made up
-for (the playouts send all that is due).
+Ticks stand on absolute deadlines. A late tick changes no later one, and missed ticks are not made
+up for, because each playout sends all that is due.
 
 Whatever wakes the worker runs as a *turn* (:meth:`WorkerProcess._turn`), behind the bus's wall: an
 exception in it ends that turn alone, and the timer of the next one is set. A worker is *healthy*
-while its turns come to their end. One that is not says nothing: no Tick, so that gateways move its
-calls after half a second, no Beat, so that the controller gives it no others, and no sign of life,
-so that its keeper starts it again.
+while its turns come to their end. An unhealthy worker says nothing. It sends no Tick, so gateways
+move its calls after half a second; no Beat, so the controller gives it no more calls; and no sign
+of life, so its keeper starts it again.
 
 Nothing here touches the disk, and logging only puts records into a bounded queue.
 """
@@ -74,40 +75,43 @@ from .playout import FRAME_NS
 
 log = logging.getLogger("trunkline.codec_worker")
 
-#: With many calls messages are read twice in a tick.
+#: With many calls messages are read twice in a tick, this long apart.
 READ_NS: Final = FRAME_NS // 2
-#: So long after the whole multiples of it: the gateways have sent what they gathered by then.
+#: Reads stand this long after whole multiples of READ_NS, because gateways send what they gathered
+#: at those.
 PHASE_NS: Final = 2_000_000
-#: From this many calls on the timer is the clock, and not the messages of gateways.
+#: From this many calls on the clock is the timer, and not the messages of gateways.
 CLOCKED_FROM: Final = 3
-#: So many calls are many.
+#: From this many calls on messages are read each READ_NS.
 DENSE_FROM: Final = 48
-#: Between two ticks, where gateways send in pairs.
+#: Where gateways send in pairs, ticks are this long apart. They are called pair ticks.
 PAIR_NS: Final = 2 * FRAME_NS
-#: Such a tick leaves to the next one what falls due in the last 5 ms before that. If it came a
-#: little late it would otherwise send two pairs of a call, and the next one none.
+#: A pair tick leaves frames that fall due in the last 5 ms before the next tick to that tick.
+#: Otherwise a pair tick that came a little late would send two pairs of a call, and the next tick
+#: none.
 SLACK_NS: Final = 5_000_000
-#: The phase of such ticks, where the timer is the clock. Gateways look at their sockets at whole
-#: multiples of 40 ms, so 22 ms behind them both have time.
+#: Where the timer is the clock, pair ticks stand this long after whole multiples of PAIR_NS.
+#: Gateways look at their sockets at those multiples, so each side has 18 ms or more for its work.
 APART_NS: Final = PHASE_NS + FRAME_NS
-#: A tick that no message has brought comes by the timer, this long after its deadline.
+#: If no message has brought a tick by this long after its deadline, the timer does.
 GRACE_NS: Final = 8_000_000
-#: So long a wake-up goes on to encode speech, so that it holds up neither a tick nor a message.
+#: One wake-up encodes speech for at most this long, so that neither a tick nor a message waits for
+#: it.
 ENCODE_NS: Final = 4_000_000
-#: Between two signs of life.
+#: Signs of life are this long apart.
 BEAT_NS: Final = 100_000_000
-#: A worker is not healthy if none of its turns has come to its end for this long. Gateways move its
-#: calls after as long.
+#: A worker is not healthy if none of its turns has come to its end for this long. After the same
+#: time without a sign of life gateways move its calls.
 UNHEALTHY_NS: Final = 500_000_000
-#: Signs of life between two looks at what is to be logged (1 s).
+#: At each tenth sign of life (1 s) the worker looks whether there is something to log.
 REPORT_BEATS: Final = 10
-#: How long a worker that is to end goes on with calls that have not moved away yet.
+#: A worker that is to end waits this long for its calls to move away.
 DRAIN_SECONDS: Final = 2.0
 
 #: Messages that begin or end a span.
 _SPANNED: Final = frozenset((m.OpenCall, m.StreamEnded, m.CloseCall))
 
-Clock = Callable[[], int]
+ClockNs = Callable[[], int]
 
 
 def _following(deadline: int, step: int, now: int) -> int:
@@ -123,16 +127,16 @@ class WorkerProcess:
         context: zmq.Context[zmq.Socket[bytes]],
         settings: Settings,
         *,
-        clock: Clock = time.monotonic_ns,
+        clock: ClockNs = time.monotonic_ns,
     ) -> None:
         self.peer = f"codec_worker-{os.getpid()}-{secrets.token_hex(2)}"
         self.calls = Calls(self.peer)
         self.failed: TrunklineError | None = None
-        #: set when the worker can do no more (the controller refused it)
+        #: set when the controller has refused the worker, which then ends
         self.over = asyncio.Event()
-        #: ticks that came so late that others were skipped
+        #: ticks that were skipped, because the tick before them came too late
         self.missed_ticks = 0
-        #: how late its timer has woken it
+        #: how late the timer has woken the worker
         self.lateness = Histogram(LATENESS)
         self._loop = asyncio.get_running_loop()
         self._clock = clock
@@ -145,20 +149,24 @@ class WorkerProcess:
         self._timer_at = 0
         #: there are so many calls that the timer is the clock, and reads the socket
         self._clocked = False
-        #: something was received and not worked on
+        #: a message was received and not worked on yet
         self._received = False
-        #: no message came in time for the last tick
+        #: no message came in time for the last tick, so the timer brought it
         self._timer_ticked = False
-        #: when the socket is read next, the next tick, the next sign of life
+        #: when the socket is read next
         self._read_at = 0
+        #: when the next tick is due
         self._deadline = 0
-        #: the next tick that sends pairs, and whether gateways sent in pairs at the last one
+        #: when the next tick that sends pairs is due
         self._pairs_at = 0
+        #: at the last of those ticks gateways sent in pairs
         self._were_in_pairs = False
+        #: when the next sign of life is due
         self._beat_at = 0
         self._beats = 0
+        #: the counts of dropped messages as they were logged last
         self._reported: dict[str, int] = {}
-        self._empty = asyncio.Event()  # draining, and nothing is left to be carried
+        self._empty = asyncio.Event()  # the worker drains, and all calls have ended or moved away
         self._spans: dict[str, tuple[int, tracing.RoomSpan]] = {}
         settings.address.make_directory()
         self._host = settings.host
@@ -185,7 +193,7 @@ class WorkerProcess:
 
     @property
     def healthy(self) -> bool:
-        """Its turns come, and come to their end, as far as there is anything to do."""
+        """A turn came to its end lately, or there is nothing to do."""
         return self.calls.at_rest or self._clock() - self._turned_at < UNHEALTHY_NS
 
     def start(self) -> None:
@@ -195,8 +203,8 @@ class WorkerProcess:
         self.control.start()
 
     async def drain(self, timeout: float = DRAIN_SECONDS) -> None:
-        """Say Goodbye, and go on until all calls have ended or moved away, ``timeout`` seconds at
-        most."""
+        """Say Goodbye, and go on until all calls have ended or moved away, but for ``timeout``
+        seconds at most."""
         self.calls.draining = True
         self._set_timer()
         await self.control.close()
@@ -282,7 +290,7 @@ class WorkerProcess:
             span.end()
 
     def _turn(self, act: Callable[[int], None]) -> None:
-        """Do one turn. Whatever it raises, the next one comes."""
+        """Do one turn. Whatever ``act`` raises, the next turn comes."""
         now = self._clock()
         try:
             act(now)
@@ -296,13 +304,13 @@ class WorkerProcess:
             self._wall.fault("turn of the worker", error)
 
     def _came(self) -> None:
-        """Messages came by themselves, and all of them were read."""
+        """The socket woke the worker, and all messages that had come were read."""
         if self._received and not self._clocked:
             self._received = False
             self._turn(self._answer)
 
     def _answer(self, now: int) -> None:
-        """Work on the messages that came by themselves."""
+        """Work on the messages that woke the worker."""
         self._all_read(now)
         if self.calls.calls and (self._timer_ticked or now >= self._deadline - READ_NS):
             if self._timer_ticked or now > self._deadline + READ_NS:
@@ -316,16 +324,17 @@ class WorkerProcess:
         self._send()
 
     def _all_read(self, now: int) -> None:
-        """Say so of what had come by now, unless there was too much for one look."""
+        """Tell the calls that every message was read, unless there was too much for one look."""
         if not self._socket.readable:
             self.calls.all_read(now)
 
     def _work(self, now: int, until: int) -> None:
-        """Work on the messages at hand. Frames that fall due before the next tick are left to it,
-        so that they keep their spacing. ``until`` is when it comes."""
+        """Work on the messages at hand. Speech that is encoded now is sent as far as it falls due
+        before ``until``. For a tick that is the time of the next one. Between ticks it is ``now``,
+        so that later frames wait for the tick and keep their spacing."""
         more = self.calls.work(now, until)
         while more:
-            self._send()  # nobody waits for the speech that is still to be encoded
+            self._send()  # so that nobody waits for the speech that is still to be encoded
             later = self._clock()
             if later - now >= ENCODE_NS:
                 return
@@ -334,7 +343,7 @@ class WorkerProcess:
     def _send(self) -> None:
         gone: set[bytes] = set()
         while out := self.calls.take_instructions():
-            # All of them are ready before the first one leaves, and wakes ZeroMQ's own thread.
+            # Encode all messages before the first one leaves, which wakes ZeroMQ's own thread.
             ready = []
             for peer, message in out:
                 try:
@@ -349,7 +358,7 @@ class WorkerProcess:
     # ------------------------------------------------------------------ the timer
 
     def _choose_clock(self, now: int) -> None:
-        """Messages or the timer: the number of calls decides."""
+        """Choose whether messages or the timer are the clock: the number of calls decides."""
         clocked = len(self.calls.calls) >= CLOCKED_FROM
         self.calls.choose_pairs(now)
         if clocked != self._clocked:
@@ -401,8 +410,8 @@ class WorkerProcess:
             else:
                 self._work(now, now)
         elif self.calls.calls and now >= self._deadline:
-            # No message came. A gateway that stands still may write much in one go soon. How late
-            # that is shows only by the last look that found nothing.
+            # No message came. A gateway that stands still may soon write much in one go. Only our
+            # last empty look at the socket shows how late that sound is, so look now.
             self._socket.read()
             self._all_read(now)
             self._received = False
@@ -415,10 +424,10 @@ class WorkerProcess:
     def _tick(self, now: int) -> None:
         """Send what is due before the next tick, and do what the messages at hand brought.
 
-        Each second tick sends pairs, and where gateways send in pairs each one does. These stand at
-        the same times either way. The first of them after gateways have ended their pairs still
-        sends what falls due before the next one: where all calls fall silent at nearly one moment,
-        the last words of most would else leave 20 ms later than those before them."""
+        Every second tick sends pairs. While gateways send in pairs, the other ticks are left out,
+        and the pair ticks stay where they are. The first pair tick after that still sends what
+        falls due before the next pair tick. Otherwise, where all calls fall silent at nearly one
+        moment, the last words of most would leave 20 ms later than the words before."""
         in_pairs = self.calls.pairs.on
         of_pairs = in_pairs or now >= self._pairs_at - READ_NS
         if of_pairs:
@@ -434,7 +443,7 @@ class WorkerProcess:
             self._were_in_pairs = in_pairs
         self.calls.tick(now, until, TOGETHER if of_pairs else 1)
         if self._clocked:
-            self._send()  # the frames that are due wait for no work on others
+            self._send()  # so that the frames that are due do not wait for the work below
         self._work(now, until)
 
     def _beat(self, now: int) -> None:

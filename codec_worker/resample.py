@@ -14,7 +14,7 @@ alias, image          -63 dB or less below 3.6 kHz (down), above 4.4 kHz (up)
 **Alignment.** The delay is compensated: 8 kHz sample p lies on 24 kHz sample 3p in both
 directions. The first 16 outputs (48 upwards), for which there is no input yet, never exist; the
 last 16 (48) are held back until more sound comes, or until :meth:`flush` feeds zeros. So n samples
-at one rate give exactly n at the other, and where chunks were cut leaves no trace.
+at one rate give exactly n at the other, and the cuts between chunks leave no trace.
 
 **Layout.** All calls' sound of a tick is joined into one flat buffer, each call's piece preceded
 by its history and padded to whole blocks of 32 samples at 8 kHz (96 at 24 kHz). The filter's reach
@@ -37,7 +37,7 @@ import numpy.typing as npt
 from . import mulaw
 
 RATIO: Final = 3
-#: Samples at 8 kHz that an output block is computed ahead and behind: the delay.
+#: The filter reaches this many samples at 8 kHz ahead of an output and behind it: its delay.
 LOOKAHEAD: Final = 16
 #: The same at 24 kHz.
 LOOKAHEAD_24K: Final = RATIO * LOOKAHEAD
@@ -49,19 +49,20 @@ _CUTOFF_HZ: Final = 3900.0
 _BETA: Final = 6.31  # 66 dB by Kaiser's formula 0.1102 (A - 8.7)
 _ROWS: Final = 256
 
-#: Bytes of the tail of an Upsampler's history once sound has begun: a whole block, as five are a
-#: frame.
+#: Once sound has begun, the tail of an Upsampler's history has this many bytes. That is a whole
+#: block, because a frame is five of them.
 HELD_PAST: Final = 2 * LOOKAHEAD
-#: Added to a float of 32 bits it leaves no fraction, so the sum is rounded as ``rint`` does it, and
-#: its low 16 bits are the integer. With few calls it is the number of numpy's calls that counts.
+#: A float of 32 bits has no room for a fraction beside this number. So adding it rounds a sample as
+#: ``rint`` does, and the low 16 bits of the sum are the integer. This takes fewer calls of numpy,
+#: and with few phone calls the number of those is what counts.
 _ROUNDS: Final = np.array(1.5 * 2**23, np.float32)
-#: What 16 bits hold.
+#: The least and the greatest sample of 16 bits.
 _LEAST, _MOST = np.array(-32_768, np.float32), np.array(32_767, np.float32)
 
 _Floats = npt.NDArray[np.float32]
-#: The parts of an Upsampler's buffers that so many rows take: codes, samples, the same as
+#: The parts of an Upsampler's buffers for a number of rows: codes, samples, the samples as
 #: overlapping pairs of blocks, those pairs one after the other, the product, and the low halves of
-#: its bits.
+#: the product's bits.
 _Cut = tuple[npt.NDArray[np.uint8], _Floats, _Floats, _Floats, _Floats, npt.NDArray[np.int16]]
 _SILENCE_24K: Final = bytes(2 * _BLOCK_24K)
 _SILENCE_8K: Final = bytes([mulaw.SILENCE]) * _BLOCK
@@ -97,8 +98,8 @@ def _up_matrix() -> _Floats:
 
 
 class History:
-    """The memory of a call's filter in one direction. ``tail`` is the input from which the next
-    output is computed on: half a block of past, then the held-back samples."""
+    """The memory of a call's filter in one direction. ``tail`` is the input from which the filter
+    computes its next output: half a block of past, then the held-back samples."""
 
     __slots__ = ("tail",)
 
@@ -128,8 +129,8 @@ class Downsampler:
         """Encode each call's next chunk; ``histories`` are changed and must be distinct.
 
         ``chunks`` are PCM16 little-endian at 24 kHz, of any length that is a multiple of three
-        samples (6 bytes). Returns mu-law at 8 kHz for each, one byte a sample, all that can be
-        computed: a third of the input less what is newly held back.
+        samples (6 bytes). Returns mu-law at 8 kHz for each, one byte a sample, as far as it can be
+        computed: a third of the input less the samples that are newly held back.
         Raises ValueError for a chunk of another length, before anything is changed.
         """
         pieces: list[bytes] = []
@@ -167,8 +168,8 @@ class Downsampler:
     def flush(self, histories: Sequence[History], *, joined: bool = False) -> list[bytes]:
         """The held-back tails, computed as if silence followed.
 
-        Afterwards each history is as new or, with ``joined``, goes on from the last samples that
-        were heard (for sound that will follow without a pause).
+        Afterwards each history is as new. With ``joined`` it goes on from the last samples that
+        were heard, for sound that will follow without a pause.
         """
         past = [history.tail[-2 * LOOKAHEAD_24K :] for history in histories]
         silence = _SILENCE_24K[: 2 * LOOKAHEAD_24K]
@@ -205,17 +206,17 @@ class Upsampler:
         self._samples = np.empty((_ROWS + 1) * _BLOCK, np.float32)
         self._windows = np.empty((_ROWS, 2 * _BLOCK), np.float32)
         self._product = np.empty((_ROWS, _BLOCK_24K), np.float32)
-        #: by the number of rows; kept, because with a call or two each look at an array costs as
-        #: much as the work on it
+        #: parts of the buffers, by the number of rows. They are kept, because with a call or two
+        #: making such a part costs as much as the work on it
         self._cuts: dict[int, _Cut] = {}
-        # Codes so quiet that no output goes beyond 16 bits, whatever stands beside them.
+        # Codes so quiet that no output of theirs goes beyond 16 bits, in whatever order they come.
         gain = np.abs(self._matrix).sum(axis=0).max()
         self._quiet = np.flatnonzero(np.abs(self._decode) * gain < 32_767).astype("u1").tobytes()
 
     @staticmethod
     def history(past: bytes = b"") -> History:
-        """The history of a call in which nothing was heard yet, or only ``past``. That is mu-law;
-        its last 16 samples count as heard and handed out before."""
+        """The history of a call in which nothing was heard yet, or only ``past``. ``past`` is
+        mu-law, and its last 16 samples count as handed out before."""
         return History((_SILENCE_8K + past)[-LOOKAHEAD:])
 
     def run(self, histories: Sequence[History], chunks: Sequence[bytes]) -> list[bytes]:
@@ -248,8 +249,9 @@ class Upsampler:
         return [pcm[start:end] for start, end in spans]
 
     def frames(self, windows: Sequence[bytes]) -> list[bytes]:
-        """What ``run`` would return for whole frames of 160 bytes of each call, where each call's
-        tail was as long as it nearly always is: ``windows`` are those tails with the frames."""
+        """The same as ``run``, but only for whole frames of 160 bytes and for calls whose tail is
+        HELD_PAST bytes long, as it nearly always is. ``windows`` has each call's tail with its
+        frames behind it."""
         if not windows:
             return []
         flat = b"".join(windows)

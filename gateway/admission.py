@@ -11,17 +11,19 @@ controller knows the one-time token in its ``start``. Rules:
    kept, so that the first words of a call are not lost; what exceeds MAX_HELD is counted. The
    controller has what is left of START_WITHIN, and never less than LEAST_ANSWER.
 3. Once let in the socket is *live*: its stream is opened, and gets what was held, in order.
-4. A stream that *overlaps* the one before it is opened after OVERLAP_FRAMES, or OVERLAP_WITHIN at
-   the latest. By then both streams have brought the same sound, at which the worker joins them.
+4. A stream that *overlaps* the stream before it is opened after OVERLAP_FRAMES, or OVERLAP_WITHIN
+   at the latest. At that time both streams have brought the same sound, at which the worker joins
+   them.
 5. A one-way stream *waits* for its turn, at most TURN_WITHIN, and only its newest MAX_WAITING
    events are kept: the worker finds the end of the stream before it among them. A call has one
-   such stream; a newer one replaces it.
-6. A socket that ends while the controller still counts on it has *left*. When its answer or its
-   turn comes, the controller is told how it ended; otherwise it would wait for a stream that is
-   gone. This is why a held socket is not just forgotten.
+   waiting stream; a newer one replaces it.
+6. A socket that ends while the controller still counts on it has *left*. When the controller
+   answers for it, or gives it its turn, the gateway reports how the socket ended. Otherwise the
+   controller would wait for a stream that is gone. This is why a held socket is not just forgotten.
 7. A stream that sends more than it may (:mod:`.pace`) has ended, and is disconnected.
 
-The shell tells what happened, one method an event, and carries out the instructions that come back.
+The shell reports each event by a method of its own, and carries out the instructions that come
+back.
 """
 
 from __future__ import annotations
@@ -55,8 +57,8 @@ MAX_HELD: Final = 500
 MAX_WAITING: Final = 100
 #: A one-way stream waits no longer than this (seconds).
 TURN_WITHIN: Final = 20.0
-#: An overlapping stream has brought enough with so many events (160 ms of frames), or after so
-#: many seconds, whatever it has brought by then.
+#: An overlapping stream is opened once it has brought this many events (160 ms of frames), or after
+#: this many seconds, even with fewer.
 OVERLAP_FRAMES: Final = 8
 OVERLAP_WITHIN: Final = 0.5
 #: The controller is given at least this long for a ``start``, however late it came.
@@ -103,19 +105,19 @@ TABLE: Final[dict[State, dict[Happening, State]]] = {
 
 @dataclass
 class Applicant:
-    """One socket. ``until``: when its state ends by itself."""
+    """One socket. ``until``: when its state runs out."""
 
     number: int
     until: float
     state: State = "stranger"
-    #: its connection is there
+    #: the socket's connection is there
     connected: bool = True
     stream_sid: str = ""
     #: how the controller let it in
     accepted: m.StreamAccepted | None = None
-    #: what came between ``start`` and the opening of the stream
+    #: events that came between ``start`` and the opening of the stream
     held: deque[ms.Event] = field(default_factory=deque)
-    #: the first reason for which it ended
+    #: the first reason for which the socket ended
     ended: m.StreamEndReason | None = None
 
     def step(self, happening: Happening, until: float = inf) -> None:
@@ -146,8 +148,8 @@ class Admission:
     def knock(
         self, now: float, owner: str | None = None
     ) -> tuple[Applicant | None, list[do.Instruction]]:
-        """Somebody wants to open a socket, from the address ``owner``. None: this gateway ends. The
-        instructions make room."""
+        """Somebody wants to open a socket, from the address ``owner``. The instructions make room
+        for it. None: this gateway ends, and lets nobody in."""
         if self.draining:
             return None, []
         applicant = Applicant(next(self._numbers), now + START_WITHIN)
@@ -166,7 +168,8 @@ class Admission:
         return do.RefuseSocket(number, "socket pushed out", code=1013, at_once=True)
 
     def heard(self, number: int, event: ms.Event, now: float) -> list[do.Instruction]:
-        """The socket sent this before its stream was open; a ``stop`` also comes after that."""
+        """The socket sent ``event`` before its stream was open. ``stop`` comes here even if the
+        stream is open."""
         applicant = self._applicants[number]
         if isinstance(event, ms.Violation):
             return self._refuse(applicant, "bad start", event.why)
@@ -179,11 +182,11 @@ class Admission:
         return []
 
     def too_fast(self, number: int) -> list[do.Instruction]:
-        """What the socket's stream sends is more than a stream may."""
+        """The socket's stream sends more than a stream may."""
         return [*self.ended(number, "too_fast"), do.RefuseSocket(number, "too fast", at_once=True)]
 
     def ended(self, number: int, reason: m.StreamEndReason) -> list[do.Instruction]:
-        """Its stream or its connection ended; the first reason counts."""
+        """The socket's stream or connection ended; the first reason counts."""
         applicant = self._applicants[number]
         applicant.ended = applicant.ended or reason
         before = applicant.state
@@ -195,7 +198,7 @@ class Admission:
         return self._not_there(applicant) if before == "overlaps" else []
 
     def disconnected(self, number: int) -> None:
-        """Its connection is gone; it has ended before."""
+        """The socket's connection is gone, after ``ended``."""
         applicant = self._applicants[number]
         applicant.connected = False
         self._strangers.leave(number)
@@ -203,11 +206,11 @@ class Admission:
 
     @property
     def at_rest(self) -> bool:
-        """Nobody is here: the clock changes nothing."""
+        """No socket is here, so time changes nothing."""
         return not self._applicants
 
     def check(self, now: float) -> list[do.Instruction]:
-        """End what has lasted too long; to be called every 100 ms or so."""
+        """End the sockets whose state has lasted too long; to be called every 100 ms or so."""
         out: list[do.Instruction] = []
         for applicant in [x for x in self._applicants.values() if x.until <= now]:
             if applicant.state == "stranger":
@@ -322,7 +325,7 @@ class Admission:
         return [do.RefuseSocket(applicant.number, kind, why, code)]
 
     def _not_there(self, applicant: Applicant) -> list[do.Instruction]:
-        """Tell the controller that a stream on which it counts has ended already."""
+        """Tell the controller that a stream on which it counts has already ended."""
         assert applicant.accepted is not None and applicant.ended is not None
         self._forget(applicant)
         return [self._closed(applicant.accepted.info, applicant.ended)]

@@ -1,12 +1,12 @@
 """The HTTP side: Twilio's webhooks and the health check, as a Starlette application.
 
-``POST /twilio/voice`` and ``POST /twilio/status`` are checked by signature before anything else is
-made of them, and then by :mod:`.twilio_forms`, because a signature alone does not say where one
-field ends; then the controller is asked, and its answer rendered. When it does not answer in
-time the caller hears a second of silence and Twilio asks again. ``GET /healthz`` names the stack.
-All else is 404; the paths are served under the public URL's own path too, because a proxy may pass
-that on. Bodies, waiting requests and times are bounded. Numbers are logged by their last digits,
-URLs without password and values, tokens never.
+Webhooks come as ``POST /twilio/voice`` and ``POST /twilio/status``. First the signature is checked.
+Then :mod:`.twilio_forms` checks the fields, because a signature alone does not say where one field
+ends. Only then is the controller asked, and its answer rendered. When the controller does not
+answer in time, the caller hears a second of silence and Twilio asks again. ``GET /healthz`` names
+the stack. All else is 404. The paths are served under the public URL's own path too, because a
+proxy may pass that on. Bodies, waiting requests and times are bounded. Numbers are logged by their
+last digits, URLs without password and values, tokens never.
 
 Media Streams never come this way: :mod:`.websocket` takes their connections from uvicorn before
 Starlette sees them. :class:`~.authenticator.Authenticator` judges their upgrades too.
@@ -45,9 +45,9 @@ from .authenticator import Authenticator
 _SERVED: Final = frozenset((VOICE_PATH, STATUS_PATH, HEALTH_PATH))
 
 MAX_BODY_BYTES: Final = 64 * 1024
-#: Seconds for the body to arrive.
+#: The body has to arrive within this many seconds.
 BODY_WITHIN: Final = 5.0
-#: Seconds for the controller to answer; Twilio waits 15 s for us.
+#: The controller has to answer within this many seconds; Twilio waits 15 s for us.
 ANSWER_WITHIN: Final = 2.5
 #: Requests whose body is being read, in all and from one address; each may hold MAX_BODY_BYTES.
 MAX_READING: Final = 500
@@ -81,9 +81,9 @@ class _Webhook:
 class GatewayApp:
     """The ASGI application. An :class:`HTTPException` anywhere in it is the request's answer.
 
-    ``stack``: the stack's id, None until a controller has been heard. ``stacks``: the ids of those
-    of the fleet whose controllers are there, None without a fleet. ``ready``: a controller answers
-    now. ``takes_calls``: a load balancer may send calls here.
+    ``stack``: the stack's id, None until a controller has said it. ``stacks``: the ids of the
+    stacks in the fleet whose controllers are connected, None without a fleet. ``ready``: a
+    controller answers now. ``takes_calls``: a load balancer may send calls here.
     """
 
     def __init__(
@@ -122,8 +122,8 @@ class GatewayApp:
         self._routes.router.redirect_slashes = False
 
     def leave(self) -> None:
-        """The gateway ends: requests wait for the controller no longer, and are answered as when
-        there is none (Twilio asks again, and another gateway answers)."""
+        """The gateway ends: requests wait for the controller no longer, and are answered as if no
+        controller were there. Twilio asks again, and another gateway answers."""
         self._leaving = True
         for patience in self._asking:
             _end(patience)
@@ -133,14 +133,15 @@ class GatewayApp:
         await self._routes(scope, receive, send)
 
     async def _nothing_here(self, request: Request, error: Exception) -> Response:
-        """Starlette found no route, or another method for it."""
+        """Starlette found no route for the path, or only one for another method."""
         assert isinstance(error, HTTPException)
         self._authenticator.refusals.add("not found", "a request")
         return Response(error.detail, error.status_code, error.headers)
 
     async def _health(self, request: Request) -> Response:
-        """Always 200, for whoever asks which stack this is. ``?ready`` is for a load balancer,
-        which looks at the status alone: 503 where calls should go to another gateway."""
+        """Answer 200, whatever the state, to anybody who asks which stack this is. ``?ready`` is
+        for a load balancer, which looks at the status alone: 503 where calls should go to another
+        gateway."""
         stacks = self._stacks()
         said = {"ok": self._ready(), "stack": self._stack()}
         body = msgspec.json.encode(said if stacks is None else said | {"stacks": stacks})
@@ -288,7 +289,7 @@ class GatewayApp:
 
 
 def _end(patience: asyncio.Timeout | None) -> None:
-    """Its time is over, unless it was over by itself."""
+    """Let a request's time expire, unless it has expired by itself."""
     if patience is not None and not patience.expired():
         patience.reschedule(0.0)
 

@@ -31,7 +31,7 @@ _UPGRADED: Final = frozenset((STREAM_PATH,))
 
 @dataclass
 class Authenticator:
-    """Judges webhooks and upgrades by their signature, and tells of those that it refuses.
+    """Judges webhooks and upgrades by their signature, and reports the ones that it refuses.
 
     ``check`` None: signatures are not checked (tests only). ``public_url``: the base that Twilio
     was given, None while unknown (then everything that needs it is refused). ``account``: the SID
@@ -43,14 +43,16 @@ class Authenticator:
     #: where refusals are counted
     refusals: Refusals
     account: Callable[[], str | None] = lambda: None
-    #: told of voice webhooks that were refused for their signature, by the number that they named
+    #: called with how many voice webhooks were refused for their signature, by the number that they
+    #: named
     refused: Callable[[dict[str, int]], object] = lambda numbers: None
 
     def __post_init__(self) -> None:
         self._refused: Counter[str] = Counter()
 
     def refused_voice(self, number: str | None) -> None:
-        """Count a refused voice webhook to ``number`` (what a stranger says); it is told soon."""
+        """Count a refused voice webhook to ``number`` (which a stranger may have made up), and soon
+        report it."""
         if number is None or not is_e164(number):
             return
         if not self._refused:

@@ -24,13 +24,13 @@ class OpenLink(msgspec.Struct, frozen=True):
 
 
 class CloseLink(msgspec.Struct, frozen=True):
-    """Close the DEALER; nothing more is said of it."""
+    """Close the DEALER. Report nothing more that happens to it."""
 
     endpoint: str
 
 
 class SendToWorker(msgspec.Struct, frozen=True):
-    """Send; where that fails say ``link_lost``."""
+    """Send the message. If that fails, say ``link_lost``."""
 
     endpoint: str
     message: m.ToWorker
@@ -43,16 +43,16 @@ class WriteTexts(msgspec.Struct, frozen=True):
 
 
 class CloseSocket(msgspec.Struct, frozen=True):
-    """Close the socket; the rules count on nothing more from it. ``why`` is for the log. If it is
-    empty, nothing is logged."""
+    """Close the socket, from which the rules expect nothing more. ``why`` is for the log, and
+    nothing is logged if it is empty."""
 
     socket: int
     why: str = ""
 
 
 class RefuseSocket(msgspec.Struct, frozen=True):
-    """Close a socket with this WebSocket code, and count and log that by its kind. ``at_once``: its
-    answer is not waited for, and nothing more is read from it."""
+    """Close a socket with this WebSocket code, and count and log the refusal by its kind.
+    ``at_once``: do not wait for the peer's answer, and read nothing more from the socket."""
 
     socket: int
     kind: Kind
@@ -68,8 +68,8 @@ class DropSocket(msgspec.Struct, frozen=True):
 
 
 class AskController(Shown, frozen=True):
-    """Ask the controller about the stream's token, for so many seconds. Say ``answered`` or
-    ``unanswered``."""
+    """Ask the controller about the stream's token, and wait ``within`` seconds at most. Then say
+    ``answered`` or ``unanswered``."""
 
     socket: int
     start: ms.Start
@@ -87,7 +87,8 @@ class OpenStream(msgspec.Struct, frozen=True):
     """The socket's stream carries its call from now on.
 
     ``early`` is sound that belongs into the OpenCall itself, because the worker joins it to the
-    stream before this one. ``held`` are the events to be taken after that, as if they came now.
+    stream before this one. ``held`` are the events that follow ``early``. Take them as if they came
+    now.
     """
 
     socket: int

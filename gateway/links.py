@@ -1,11 +1,11 @@
 """The connections of one gateway to its workers, and whether these are usable. No I/O.
 
-One connection goes to each worker of a live placement, the standby's too: so it is known to be
-usable before it is needed. A connection that was lost is never used again. One that no stream needs
-is kept for a while, for the next call.
+One connection goes to each worker of a live placement, also to the standby. So the standby is known
+to be usable before it is needed. A connection that was lost is never used again. A connection that
+no stream needs is kept for a while, for the next call.
 
-Frames and acknowledgements are gathered for each worker, and leave together (:meth:`Links.flush`),
-or before anything else that the worker is told.
+Frames and acknowledgements are gathered for each worker. They leave together (:meth:`Links.flush`),
+and before any other message to that worker.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from trunkline.bus.sound import WIRE_RATE
 
 from .instructions import CloseLink, Instruction, OpenLink, SendToWorker
 
-#: A worker that has said nothing for this long has stalled (seconds). It says Tick at least.
+#: A worker that has sent nothing for this long has stalled (seconds). A worker with nothing else to
+#: say sends Tick.
 TICK_LIMIT: Final = 0.5
 #: An unused connection is kept this long for the next call (seconds).
 UNUSED_SECONDS: Final = 5.0
@@ -30,23 +31,23 @@ class Link:
     """The connection to one worker."""
 
     worker: m.WorkerRef
-    #: when something came last, or the link was opened. If this gateway stood still since, that
-    #: time is added, because the worker is not to blame for it
+    #: when a message last came, or when the link was opened. If this gateway has stood still since,
+    #: that time is added, because the worker is not to blame for it
     heard: float
-    #: lost: this endpoint is not used again unless asked for
+    #: a lost link is not used again; :meth:`Links.revive` puts a new one in its place
     phase: Literal["connecting", "up", "lost"] = "connecting"
-    #: nothing has come for too long
+    #: no message has come for too long
     stalled: bool = False
     #: frames that the next flush sends; all belong to streams that are open here
     batch: list[m.InFrame] = field(default_factory=list)
     #: by call, how far its sound was written: generation, position, and when the carrier will have
     #: played it; the next flush says so
     written: dict[str, tuple[int, int, float]] = field(default_factory=dict)
-    #: its worker wants in one message what two flushes would send
+    #: the worker wants in one message what two flushes would send
     pairs: bool = False
-    #: the first of the two has been passed over
+    #: the first of those two flushes has been skipped
     half: bool = False
-    #: since when no stream needs it; None while one does
+    #: since when no stream needs this connection; None while one does
     unused_since: float | None = None
 
     @property
@@ -55,7 +56,7 @@ class Link:
 
     @property
     def usable(self) -> bool:
-        """A call may go there, at once or when the connection stands."""
+        """A call may go to this worker, at once or when the connection is up."""
         return self.phase != "lost" and not self.stalled
 
 
@@ -65,17 +66,17 @@ class Links:
     def __init__(self, out: list[Instruction]) -> None:
         self._out = out
         self.by_endpoint: dict[str, Link] = {}
-        #: those that got something by the last flush that sent anything
+        #: the links that the last flush used; a flush without anything to send does not count
         self._used: list[Link] = []
 
     @property
     def in_pairs(self) -> bool:
-        """All workers that got something last want pairs, by what they have said up to now."""
+        """All workers to which the last flush sent something want pairs now."""
         return bool(self._used) and all(link.pairs for link in self._used)
 
     @property
     def at_rest(self) -> bool:
-        """There is none."""
+        """There is no connection."""
         return not self.by_endpoint
 
     def worker(self, endpoint: str | None) -> str | None:
@@ -83,17 +84,17 @@ class Links:
         link = None if endpoint is None else self.by_endpoint.get(endpoint)
         return None if link is None else link.worker.id
 
-    # ------------------------------------------------------------------ which there are
+    # ------------------------------------------------------------------ connections come and go
 
     def connect(self, workers: Iterable[m.WorkerRef], now: float) -> None:
-        """There is to be a connection to each of these workers."""
+        """Open a connection to each of these workers to which there is none."""
         for worker in workers:
             if worker.endpoint not in self.by_endpoint:
                 self.by_endpoint[worker.endpoint] = Link(worker, now)
                 self._out.append(OpenLink(worker))
 
     def revive(self, workers: Iterable[m.WorkerRef], now: float) -> None:
-        """The same, with a new connection in the place of one that was lost."""
+        """The same as ``connect``, but a lost connection counts as none."""
         workers = list(workers)
         for worker in workers:
             link = self.by_endpoint.get(worker.endpoint)
@@ -117,7 +118,7 @@ class Links:
         self._out.append(CloseLink(link.endpoint))
 
     def close_unused(self, used: Collection[str | None], now: float) -> None:
-        """Close those that no stream has needed for a while."""
+        """Close the connections that no stream has needed for a while."""
         for endpoint, link in list(self.by_endpoint.items()):
             if endpoint in used:
                 link.unused_since = None
@@ -131,13 +132,13 @@ class Links:
     # ------------------------------------------------------------------ whether they are usable
 
     def excuse(self, seconds: float) -> None:
-        """The gateway itself stood still for this long: no worker is late because of it."""
+        """The gateway itself stood still for ``seconds``, which makes no worker late."""
         for link in self.by_endpoint.values():
             link.heard += seconds
 
     def fallen_silent(self, now: float) -> list[Link]:
-        """Those whose workers have stalled since the last look. All of them are marked before
-        anybody acts on it, so that no call goes from one to another that is silent too."""
+        """The connections whose workers have stalled since the last look. All of them are marked
+        before any call moves, so that no call moves to another worker that is silent too."""
         silent = [
             link
             for link in self.by_endpoint.values()
@@ -147,11 +148,11 @@ class Links:
             link.stalled = True
         return silent
 
-    # ------------------------------------------------------------------ what goes by them
+    # ------------------------------------------------------------------ messages to the workers
 
     def flush(self, now: float | None = None, *, all_of_it: bool = False) -> bool:
         """Send what was gathered, and how far sound was written: one Inbound to each worker. True:
-        some of it waits for the next flush, because its worker wants it in pairs."""
+        some of that waits for the next flush, because its worker wants frames in pairs."""
         waits = False
         used = [link for link in self.by_endpoint.values() if link.batch or link.written]
         if used:
@@ -176,7 +177,7 @@ class Links:
             link.written.clear()
 
     def send(self, link: Link, message: m.ToWorker) -> None:
-        """Tell the worker something, behind all that was gathered for it."""
+        """Send ``message``, behind all that was gathered for the worker."""
         self._flush(link)
         if isinstance(message, m.OpenCall):
             link.pairs = False

@@ -308,7 +308,7 @@ class MediaStream:
         return self._count("binary")
 
     def _media(self, message: _Media) -> Event | None:
-        """Any frame, also one that lacks something or has something wrong."""
+        """Any frame, also an incomplete or a wrong one."""
         body = message.media
         if self.stream_sid is None:
             return self._count("before-start")
@@ -324,7 +324,7 @@ class MediaStream:
         if not payload:
             return self._count("empty")
         if timestamp is None:
-            if outbound:  # it would be anywhere beside the other track
+            if outbound:  # without a timestamp nothing says where it lies against the other track
                 return self._count("fields")
         elif not 0 <= timestamp <= MAX_TIMESTAMP:
             return self._count("fields")

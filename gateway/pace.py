@@ -1,4 +1,4 @@
-"""How much a stream may say in which time. No I/O.
+"""How much a stream may send in which time. No I/O.
 
 A carrier sends 20 ms of sound every 20 ms, numbered by its own clock. Rules:
 
@@ -7,19 +7,19 @@ A carrier sends 20 ms of sound every 20 ms, numbered by its own clock. Rules:
 2. In a window of WINDOW seconds a stream may bring MOST times as much as the window lasts. More is
    *too fast*, and nothing more is taken from it.
 3. A window begins with its first message. If nothing was read for a while before, because the
-   network or this process stood still, what comes then is late, and not too fast. So the window
-   counts as longer by that time.
+   network or this process stood still, the sound that comes next is late, and not too fast. So the
+   window counts as longer by that time.
 4. A stream that was slow, because the network was, is in arrears: it has brought less sound than
-   the time since its socket was opened. That sound may come at once as well. So a window allows the
-   arrears that there are at its beginning on top. Arrears beyond ARREARS seconds are forgotten, so
-   that nobody can save up more.
+   the time since its socket was opened. The missing sound may come at once as well. So a window
+   also allows the arrears that there are at its beginning. Arrears beyond ARREARS seconds are
+   forgotten, so that nobody can save up more.
 5. A frame's position does not run ahead of the clock by more than AHEAD seconds. It does not run
    back either: sound that ends before the newest frame's end has been brought already. Such a
    position is wrong, and its frame is thrown away. Positions count from the first frame's, because
    a carrier may count from the call's creation.
-6. The jitter of a window is how much later its latest frame came than its earliest one, each
-   measured by the sound that was there before it. It is counted at the window's end. Two frames
-   that were read together count as one.
+6. The jitter of a window is how much later its latest frame came than its earliest one. For each
+   frame that is measured against the sound that had come before it. The jitter is counted at the
+   window's end. Two frames that were read together count as one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from . import media_streams as ms
 
 WINDOW: Final = 5.0
 MOST: Final = 2.0
-#: Seconds that a message counts for at least.
+#: A message counts for this many seconds at least.
 LEAST: Final = 0.01
 AHEAD: Final = 10.0
 ARREARS: Final = 20.0
@@ -44,7 +44,7 @@ Verdict = Literal["fine", "too fast", "misplaced"]
 
 class Pace:
     """The pace of one stream, whose socket was opened at ``now`` of the monotonic clock. ``jitter``
-    counts that of all streams."""
+    counts the jitter of all streams."""
 
     # Each frame finds this object outside of the caches, and slots lie in the object itself.
     __slots__ = (
@@ -59,21 +59,21 @@ class Pace:
         self._opened = self._heard = self._ends = now
         #: seconds of sound that may still come in this window
         self._left = 0.0
-        #: the arrears, in seconds of sound; below 0: it is ahead
+        #: the arrears, in seconds of sound; below 0: the stream is ahead
         self._behind = 0.0
         #: the first frame's position
         self._first: int | None = None
-        #: the end of the newest one: the position that the next one is to have
+        #: the end of the newest frame, which is the position that the next frame is to have
         self.next = 0
 
     @property
     def behind(self) -> float:
-        """How much less sound it has brought by its newest message than the time since its socket
-        was opened (seconds): by this much that message came late."""
+        """How late the stream's newest message came (seconds): by how much the sound before it
+        falls short of the time since the socket was opened."""
         return self._behind
 
     def judge(self, event: ms.Event | None, now: float) -> Verdict:
-        """Count one message, of which ``event`` came. *too fast*: this is more than there may be.
+        """Count one message, which meant ``event``. *too fast*: the stream sends more than it may.
         *misplaced*: the frame's position cannot be right."""
         passed = now - self._heard
         self._heard = now

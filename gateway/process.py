@@ -59,10 +59,11 @@ BOUNDS: Final = Bounds(
     request_within=10.0,
     leave_within=1.0,
 )
-#: Seconds that a stopping gateway stays at most, and at least while the controller lives.
+#: A stopping gateway stays for this many seconds at most ...
 DRAIN_SECONDS: Final = 2.5
+#: ... and for this many at least, while the controller lives.
 IDLE_DRAIN_SECONDS: Final = 1.0
-#: Seconds for the carrier to answer the closing of its sockets.
+#: The carrier has this many seconds to answer the closing of its sockets.
 CLOSE_SECONDS: Final = 0.5
 _DRAIN_STEP: Final = 0.05
 
@@ -282,7 +283,7 @@ class Gateway:
             self._stack = welcome.stack
         self._account = welcome.account
         self.shell.streams.lead_ms = welcome.lead_ms
-        # The controller's is the one that Twilio was given.
+        # The controller's public URL is the one that Twilio was given.
         if welcome.public_url is not None:
             self._public_url = welcome.public_url.rstrip("/")
         say_ready()

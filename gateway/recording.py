@@ -44,24 +44,24 @@ _WAITING: Final = 10_000
 
 
 def place_of(age: float, earlier: int = 0) -> int:
-    """Where a stream that begins at this age of its call (seconds), or so many samples ``earlier``,
-    has its place in the call: a sample at 8 kHz, on a whole frame."""
+    """The place in its call of a stream that begins at this age of the call (seconds), or
+    ``earlier`` samples before that. The place is a sample at 8 kHz, on a whole frame."""
     return max(0, round((age * WIRE_RATE - earlier) / FRAME)) * FRAME
 
 
 def listened(sid: str, call: str) -> str:
-    """How the recording of a call that is listened to is named: it may be a call of ours that is
-    recorded as well, and others may listen too."""
+    """The name of the recording of a call that is listened to. It is not the call's SID alone: the
+    call may be ours and be recorded as well, and others may listen to it too."""
     return f"{sid}_listened_{call[:8]}"
 
 
 class Stereo:
     """Both directions of one stream, interleaved mu-law, two bytes a moment (left, right). ``at``:
-    the call's position (8 kHz) at which it begins. That is stream position ``begins``; None: the
-    position of the first sound.
+    the call's position (8 kHz) at which the stream begins. ``begins``: the stream position there;
+    None: that of the first sound.
 
-    A track of a call that is listened to is one side alone, and leaves the other one silent.
-    ``ours``: it is the right one."""
+    A track of a call that is listened to is one side alone, and leaves the other side silent.
+    ``ours``: the track is the right side."""
 
     def __init__(self, at: int = 0, *, begins: int | None = None, ours: bool = False) -> None:
         self._at = at  # the position at which the sound of the next take() begins
@@ -152,7 +152,8 @@ class Track:
 
 @dataclass(frozen=True)
 class _Block:
-    """``mulaw`` None: the stream is over, unless ``keys`` are there, which were pressed in it."""
+    """A piece of work for the thread: sound to write, or keys that were pressed. Without either the
+    stream is over."""
 
     track: Track
     at: int = 0
@@ -236,7 +237,7 @@ class Recorder:
                 self._take(block)
             except OSError as error:
                 self.failed += 1
-                if error.errno not in self._told:  # a full disk is told once, and not by each call
+                if error.errno not in self._told:  # a full disk is logged once, not for each call
                     self._told.add(error.errno)
                     log.error("recordings have holes from now on: %s", error)
             if block.mulaw is None and not block.keys:

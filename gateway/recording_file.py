@@ -1,8 +1,8 @@
-"""The WAV file of a recorded call: whole at every moment, and it says whose call it is.
+"""The WAV file of a recorded call. It can be read at every moment, and says whose call it is.
 
 Several gateways may write one file, each the streams that came to it. A writer takes the file's
-lock, because it looks before it writes: at the size, which the header has to tell, and at the
-place, where two streams may meet.
+lock, because it looks before it writes. It looks at the file's size, which the header has to state,
+and at the place where it writes, because two streams may meet there.
 
 The header has a fixed size. Between the format and the sound stands a comment (ICMT, in RIFF's LIST
 INFO): a JSON object of CallSid, direction, caller, callee, the call's beginning, and the keys that
@@ -31,13 +31,14 @@ HEADER_BYTES: Final = 8192
 #: The comment begins at this place, and ends where the sound's own chunk begins.
 _COMMENT_AT: Final = 56
 _COMMENT_BYTES: Final = HEADER_BYTES - 8 - _COMMENT_AT
-#: Of a caller's or callee's name, so that the comment has room for both, whatever they are.
+#: A caller's or callee's name is cut at this many characters, so that the comment has room for
+#: both.
 _LONGEST: Final = 60
-#: Keys that a comment has room for, whatever else stands in it. Later ones are left out.
+#: A comment has room for this many keys, whatever else stands in it. Later ones are left out.
 MOST_KEYS: Final = 200
-#: The most that a header can tell: 37 hours of sound.
+#: A header cannot state more sound than this: 37 hours.
 _MOST_BYTES: Final = 2**32 - HEADER_BYTES
-#: Of one moment: two samples.
+#: Bytes of one moment: two samples.
 MOMENT: Final = 4
 
 
@@ -91,7 +92,7 @@ def _comment(whose: Whose) -> bytes:
 
 
 def _header(whose: Whose) -> bytes:
-    """Of a file without sound."""
+    """The header of a file without sound."""
     rate = WIRE_RATE
     head = struct.pack(
         "<4sI4s4sIHHIIHH4sI4s4sI",
@@ -117,8 +118,8 @@ def merged(there: bytes, pcm: bytes) -> bytes:
 
 
 class RecordingFile:
-    """The file of a call, which other processes may write too. It is whole after each write.
-    ``whose`` is for a file that is not there yet."""
+    """The file of a call, which other processes may write too. It is a complete WAV after each
+    write. ``whose`` is for a file that is not there yet."""
 
     def __init__(self, path: Path, whose: Whose | None = None, *, new: bool = False) -> None:
         # A call's first stream makes the file; a later one finds it.
@@ -129,7 +130,7 @@ class RecordingFile:
                 if os.fstat(self._descriptor).st_size < HEADER_BYTES:
                     os.pwrite(self._descriptor, _header(whose or Whose()), 0)
                 self._mend()
-        except OSError:  # the next block tries again, and has to find it as it was
+        except OSError:  # the next block tries again, and has to find the file as it was
             if new:
                 path.unlink()
             self.close()
@@ -146,7 +147,7 @@ class RecordingFile:
             self._mend()
 
     def press(self, keys: Iterable[Key]) -> None:
-        """Name these keys in the comment, beside those that other streams have named."""
+        """Add these keys to the keys that the comment names already."""
         with self._locked():
             whose = _decoded(os.pread(self._descriptor, _COMMENT_BYTES, _COMMENT_AT))
             whole = replace(whose, keys=tuple(sorted({*whose.keys, *keys}, key=lambda key: key.at)))
@@ -156,8 +157,9 @@ class RecordingFile:
         os.close(self._descriptor)
 
     def _mend(self) -> None:
-        """Let the header tell the size that the file has: the whole file's first, so that it never
-        tells of more sound than of file. Whoever wrote last may have died before it could."""
+        """Write the file's size into the header, if it is not there, because the last writer may
+        have died before it could. The size of the whole file goes first, so that the header never
+        states more sound than file."""
         data = os.fstat(self._descriptor).st_size - HEADER_BYTES
         data = min(max(0, data), _MOST_BYTES) // MOMENT * MOMENT
         os.pwrite(self._descriptor, struct.pack("<I", HEADER_BYTES - 8 + data), 4)

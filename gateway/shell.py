@@ -45,8 +45,8 @@ from .websocket import Refusal, Upgrade
 
 log = logging.getLogger("trunkline.gateway")
 
-#: How long an acknowledgement waits for a frame that it can go with, and a frame for the second
-#: one of its pair; a frame lasts 20 ms.
+#: An acknowledgement waits at most this long for a frame with which it can leave, and the first
+#: frame of a pair for the second one. A frame lasts 20 ms.
 ACKNOWLEDGE_SECONDS: Final = 0.025
 #: A recording is written in blocks of half a second.
 RECORDING_BLOCK: Final = 8_000
@@ -85,7 +85,7 @@ class Shell:
         clock: Clock = monotonic,
     ) -> None:
         self.peer = peer
-        #: an exception in here ends neither the loop nor another call
+        #: keeps an exception in the gateway from ending the loop or another call
         self.wall = Wall(log)
         self.controller = controller
         self.clock = clock
@@ -104,21 +104,22 @@ class Shell:
         self._links: dict[str, BusSocket] = {}
         self._flushing: asyncio.TimerHandle | None = None
         self._recorder = recorder
-        #: by socket: the stream's part in its call's recording, and its sound
+        #: by socket: the stream's part in the recording of its call, and the stream's sound
         self._recordings: dict[int, tuple[Track, Stereo]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         #: the sockets of the streams that were let in
         self.carriers = Sockets(self._flush, self.wall, lambda: self.streams.in_pairs)
-        #: None: nothing is there that the clock changes
+        #: wakes the gateway for its look at the clock; None: at rest, where time changes nothing
         self._timer: asyncio.TimerHandle | None = None
-        #: when to look at the clock again; a frame that comes by then saves the timer's wake-up
+        #: when the next look at the clock is due. If a frame comes soon after, it brings the look,
+        #: and saves the timer's wake-up
         self._check_at = 0.0
 
     # ------------------------------------------------------------------ the carrier's side
 
     def accept(self, upgrade: Upgrade) -> StreamSocket | Refusal:
-        """Decide on a WebSocket upgrade."""
+        """Let a WebSocket upgrade in, or refuse it."""
         refusal = self._authenticator.refusal(upgrade)
         if refusal is not None:
             return refusal
@@ -168,7 +169,7 @@ class Shell:
             self.apply(self.admission.unanswered(ask.socket, str(error)))
             return
         socket = self.sockets.get(ask.socket)
-        if socket is not None and not socket.is_open:  # closed from here, and not answered yet
+        if socket is not None and not socket.is_open:  # we closed it, and the peer has not yet
             self.ended(ask.socket, "close")
         if isinstance(answer, m.StreamAccepted) and answer.keys is not None:
             self._pressed(answer.info, answer.keys)
@@ -183,7 +184,7 @@ class Shell:
             self._recorder.end(track)
 
     def open_stream(self, opened: do.OpenStream) -> None:
-        """Begin to carry a call: its recording, its span, its place in the streams' state."""
+        """Begin to carry a call: begin its recording and its span, and give it to the streams."""
         socket, info = self.sockets[opened.socket], opened.accepted.info
         log.info("call %s: stream %d is up", info.sid, info.ordinal)
         socket.span = tracing.begin(
@@ -206,7 +207,7 @@ class Shell:
             socket.take(event)
 
     def _accept(self, number: int, opened: do.OpenStream, accepted: m.StreamAccepted) -> None:
-        """A track of the stream: its part in the recording, and its place in the streams' state."""
+        """Begin to carry a track of the stream: begin its recording, and give it to the streams."""
         early = [(media.position, media.payload) for media in opened.early]
         recording = None
         if self._recorder is not None:
@@ -225,8 +226,8 @@ class Shell:
         )
 
     def _recording(self, number: int, opened: do.OpenStream, info: m.CallInfo) -> Stereo:
-        """Where the track's sound is put together for the call's recording. Both tracks of a call
-        that is listened to write into one file, each into its own side."""
+        """A new Stereo, which puts the track's sound together for the call's recording. Both tracks
+        of a call that is listened to write into one file, each into its own side."""
         assert self._recorder is not None
         age = info.age or 0.0
         if info.theirs is None:
@@ -273,7 +274,7 @@ class Shell:
             found.socket.drop()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine as a task that is held, and whose failure is logged."""
+        """Run a coroutine as a task. The shell holds on to the task, and logs its failure."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -286,8 +287,7 @@ class Shell:
     # ------------------------------------------------------------------ carrying out
 
     def apply(self, instructions: Iterable[do.Instruction]) -> None:
-        """Carry the instructions out. If one fails, the rules hear of it, and their answer is
-        carried out too."""
+        """Carry the instructions out. If one fails, tell the rules, and carry out their answer."""
         for instruction in instructions:
             kind = type(instruction)
             if kind is do.WriteTexts:
@@ -350,8 +350,8 @@ class Shell:
             self.apply(self.streams.link_lost(endpoint, self.clock()))
 
     def flush_within(self, seconds: float) -> None:
-        """Something waits for a flush, which comes by itself where the sockets are being read, or
-        are read by the clock."""
+        """Flush within ``seconds``, because something waits. While the sockets are being read, or
+        where a clock reads them, the flush comes without a timer."""
         if self.carriers.flushes:
             return
         at = self._loop.time() + seconds
@@ -374,7 +374,8 @@ class Shell:
             self._check()
 
     def _record(self, number: int, *, over: bool = False) -> None:
-        """Give the recorder what the recording has, once it is a block, or all of it at its end."""
+        """Give the recorder the stream's sound once that makes up a block, or all of it (``over``)
+        at the stream's end."""
         if self._recorder is None or number not in self._recordings:
             return
         track, sound = self._recordings[number]
@@ -445,8 +446,8 @@ class Shell:
     # ------------------------------------------------------------------ the controller's side
 
     def event(self, event: m.Event) -> None:
-        """An event of the controller. It waits its turn: a StreamAccepted that came before it is
-        still on its way through the task that asked."""
+        """An event of the controller. It is worked on in the loop's next turn, because a
+        StreamAccepted that came before it is still on its way through the task that asked."""
         self._loop.call_soon(self.wall.shield, type(event).__name__, self._event, event)
 
     def _event(self, event: m.Event) -> None:
@@ -472,13 +473,13 @@ class Shell:
 
     def _read_out(self, number: int | None) -> None:
         """Take what the carrier has sent on this socket. If this process stood still, seconds of
-        sound may wait there, and the controller's word is read first."""
+        sound may wait there, and the controller's message may have been read before them."""
         found = None if number is None else self.sockets.get(number)
         if found is not None and found.socket is not None:
             found.socket.read_out()
 
     def close(self) -> None:
-        """Close all sockets and connections; the ends of streams are told before."""
+        """Report the ends of all streams, and close all sockets and connections."""
         self.admission.draining = True
         self.watcher.close()
         if self._timer is not None:

@@ -28,8 +28,8 @@ from trunkline.bus.redact import mask_url
 from trunkline.bus.twilio_urls import stream_base
 
 HEADER = b"x-twilio-signature"
-#: Comes with a request that a shared key of the account has signed instead of its auth token, as
-#: ``key=…,algorithm=HMAC_SHA256`` (usage/webhooks/webhook-shared-keys).
+#: This header comes with a request that a shared key of the account has signed instead of the auth
+#: token. It reads ``key=…,algorithm=HMAC_SHA256`` (usage/webhooks/webhook-shared-keys).
 SETTINGS_HEADER = b"x-twilio-webhooks-signature-settings"
 #: A webhook of Twilio has some 40 fields.
 MAX_FIELDS = 500

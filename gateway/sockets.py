@@ -3,11 +3,11 @@
 A loop that watches each socket by itself wakes up for every frame: 50 times a second for each call,
 and a wake-up costs more than the frame. So the descriptors of all calls stand in one selector of
 their own. With a call or two the loop watches that selector, and a frame is handed on as it comes.
-From :data:`CLOCKED_FROM` calls on nothing watches it: every :data:`PERIOD` all sockets that have
-something are read in one go, and their frames leave in one message to each worker. From
-:data:`DENSE_FROM` calls on a wake-up serves so many of them that the period can be half as long.
-Where nobody waits for a single frame (``patient``), it is :data:`PATIENT_PERIOD`: one look, one
-read of a socket and one message do for two frames.
+From :data:`CLOCKED_FROM` calls on nothing watches the selector. Instead, every :data:`PERIOD` all
+sockets that have something are read in one go, and their frames leave in one message to each
+worker. From :data:`DENSE_FROM` calls on a wake-up serves so many calls that the period can be half
+as long. Where nobody waits for a single frame (``patient``), the period is :data:`PATIENT_PERIOD`,
+and one look, one read of a socket and one message are enough for two frames.
 
 The clock stands at whole multiples of the period of the monotonic clock. The workers of the same
 machine read a little after it (see ``codec_worker/process.py``), so that a frame waits once, and
@@ -30,15 +30,15 @@ from trunkline.bus.wall import Wall
 
 log = logging.getLogger("trunkline.gateway")
 
-#: Seconds between two looks at all sockets: a frame of the carrier lasts as long.
+#: Seconds between two looks at all sockets. A frame of the carrier lasts as long.
 PERIOD: Final = 0.02
-#: The same where there are many.
+#: The same, where there are many sockets.
 DENSE_PERIOD: Final = 0.01
-#: The same where all sound is taken in large pieces.
+#: The same, where all sound is taken in large pieces.
 PATIENT_PERIOD: Final = 0.04
-#: So many sockets are read by the clock.
+#: From this many sockets on they are read by the clock.
 CLOCKED_FROM: Final = 3
-#: So many are read twice as often.
+#: From this many sockets on they are read twice as often.
 DENSE_FROM: Final = 48
 
 
@@ -93,7 +93,7 @@ class Sockets:
         #: seconds before the next look, and before the one that was last due
         self._period = self._waited = PERIOD
         self._wall = Wall(log) if wall is None else wall
-        #: made with the first socket: a descriptor of epoll's, or of kqueue's
+        #: made with the first socket, because it takes a descriptor of its own
         self._selector: _Selector | None = None
         self._readable: dict[int, Callable[[], object]] = {}
         self._watched = False
@@ -105,18 +105,18 @@ class Sockets:
 
     @property
     def clocked(self) -> bool:
-        """True: the sockets are read by the clock. Whatever has come is then read within a period,
-        and ``after`` is called."""
+        """The sockets are read by the clock: whatever has come is read within a period, and then
+        ``after`` is called."""
         return self._timer is not None
 
     @property
     def flushes(self) -> bool:
-        """``after`` is called soon, without anybody's doing."""
+        """``after`` is going to be called soon, by the clock or by the read that goes on."""
         return self._reading or self._timer is not None
 
     @property
     def read_within(self) -> float:
-        """Seconds for which something that a look finds may have waited to be read."""
+        """How long data that a look finds may have waited to be read (seconds)."""
         return max(PERIOD, self._waited) if self.clocked else 0.0
 
     @property
@@ -141,7 +141,7 @@ class Sockets:
             self._choose()
 
     def _choose(self) -> None:
-        """By the clock, or as it comes: the number of sockets decides."""
+        """Choose whether sockets are read by the clock or as data comes: their number decides."""
         assert self._selector is not None
         count = len(self._readable)
         if (count >= CLOCKED_FROM) != self.clocked:
@@ -170,14 +170,14 @@ class Sockets:
         self._timer = self._loop.call_at(self._timer_at, self._tick)
 
     def _tick(self) -> None:
-        # The loop's own time is that of its last look, in whole milliseconds.
+        # loop.time() is when the loop last looked at its clock, in whole milliseconds.
         self.lateness.count(monotonic() - self._timer_at)
         self._waited = self._period
         self._set_timer()
         self._read()
 
     def _read(self) -> None:
-        """The selector, or the clock, says that it is time."""
+        """Read the sockets: the selector says that some have data, or the clock is due."""
         self._reading = True
         try:
             self._read_all()
@@ -188,12 +188,12 @@ class Sockets:
     def _read_all(self) -> None:
         assert self._selector is not None
         if self._watched and len(self._readable) == 1:
-            (readable,) = self._readable.values()  # it can have been no other
+            (readable,) = self._readable.values()  # it is the only socket
             self._wall.shield("frame of a carrier", readable)
             return
         for descriptor in self._selector.ready(len(self._readable)):
             found = self._readable.get(descriptor)
-            if found is not None:  # one that was read before it may have closed this one
+            if found is not None:  # a socket that was read before may have closed this one
                 try:
                     found()
                 except Exception as error:  # noqa: BLE001  # the others' sound is read too

@@ -1,4 +1,8 @@
-"""The record of one Media Stream at its gateway. :mod:`.streams` alone writes it. No I/O."""
+"""The record of one Media Stream at its gateway. No I/O.
+
+:mod:`.streams` alone writes it, but for one thing: :mod:`.watcher` adds and removes the console's
+listeners, by ``keep``, ``tap`` and ``untap``.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,13 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.sound import WIRE_RATE
 
-#: Inbound sound that is kept for a worker that takes over: 10 s, in samples.
+#: This much inbound sound is kept for a worker that takes over: 10 s, in samples.
 RING_SAMPLES: Final = 10 * WIRE_RATE
-#: How much more there may be until it is looked at: 0.5 s.
+#: The ring may exceed its limit by this much before old frames are dropped: 0.5 s.
 _SLACK: Final = WIRE_RATE // 2
 #: Frames that the ring holds at most, whatever their lengths (a carrier sends 50 a second).
 RING_FRAMES: Final = 2_000
-#: Digits that are kept of one stream.
+#: This many of the last digits of one stream are kept.
 DIGITS_KEPT: Final = 256
 #: Marks that the carrier has not returned, at most; older ones are forgotten.
 MARKS_KEPT: Final = 1_000
@@ -43,12 +47,12 @@ class Tap(Protocol):
 
 @dataclass(slots=True)
 class Ring:
-    """The recent inbound sound of one stream, oldest first; each frame as it was told to a worker,
-    or would have been."""
+    """The recent inbound sound of one stream, oldest first. Each frame has the form in which it was
+    sent to a worker, or would have been sent if one had the call."""
 
     frames: deque[m.InFrame] = field(default_factory=deque)
     samples: int = 0
-    #: a frame from this position on shows that some are too old by :data:`_SLACK` samples
+    #: once a frame begins here or later, the oldest frames exceed their limit by :data:`_SLACK`
     _full_at: int = -1
 
     @property
@@ -58,7 +62,7 @@ class Ring:
 
     def add(self, frame: m.InFrame) -> None:
         """Keep one frame. The oldest frames lie in cold memory, so they are not looked at for each
-        new one. Half a second of them is let go at a time."""
+        new one. Half a second of old frames is dropped at a time."""
         self.frames.append(frame)
         self.samples = samples = self.samples + len(frame.payload)
         if (
@@ -69,7 +73,7 @@ class Ring:
             self.trim()
 
     def trim(self) -> None:
-        """Let go of what is older than 10 s before the end."""
+        """Drop the frames that are older than 10 s before the end."""
         frames = self.frames
         if not frames:
             return
@@ -96,7 +100,7 @@ class Stream:
     generation: int
     #: the next outbound position; None: the next frame's, whatever it is (see OpenCall.out_next)
     out_next: int | None
-    #: of the placement, the primary first
+    #: the workers of the placement, the primary first
     workers: list[m.WorkerRef] = field(init=False)
     #: endpoint of the worker that has, or is to have, the call in this generation; None: nobody
     active: str | None = None
@@ -110,8 +114,8 @@ class Stream:
     playback: int = 0
     #: when the carrier will have played all that was written
     plays_until: float = 0.0
-    #: seconds of written sound that were due to be played while this process stood still. The
-    #: stream may have ended when that time began, and then they count as lost. 0: everything that
+    #: seconds of written sound that were due to be played while this process stood still. If the
+    #: stream turns out to have ended in that time, all of them count as lost. 0: everything that
     #: came meanwhile was read, so the stream is known to go on
     in_doubt: float = 0.0
     ring: Ring = field(default_factory=Ring)
@@ -125,15 +129,15 @@ class Stream:
     ended_at: float = 0.0
     #: the controller said that the call is over: nobody needs its state any more
     over: bool = False
-    #: it brings sound and takes none
+    #: the stream brings sound and takes none
     one_way: bool = False
-    #: the stream before it brought its first frames too
+    #: the stream before this one also brought the sound with which this one begins
     joins: bool = False
     frames_in: int = 0
     frames_out: int = 0
-    #: who hears its sound: a recording, and the console while somebody looks
+    #: who hears both sides of the stream: a recording, and the console while somebody listens
     taps: tuple[Tap, ...] = ()
-    #: a meter's, which needs our own sound alone: the far end's is in the ring
+    #: gets our own sound for the console's meter, which finds the far end's sound in the ring
     keeps: Callable[[bytes], object] | None = None
 
     @property
@@ -145,26 +149,26 @@ class Stream:
         return self.info.ordinal
 
     def tap(self, tap: Tap) -> None:
-        """It hears the stream from now on."""
+        """Let ``tap`` hear the stream from now on."""
         self.taps = (*self.taps, tap)
 
     def untap(self, tap: Tap) -> None:
-        """It hears the stream no more."""
+        """Let ``tap`` hear the stream no more."""
         self.taps = tuple(each for each in self.taps if each is not tap)
 
     @property
     def is_second_track(self) -> bool:
-        """It is the outbound track of a call that is listened to: the controller, which knows the
-        call by its inbound track, hears nothing of it."""
+        """This is the outbound track of a call that is listened to. The controller knows such a
+        call by its inbound track, and hears nothing of the outbound one."""
         return self.socket < 0
 
     def keep(self, keeps: Callable[[bytes], object] | None) -> None:
-        """It gets our sound from now on; None: nobody does."""
+        """Let ``keeps`` get our sound from now on; None: nobody gets it."""
         self.keeps = keeps
 
     @property
     def stats(self) -> m.StreamStats:
-        """Its counters, for Beat."""
+        """The stream's counters, for Beat."""
         return m.StreamStats(
             call=self.call,
             ordinal=self.ordinal,
@@ -173,7 +177,7 @@ class Stream:
         )
 
     def announced(self, active: str | None, now: float) -> m.StreamInfo:
-        """It, for Hello. ``active``: the id of the worker that has the call."""
+        """The stream as Hello announces it. ``active``: the id of the worker that has the call."""
         return m.StreamInfo(
             info=replace(self.info, age=(self.info.age or 0.0) + now - self.accepted_at),
             stream_sid=self.stream_sid,
@@ -183,7 +187,7 @@ class Stream:
         )
 
     def open_call(self, lead_ms: int, now: float) -> m.OpenCall:
-        """Gives the call to a worker, with everything that it needs to go on from here."""
+        """The message that gives the call to a worker, with all that it needs to go on."""
         call, generation, ordinal = self.call, self.generation, self.ordinal
         self.ring.trim()
         return m.OpenCall(
@@ -206,7 +210,7 @@ class Stream:
         )
 
     def unplayed(self, at: float) -> int:
-        """Samples that lay unplayed at the carrier at this time."""
+        """Samples that lay unplayed at the carrier at the time ``at``."""
         return max(0, round((self.plays_until - at) * WIRE_RATE))
 
     @property
@@ -215,15 +219,15 @@ class Stream:
         return self.unplayed(self.ended_at) + round(self.in_doubt * WIRE_RATE)
 
     def stood_still(self, since: float, until: float) -> None:
-        """Nothing was read since then. The stream may have gone in that time, and the news of it
-        still waits."""
+        """Nothing was read from ``since`` to ``until``. The stream may have ended in that time, and
+        the news of its end may still wait to be read."""
         self.in_doubt += max(0.0, min(self.plays_until, until) - since)
 
     def __post_init__(self) -> None:
         self.place(self.info.placement)
 
     def place(self, placement: m.Placement | None) -> None:
-        """These are its workers from now on."""
+        """Let the stream's workers be those of ``placement`` from now on."""
         self.info = replace(self.info, placement=placement)
         both = () if placement is None else (placement.primary, placement.standby)
         self.workers = [worker for worker in both if worker is not None]

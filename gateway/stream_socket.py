@@ -19,7 +19,7 @@ from .websocket import WebSocket
 if TYPE_CHECKING:
     from .shell import Shell
 
-#: How long frames of sockets that are not read together are gathered.
+#: Frames of sockets that are not read together are gathered for this long.
 FLUSH_SECONDS: Final = 0.01
 
 
@@ -30,12 +30,12 @@ class StreamSocket:
         self.number = applicant.number
         self.protocol = ms.MediaStream()
         self.pace = Pace(shell.clock(), shell.jitter)
-        #: of the outbound track, where the stream brings one
+        #: the pace of the outbound track, where the stream brings one
         self._second_pace = Pace(shell.clock(), shell.jitter)
         self.socket: WebSocket | None = None
-        #: the open stream's, where its call is traced
+        #: the open stream's span, where its call is traced
         self.span: tracing.RoomSpan | None = None
-        #: for the call's cassette; None: nobody wants one
+        #: writes to the call's cassette; None: nobody wants one
         self.tape = None if shell.cassettes is None else shell.cassettes.tape()
         self._shell = shell
         self._applicant = applicant
@@ -86,7 +86,7 @@ class StreamSocket:
 
     def _take_in(self, event: ms.Event | None) -> None:
         if type(event) is ms.Media and self._applicant.state == "live" and not event.outbound:
-            # A frame, which comes nearly always, need not pass the cases of everything else.
+            # Nearly every event is a frame. Frames skip the checks that the others need.
             shell = self._shell
             verdict = self.pace.judge(event, shell.clock())
             if verdict == "fine":
@@ -111,7 +111,7 @@ class StreamSocket:
         self._shell.disconnected(self.number)
 
     def _came(self, event: ms.Event | None) -> None:
-        """A message came, and this is its meaning."""
+        """A message came. ``event`` is what it means, None if it means nothing."""
         if self.protocol.started:
             second = type(event) is ms.Media and event.outbound
             pace = self._second_pace if second else self.pace

@@ -11,15 +11,17 @@ Rules:
    goes to the first worker of its placement that is usable (OpenCall, with the next outbound
    position and the ring of recent inbound sound). If none is, the call waits: for a new placement,
    for a worker that ticks again, and each second it tries the workers of its placement anew.
-3. A worker that had the call and lost it to another gets CloseCall, once the other was opened.
-4. Inbound frames go to the ring always, and to the active worker once it was opened; frames that
-   arrive before that are in the ring of its OpenCall. Acknowledgements of written sound leave with
-   the frames, and before any other message to the same worker.
+3. A worker that had the call and lost it to another worker gets CloseCall, once the other one has
+   got its OpenCall.
+4. Inbound frames always go to the ring, and also to the active worker once that has got OpenCall.
+   Frames that arrive before are in the ring of the OpenCall. Acknowledgements of written sound
+   leave with the frames, and before any other message to the same worker.
 5. An ended stream's state stays for 2 s, so that StreamEnded also reaches a worker that takes over
-   then. A later stream of the same call supersedes an earlier one.
+   in that time. A later stream of the same call supersedes an earlier one.
 6. Time in which the gateway itself did not run does not count against a worker. A stream whose end
-   is read just after such a time may have ended as that time began. So the sound that lay at the
-   carrier then was not played, and neither was the sound that has been written since.
+   is read just after the gateway stood still may have ended when the standstill began. We assume
+   the worst: sound that lay at the carrier at that moment, or was written since, counts as
+   unplayed.
 7. A one-way stream is worked on like any other, but nothing is written to it.
 8. A call that is listened to brings two tracks on one socket. Each track is a one-way stream of its
    own here, because a worker takes one row of sound per call. The inbound track has the call's own
@@ -43,16 +45,16 @@ from .instructions import CloseSocket, Instruction, Notify, WriteTexts
 from .links import Link, Links
 from .stream import Stream, Tap, Wire
 
-#: How often ``check`` is to be called.
+#: ``check`` is to be called this often.
 CHECK_SECONDS: Final = 0.1
 #: If nothing was done for this long, the gateway stood still ...
 STOOD_STILL: Final = 2 * CHECK_SECONDS
-#: ... and after this time it has read everything that came meanwhile.
+#: ... and when it has run again for this long, it has read everything that came meanwhile.
 CAUGHT_UP_WITHIN: Final = 0.1
-#: How long an ended stream is kept.
+#: An ended stream is kept for this long.
 LINGER_SECONDS: Final = 2.0
-#: How often a call that nobody has tries its workers again; a worker that refused is left alone
-#: for as long.
+#: A call that no worker has tries its workers again after this time. A worker that refused the call
+#: is not asked again for the same time.
 RETRY_SECONDS: Final = 1.0
 
 _LAST_MOVE: Final = 0xFFFF
@@ -63,7 +65,7 @@ class Streams:
 
     def __init__(self, gateway: str, now: float, lead_ms: int = 60) -> None:
         self.gateway = gateway
-        #: sound to keep ahead at the carrier, for OpenCall
+        #: how much sound workers are to keep ahead at the carrier; OpenCall says so
         self.lead_ms = lead_ms
         #: how much was dropped or ignored, by reason: generation, position, ended, one-way,
         #: unknown-call, unknown-mark, stale-mark, placement
@@ -78,10 +80,11 @@ class Streams:
         self._links = Links(self._out)
         #: by call: the newest stream, live or lingering
         self._calls: dict[str, Stream] = {}
-        #: live streams only
+        #: by socket: live streams only
         self._sockets: dict[int, Stream] = {}
+        #: a frame waits for the next flush
         self._batched = False
-        #: something waits for another flush
+        #: frames or acknowledgements still wait after a flush, for the next one
         self.waits = False
 
     def _take(self) -> list[Instruction]:
@@ -94,7 +97,7 @@ class Streams:
 
     @property
     def live(self) -> int:
-        """Live streams."""
+        """How many streams are live."""
         return len(self._sockets)
 
     def socket_of(self, call: str) -> int | None:
@@ -124,7 +127,7 @@ class Streams:
         return [s.stats for s in self._sockets.values() if not s.is_second_track]
 
     def tracks(self, call: str) -> list[str]:
-        """The call's streams by their ids: two, where it is listened to."""
+        """The ids of the call's streams. A call that is listened to has two."""
         other = m.outbound_track(call)
         return [call, other] if other in self._calls else [call]
 
@@ -140,8 +143,8 @@ class Streams:
         taps: tuple[Tap, ...] = (),
         early: Iterable[tuple[int, bytes]] = (),
     ) -> list[Instruction]:
-        """The controller let this socket's stream in. ``taps`` hear its sound; ``early``: the
-        frames that it has brought by now, where the worker needs them with the OpenCall."""
+        """The controller let this socket's stream in. ``taps`` hear its sound. ``early``: frames
+        that the stream has brought already, and that the worker needs with the OpenCall."""
         info = accepted.info
         joins = accepted.one_way or accepted.overlaps
         holders: set[str] = set()
@@ -155,7 +158,8 @@ class Streams:
                 return [close] if socket < 0 else [close, Notify(closed)]
             if earlier.ended is None:
                 self._out.append(CloseSocket(earlier.socket, "superseded by a later stream"))
-                # A stream that is joined goes on in the next one: to the worker it does not end.
+                # If the next stream joins this one, its sound goes on there. So the worker is not
+                # told that this one ended.
                 self._end(earlier, "close", now, told=not joins)
             holders = earlier.holders
         stream = Stream(
@@ -180,8 +184,7 @@ class Streams:
         return self._take()
 
     def media(self, socket: int, position: int, payload: bytes) -> bool:
-        """Inbound sound. True: it is the first that waits, so call ``flush`` within a few
-        milliseconds."""
+        """Inbound sound. True: nothing waited before; call ``flush`` within a few milliseconds."""
         stream = self._sockets.get(socket)
         if stream is None:
             self.dropped["ended"] += 1
@@ -210,15 +213,16 @@ class Streams:
             link.batch.append(frame)
 
     def flush(self, now: float | None = None, *, all_of_it: bool = False) -> list[Instruction]:
-        """Send what was gathered, and how far sound was written: one Inbound to each worker. What
-        a worker wants in pairs may wait for the next flush, unless ``all_of_it`` is to go."""
+        """Send what was gathered, and how far sound was written: one Inbound to each worker. If a
+        worker wants frames in pairs, its Inbound may wait for the next flush, unless ``all_of_it``
+        is to go."""
         self._batched = False
         self.waits = self._links.flush(now, all_of_it=all_of_it)
         return self._take()
 
     @property
     def in_pairs(self) -> bool:
-        """All workers that got something by the last flush want what came in 40 ms together."""
+        """All workers to which the last flush sent something want frames in pairs."""
         return self._links.in_pairs
 
     def digit(self, socket: int, index: int, digit: str) -> list[Instruction]:
@@ -236,9 +240,9 @@ class Streams:
     def mark_returned(self, socket: int, name: str) -> list[Instruction]:
         """The carrier returned a mark.
 
-        Two marks may have the same name, with a clear between them. The one that comes back first
-        is then the one that the clear threw out. The worker is not told of it, because the other
-        mark is still to come.
+        Two marks may have the same name, with a clear between them. Then the mark that the clear
+        threw out comes back first. The worker does not get that one, because the mark for which it
+        waits is still to come.
         """
         stream = self._sockets.get(socket)
         if stream is None:
@@ -257,7 +261,7 @@ class Streams:
         return self._take()
 
     def closed(self, socket: int, reason: m.StreamEndReason, now: float) -> list[Instruction]:
-        """The stream is over: ``stop`` came, or the socket is gone. Later ones do nothing."""
+        """The stream is over: ``stop`` came, or the socket is gone. Only the first call counts."""
         self._runs(now)
         for track in (socket, -socket):
             stream = self._sockets.get(track)
@@ -280,7 +284,8 @@ class Streams:
         stream.place(new)
         self._links.revive(stream.workers, now)
         if stream.active not in {worker.endpoint for worker in stream.workers}:
-            self._move(stream, now)  # else it is usable, or the call would have been taken from it
+            # An active worker that stays is usable: otherwise it would have lost the call already.
+            self._move(stream, now)
         return self._take()
 
     def close_one_way(self, call: str, ordinal: int, now: float) -> list[Instruction]:
@@ -292,15 +297,15 @@ class Streams:
         return self._take()
 
     def close_stream(self, call: str, now: float) -> list[Instruction]:
-        """The controller wants this call's socket closed: the call is over. To be called when all
-        has been read that came on that socket, because the stream's end says that no more comes."""
+        """The controller wants this call's socket closed, because the call is over. Call this when
+        all that came on the socket was read, because the stream's end says that no more comes."""
         stream = self._calls.get(call)
         if stream is None:
             self.dropped["unknown-call"] += 1
             return []
         stream.over = True
         if stream.ended is None:
-            self._end(stream, "stop", now)  # it ends with its call
+            self._end(stream, "stop", now)  # "stop", because the stream ends with its call
             self._out.append(CloseSocket(stream.socket, "closed by the controller"))
         return self._take()
 
@@ -325,7 +330,7 @@ class Streams:
     def from_worker(
         self, endpoint: str, message: m.WorkerToGateway, now: float
     ) -> list[Instruction]:
-        """A message came from the worker. MediaRefused is as good as a lost connection."""
+        """A message came from the worker. MediaRefused counts as a lost connection."""
         self._runs(now)
         link = self._links.by_endpoint.get(endpoint)
         if link is None or link.phase != "up":
@@ -375,11 +380,11 @@ class Streams:
         return not self._calls and self._links.at_rest
 
     def rested(self, now: float) -> None:
-        """The clock is looked at again, after a time at rest."""
+        """A rest ends, in which nobody called ``check``: the gateway did not stand still."""
         self._ran_at = now
 
     def _runs(self, now: float) -> None:
-        """Something is done now. If nothing was for long, the gateway stood still meanwhile."""
+        """Something is done now. If nothing was done for long before, the gateway stood still."""
         since, self._ran_at = self._ran_at, max(self._ran_at, now)
         if now - since > STOOD_STILL:
             self._caught_up_at = now + CAUGHT_UP_WITHIN
@@ -448,7 +453,7 @@ class Streams:
                     stream.keeps(payload)
             else:
                 self.dropped["position"] += 1
-            # Also for a frame out of position: it tells the worker where the stream stands.
+            # Also after a frame out of position: so the worker learns which position comes next.
             written[call] = (frame.generation, following, stream.plays_until)
         if texts:
             out.append(WriteTexts(texts))
@@ -483,7 +488,7 @@ class Streams:
         return link.usable and stream.refused.get(worker.endpoint, now) <= now
 
     def _place(self, stream: Stream, now: float) -> None:
-        """Give a call that nobody has to the first of its workers that is usable."""
+        """Give a call that no worker has to the first of its workers that is usable."""
         assert stream.active is None
         for worker in stream.workers:
             if self._usable(stream, worker, now):
@@ -515,7 +520,7 @@ class Streams:
             self._say_ended(stream)
 
     def _close_call(self, stream: Stream, holders: set[str]) -> None:
-        """These workers have lost the call to another one, or it is over."""
+        """Send CloseCall to these workers: another one has the call, or it is over."""
         for holder in holders:
             link = self._links.by_endpoint.get(holder)
             if link is not None and link.phase == "up":
@@ -524,7 +529,7 @@ class Streams:
     def _move(self, stream: Stream, now: float) -> None:
         """Take the call from its active worker and give it to another, a generation higher."""
         stream.active = None
-        if stream.opened:  # else nobody has been told the present generation
+        if stream.opened:  # otherwise no worker knows the present generation, and it can stay
             stream.opened = False
             if stream.generation & _LAST_MOVE == _LAST_MOVE:
                 if stream.ended is None:  # a new stream begins a new range of generations
@@ -546,7 +551,7 @@ class Streams:
         self._leave(link.endpoint, now)
 
     def _say(self, stream: Stream, message: m.ToWorker) -> None:
-        """To the active worker, after all sound that came before."""
+        """Send a message to the active worker, after all sound that came before."""
         assert stream.active is not None
         self._links.send(self._links.by_endpoint[stream.active], message)
 
@@ -555,7 +560,7 @@ class Streams:
     def _end(
         self, stream: Stream, reason: m.StreamEndReason, now: float, *, told: bool = True
     ) -> None:
-        """``told``: to the worker too."""
+        """End the stream. ``told``: tell its worker, too."""
         stream.ended = reason
         stream.ended_at = now
         del self._sockets[stream.socket]

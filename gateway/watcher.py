@@ -1,12 +1,12 @@
-"""What of this gateway's streams the console shows: how loud they are, and the sound of some.
+"""What the console shows of this gateway's streams: how loud they are, and the sound of some.
 
 Nothing here costs anything while nobody looks. A Watch of the controller puts a :class:`Meter` on
-each stream, and takes it off again when no other one comes in time. The console renews it for as
-long as a page is open.
+each stream. The meters go when the Watch runs out. The console renews the Watch for as long as a
+page is open.
 
 A hundred calls have 10,000 frames a second, so a meter does next to nothing for each of them. The
-far end's sound is read from the stream's ring, our own is kept as it is. Three times a second
-three pieces of each side are looked at.
+meter reads the far end's sound from the stream's ring, and keeps our own sound as it is. Three
+times a second it looks at three pieces of each side.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from .recording import Stereo, linear, place_of
 from .stream import Stream
 from .streams import Streams
 
-#: Levels are told this often (seconds). Each has three bytes a side, from the middle of each third.
+#: Levels are sent this often (seconds). Each has three bytes a side, from the middle of each third
+#: of that time.
 EVERY: Final = 0.3
 _MIDDLES: Final = (5, 3, 1)
 #: Steps of half a decibel, up to full scale.
@@ -51,8 +52,8 @@ _LADDER: Final = tuple(
 
 
 def loudness(mulaw: bytes) -> int:
-    """The loudest sample, to 1 dB: 0 is silence, each step is 0.5 dB, and 127 is full scale. To ask
-    for one class after the other takes a tenth of the time that ``max`` would."""
+    """How loud the loudest sample is, to 1 dB: 0 is silence, each step is 0.5 dB, and 127 is full
+    scale. To look for one class after the other takes a tenth of the time that ``max`` would."""
     classes = mulaw.translate(_CLASSES)
     if classes.count(0) < len(classes):
         for each, loud in _LADDER:
@@ -69,16 +70,16 @@ class Meter:
         self._stream = stream
         self._lateness = lateness
         self._ours: list[bytes] = []
-        #: a frame of ours is kept, and nothing else is done
+        #: keeps a frame of our own sound, and does nothing else
         self.keeps = self._ours.append
-        #: frames from this position on have not been looked at
+        #: the meter has not looked at the far end's frames from this position on
         self._next = stream.ring.end
         self._late: float | None = None
         self._jitter = 0.0
 
     def take(self, now: float) -> m.Level:
-        """How loud it was in the middle of each third of the time since the last one. The jitter
-        is that of RFC 3550, 6.4.1, of one frame in fifteen."""
+        """How loud the stream was in the middle of each third of the time since the last ``take``.
+        The jitter is that of RFC 3550, 6.4.1, of one frame in fifteen."""
         late = self._lateness()
         if self._late is not None:
             self._jitter += (abs(late - self._late) - self._jitter) / 16
@@ -116,7 +117,7 @@ class _Shown:
 
 class Watcher:
     """Tells the controller levels and sound of ``streams`` for as long as it asks for them.
-    ``lateness``: of the newest frame of a socket."""
+    ``lateness`` returns how late the newest frame of a socket came."""
 
     def __init__(
         self,
@@ -137,7 +138,7 @@ class Watcher:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, watch: m.Watch) -> None:
-        """Somebody looks, for so long. 0: nobody does any more."""
+        """Somebody looks, for ``watch.seconds``. 0: nobody looks any more."""
         if not watch.seconds:
             self.close()
             return
@@ -166,7 +167,8 @@ class Watcher:
         self._shown.clear()
 
     def _show(self, stream: Stream) -> None:
-        """Put the meter on it, and an ear where somebody listens; or take that off again."""
+        """Put a meter on the stream. If somebody listens to it, tap its sound too; if nobody does
+        any more, take the tap off."""
         shown = self._shown.get(stream.call)
         if shown is None or shown.stream is not stream:
             meter = Meter(stream, lambda: self._lateness(stream.socket))
