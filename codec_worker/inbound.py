@@ -339,39 +339,89 @@ class Inbound:
         before, self._looked_at = self._looked_at, self._next
         return before == self._next and bool(self._more)
 
+    def take_frames(self) -> bytes | None:
+        """The whole frames that follow the last batch, behind the past that the filter needs. None:
+        there are no such frames, or the filter does not have its past yet, and then they become a
+        run."""
+        if not self._more:
+            return None
+        history = self._history
+        assert history is not None
+        past = history.tail
+        if len(past) != HELD_PAST:
+            self._settle()
+            return None
+        window = b"".join((past, *self._more))
+        history.tail = self._more[-1][-HELD_PAST:]
+        self._more.clear()
+        return window
 
-def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[SoundPiece]:
-    """Decode all that waits. One product does all calls to which only whole frames came. The others
-    (at a stream's beginning, a gap, an end) take more products, as many as the call with the most
-    runs has. Returns the sound of all calls; the pieces of each call are in order."""
-    result: list[SoundPiece] = []
-    usual: list[int] = []
-    windows: list[bytes] = []
-    seams = []
-    for i, call in enumerate(calls):
-        if call._more:
-            history = call._history
-            assert history is not None
-            past = history.tail
-            if len(past) == HELD_PAST:
-                usual.append(i)
-                windows.append(b"".join((past, *call._more)))
-                history.tail = call._more[-1][-HELD_PAST:]
-                call._more.clear()
-            else:
-                call._settle()
-                seams.append((i, call))
-        elif call._runs:
-            seams.append((i, call))
-    for i, window, pcm in zip(usual, windows, upsampler.frames(windows), strict=True):
-        call = calls[i]
-        position, stream_position = call._out
+    def frames_decoded(self, place: int, window: bytes, pcm: bytes) -> SoundPiece:
+        """``pcm`` was decoded from what :meth:`take_frames` returned. ``place``: the call's place
+        among all that are handed out together."""
+        position, stream_position = self._out
         codes = window[LOOKAHEAD:-LOOKAHEAD]
         stream_end = stream_position + len(codes)
-        call._out = (position + len(codes), stream_end)
-        piece = SoundPiece(i, position, call._ordinal, stream_end, call._owed, pcm, codes)
-        result.append(piece)
-        call._owed = 0
+        self._out = (position + len(codes), stream_end)
+        owed, self._owed = self._owed, 0
+        return SoundPiece(place, position, self._ordinal, stream_end, owed, pcm, codes)
+
+    @property
+    def has_runs(self) -> bool:
+        """Runs wait to be decoded, one after the other."""
+        return bool(self._runs)
+
+    def take_run(self, upsampler: Upsampler) -> tuple[_Run, History, bytes]:
+        """The first run, the filter's history for it, and its sound."""
+        run = self._runs.pop(0)
+        if self._history is None or run.past is not None:
+            self._history = upsampler.history(run.past or b"")
+            self._out = run.start
+        if run.ends:
+            run.data.append(_TAIL)
+        return run, self._history, run.data[0] if len(run.data) == 1 else b"".join(run.data)
+
+    def run_decoded(self, place: int, run: _Run, pcm: bytes, codes: bytes) -> SoundPiece | None:
+        """``pcm`` was decoded from the run, and begins with ``codes``. None: the filter still holds
+        all of it back. ``place``: as for :meth:`frames_decoded`."""
+        lost = self._owed + run.lost
+        position, stream_position = self._out
+        if run.joined:
+            stream_position = position - run.start[0] + run.start[1]
+            self._out = (position, stream_position)
+        if run.ends:
+            self._history = None
+        elif run is self._open:
+            self._open = None
+        samples = len(pcm) // (2 * RATIO)
+        if not samples:
+            self._owed = lost
+            return None
+        self._owed = 0
+        stream_end = stream_position + samples
+        self._out = (position + samples, stream_end)
+        return SoundPiece(place, position, run.ordinal, stream_end, lost, pcm, codes[:samples])
+
+
+def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[SoundPiece]:
+    """Decode all that waits. One product does all calls to which only whole frames came; the others
+    (at a stream's beginning, a gap, an end) take as many more as one of them has runs. Returns the
+    sound of all calls; each call's is in order."""
+    usual: list[int] = []
+    windows: list[bytes] = []
+    seams: list[tuple[int, Inbound]] = []
+    for place, call in enumerate(calls):
+        window = call.take_frames()
+        if window is not None:
+            usual.append(place)
+            windows.append(window)
+        elif call.has_runs:
+            seams.append((place, call))
+    decoded = upsampler.frames(windows)
+    result = [
+        calls[place].frames_decoded(place, window, pcm)
+        for place, window, pcm in zip(usual, windows, decoded, strict=True)
+    ]
     if seams:
         _hand_out_runs(upsampler, seams, result)
     return result
@@ -380,43 +430,17 @@ def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[SoundPiece]
 def _hand_out_runs(
     upsampler: Upsampler, work: list[tuple[int, Inbound]], result: list[SoundPiece]
 ) -> None:
-    """Decode the runs of the calls in ``work``. Each comes with its place among all calls."""
+    """Decode the runs of the calls in ``work``, which are named by their place among all."""
     while work:
-        runs: list[_Run] = []
-        histories: list[History] = []
-        chunks: list[bytes] = []
-        for _, call in work:
-            run = call._runs.pop(0)
-            if call._history is None or run.past is not None:
-                call._history = upsampler.history(run.past or b"")
-                call._out = run.start
-            runs.append(run)
-            histories.append(call._history)
-            if run.ends:
-                run.data.append(_TAIL)
-            chunks.append(run.data[0] if len(run.data) == 1 else b"".join(run.data))
+        runs, histories, chunks = zip(*(call.take_run(upsampler) for _, call in work), strict=True)
         # The filter's output begins with the sample that follows its past.
         inputs = [
             (history.tail + chunk)[LOOKAHEAD:]
             for history, chunk in zip(histories, chunks, strict=True)
         ]
         decoded = upsampler.run(histories, chunks)
-        for (i, call), run, pcm, codes in zip(work, runs, decoded, inputs, strict=True):
-            lost = call._owed + run.lost
-            position, stream_position = call._out
-            if run.joined:
-                stream_position = position - run.start[0] + run.start[1]
-                call._out = (position, stream_position)
-            samples = len(pcm) // (2 * RATIO)
-            if samples:
-                call._out = (position + samples, stream_position + samples)
-                stream_end = stream_position + samples
-                codes = codes[:samples]
-                result.append(SoundPiece(i, position, run.ordinal, stream_end, lost, pcm, codes))
-                lost = 0
-            call._owed = lost
-            if run.ends:
-                call._history = None
-            elif run is call._open:
-                call._open = None
-        work = [(i, call) for i, call in work if call._runs]
+        for (place, call), run, pcm, codes in zip(work, runs, decoded, inputs, strict=True):
+            piece = call.run_decoded(place, run, pcm, codes)
+            if piece is not None:
+                result.append(piece)
+        work = [(place, call) for place, call in work if call.has_runs]
