@@ -58,11 +58,11 @@ The rules:
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final, NamedTuple
 
 from trunkline.bus.sound import FRAME, MOST_KEPT, WIRE_RATE
 
+from .held import HeldSpeech
 from .mulaw import SILENCE
 
 SAMPLE_NS: Final = 125_000
@@ -136,20 +136,6 @@ class Interruption(NamedTuple):
     unplayed_marks: tuple[str, ...]
 
 
-class _Segment:
-    """Sound that is held, in one piece as it came. Two segments have a gap between them only where
-    sound was lost."""
-
-    __slots__ = ("data", "end", "first", "position")
-
-    def __init__(self, position: int, data: bytes) -> None:
-        self.position = position
-        self.data = data
-        self.end = position + len(data)
-        #: samples of this segment before this position were written, and no longer count as held
-        self.first = position
-
-
 class Playout:
     """The outbound sound of one call, from ``next_position`` on.
 
@@ -162,7 +148,7 @@ class Playout:
     # each frame where caches are cold.
     __slots__ = (
         "_doubtful", "_frozen_at", "_gather_until", "_held", "_in_underrun", "_last", "_marks",
-        "_may_jump", "_origin", "_over", "_plays_until", "_reached", "_segments", "_sent_marks",
+        "_may_jump", "_origin", "_over", "_plays_until", "_reached", "_sent_marks",
         "_settles_until", "_short_ns", "_window", "acknowledged", "capacity", "end", "frames_out",
         "frozen", "lead_ns", "lost", "playback", "position", "prebuffer_ns", "serial", "tail",
         "underrun_ns", "underruns",
@@ -201,8 +187,7 @@ class Playout:
         self.underruns = 0
         self.underrun_ns = 0
         self.lost = 0
-        self._segments: deque[_Segment] = deque()
-        self._held = 0  # samples in _segments
+        self._held = HeldSpeech()
         self._may_jump = False  # an interrupt came and nothing was spoken since
         #: the timeline: when position 0 would be played; None: no utterance has begun
         self._origin: int | None = None
@@ -250,11 +235,9 @@ class Playout:
         return self._append(payload)
 
     def _append(self, payload: bytes) -> int:
-        kept = max(0, min(len(payload), self.capacity - self._held))
+        kept = max(0, min(len(payload), self.capacity - self._held.samples))
         if kept:
-            data = payload if kept == len(payload) else payload[:kept]
-            self._segments.append(_Segment(self.end, data))
-            self._held += kept
+            self._held.append(self.end, payload if kept == len(payload) else payload[:kept])
         self.end += len(payload)
         self.lost += len(payload) - kept
         return len(payload) - kept
@@ -326,7 +309,7 @@ class Playout:
             return b""
         if now > plays or until > due_at + together * FRAME_NS or following + FRAME > self.end:
             return None
-        payload = self._sound(position, following)
+        payload = self._held.sound(position, following)
         if len(payload) < together * FRAME:
             return None  # some of it was lost
         self.position = following
@@ -378,29 +361,13 @@ class Playout:
         room = self.acknowledged + self._window - position
         frames = max(1, min(together, self.unsent // FRAME, room // FRAME))
         until = min(self.end, position + frames * FRAME)
-        payload = self._sound(position, until)
+        payload = self._held.sound(position, until)
         if not payload:
-            behind = (each.position for each in self._segments if each.position > position)
-            until = min(until, next(behind, until))
+            until = self._held.begins_behind(position, until)
             payload = bytes([SILENCE]) * (until - position)
         self.position += len(payload)
         self.frames_out += -(-len(payload) // FRAME)
         return Frame(position, payload)
-
-    def _sound(self, position: int, until: int) -> bytes:
-        """The sound held from ``position`` up to ``until``, or up to where some was lost."""
-        sound = b""
-        for segment in self._segments:
-            if segment.end <= position:
-                continue
-            begins = segment.position
-            if begins > position:
-                break
-            sound += segment.data[position - begins : until - begins]
-            if segment.end >= until:
-                break
-            position = segment.end
-        return sound
 
     def acknowledge(
         self, position: int, now: int, since: int | None = None, ahead: int | None = None
@@ -467,17 +434,9 @@ class Playout:
             self.underruns += 1
 
     def _forget(self, position: int) -> None:
+        """Everything before the position was written: it need not be held any more."""
         self.acknowledged = position
-        segments = self._segments
-        while segments:
-            segment = segments[0]
-            if segment.end > position:
-                if segment.first < position:
-                    self._held -= position - segment.first
-                    segment.first = position
-                return
-            self._held -= segment.end - segment.first
-            segments.popleft()
+        self._held.forget(position)
 
     # ------------------------------------------------------------------ interrupt
 
@@ -512,8 +471,8 @@ class Playout:
 
     def _restart(self, position: int) -> None:
         """Drop all sound that is held and go on at ``position``, on a new timeline."""
-        self._segments.clear()
-        self._held = self.tail = 0
+        self._held.clear()
+        self.tail = 0
         self.position = self.acknowledged = self.end = position
         if self._frozen_at is not None:
             self._frozen_at = position  # what an interrupt dropped is not lost

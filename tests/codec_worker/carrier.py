@@ -99,7 +99,8 @@ class Pump:
 
 
 def _state(playout: Playout) -> dict[str, object]:
-    return {name: getattr(playout, name) for name in Playout.__slots__ if name != "_segments"}
+    state = {name: getattr(playout, name) for name in Playout.__slots__ if name != "_held"}
+    return state | {"held": playout._held.samples}
 
 
 def sound(length: int, start: int = 0) -> bytes:

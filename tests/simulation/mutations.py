@@ -223,7 +223,7 @@ def cleared_sound_again() -> list[Patch]:
     interrupt = Playout.interrupt
 
     def keep(playout: Playout, *args: int) -> Interruption | None:
-        held = b"".join(s.data[s.first - s.position :] for s in playout._segments)
+        held = playout._held.sound(playout.acknowledged, playout.end)
         done = interrupt(playout, *args)
         if done is not None:
             playout.speak(playout.end, held)
