@@ -66,6 +66,7 @@ lint: $(DEV) programs
 	$(BIN)/python tools/check_imports.py
 	$(BIN)/python tools/check_owners.py
 	$(BIN)/python tools/check_map.py
+	$(BIN)/python tools/check_explanation.py
 	$(BIN)/python tools/check_deploy.py
 	$(BIN)/deptry . --no-ansi
 	$(BIN)/python docs/make_bus.py --check

@@ -7,7 +7,6 @@ class keeps its built-in base (``RuntimeError`` and so on) beside :class:`Trunkl
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,7 +163,7 @@ class InternalError(TrunklineError, RuntimeError):
     """The other process failed in a way it did not expect; its log has the traceback."""
 
 
-class TimedOutError(TrunklineError, asyncio.TimeoutError):
+class TimedOutError(TrunklineError, TimeoutError):
     """The request's deadline passed before it was done."""
 
 

@@ -16,7 +16,7 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import zmq
@@ -105,17 +105,17 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
         if address.directory is not None:
             locks.append(state_dir.lock_bus_dir(address.directory, holder))
             address.clear_away()
-        return await _serve_locked(settings, stop, holder, locks)
+        return await _serve_locked(settings, stop, holder, locks.append)
     finally:
         for lock in locks:
             lock.release()
 
 
 async def _serve_locked(
-    settings: Settings, stop: asyncio.Event, holder: str, locks: list[FileLock]
+    settings: Settings, stop: asyncio.Event, holder: str, hold: Callable[[FileLock], None]
 ) -> int:
     """Everything that has to be closed again, in the order in which it depends on one another: the
-    journal last, because notes may still be under way."""
+    journal last, because notes may still be under way. ``hold`` keeps a lock until all is over."""
     account = settings.require("account_sid")
     stack = places.own_dir(settings, account, holder)
     lost = _set_aside(stack)
@@ -123,7 +123,7 @@ async def _serve_locked(
     if opened is None:
         return EXIT_PENDING
     stack, journal, stacks = opened
-    locks.append(stack.lock)
+    hold(stack.lock)
     if stack.lost and stacks is not None:
         lost = True
         log.error("%s: nothing is there of stack %s; %s", journal.name, stack.id, _BEGUN)

@@ -37,7 +37,6 @@ from typing import Final, Literal
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
-from trunkline.bus.descriptors import for_strangers
 from trunkline.bus.places import Places
 from trunkline.bus.refusals import Kind
 from trunkline.bus.twilio_urls import TOKEN_PARAMETER
@@ -128,9 +127,10 @@ class Applicant:
 
 
 class Admission:
-    """All sockets of the gateway ``gateway`` (its peer id). ``now`` is the monotonic clock."""
+    """All sockets of the gateway ``gateway`` (its peer id). ``now`` is the monotonic clock.
+    ``strangers``: fewer than MAX_STRANGERS where the process may have few descriptors."""
 
-    def __init__(self, gateway: str) -> None:
+    def __init__(self, gateway: str, strangers: int = MAX_STRANGERS) -> None:
         self.gateway = gateway
         #: the gateway ends: nobody new is let in
         self.draining = False
@@ -139,7 +139,7 @@ class Admission:
         self._numbers = itertools.count(1)
         self._applicants: dict[int, Applicant] = {}
         #: connected sockets that have not been let in, also where they are being closed
-        self._strangers: Places[int] = Places(for_strangers(MAX_STRANGERS), MAX_OF_ONE)
+        self._strangers: Places[int] = Places(strangers, MAX_OF_ONE)
         #: by call: its one-way stream that waits, or has left while it waited
         self._waiting: dict[str, Applicant] = {}
 

@@ -25,6 +25,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.cassettes import Cassettes
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.curve import ClientCurve
+from trunkline.bus.descriptors import for_strangers
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.histogram import JITTER, Histogram
 from trunkline.bus.sockets import BusSocket, connect_dealer
@@ -33,7 +34,7 @@ from trunkline.bus.wall import Wall
 
 from . import instructions as do
 from . import media_streams as ms
-from .admission import Admission
+from .admission import MAX_STRANGERS, Admission
 from .authenticator import Authenticator
 from .recording import Recorder, Stereo, Track, listened, place_of
 from .recording_file import Whose
@@ -91,7 +92,7 @@ class Shell:
         self.clock = clock
         self.cassettes = cassettes
         self.streams = Streams(peer, clock(), lead_ms)
-        self.admission = Admission(peer)
+        self.admission = Admission(peer, for_strangers(MAX_STRANGERS))
         self.watcher = Watcher(peer, self.streams, self._notify, clock, self._lateness)
         self.sockets: dict[int, StreamSocket] = {}
         #: how unevenly carriers' frames come

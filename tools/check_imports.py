@@ -1,4 +1,5 @@
-"""Inside a room imports are relative; between rooms they are absolute, and name the room.
+"""Inside a room imports are relative; between rooms they are absolute, and name the room. The rules
+of the controller import nothing of its shell.
 
 ``make lint`` runs it. So an import says at a glance whether it leaves the room, and a room can be
 moved or renamed without touching its files. For example, in ``gateway/shell.py``::
@@ -7,6 +8,10 @@ moved or renamed without touching its files. For example, in ``gateway/shell.py`
     from trunkline.bus import messages    another one
     from trunkline.gateway import app     refused: the same room, written as if it were another
     from ..bus import messages            refused: another room, written as if it were the same
+
+What the rules may import of the controller stands in :data:`RULES_MAY_IMPORT`, so that a new file
+is none of it until somebody says so. A file of that list is held to the list itself: a rule does
+not reach the shell through it, either.
 """
 
 from __future__ import annotations
@@ -19,6 +24,15 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 #: Rooms that stand at the top of the repository; ``trunkline`` holds all else.
 ROOMS = ("adapter", "bus", "carrier_sim", "codec_worker", "controller", "ear", "gateway")
+#: What the rules of the controller, and these files themselves, may import of it.
+RULES_MAY_IMPORT = (
+    "rules",  # as far as the contracts in pyproject.toml let them
+    "instructions",
+    "journal.rows",
+    "twilio.calls",
+    "twilio.documents",
+)
+CONTROLLER = "trunkline.controller"
 
 
 def room_of(module: str) -> str:
@@ -51,6 +65,23 @@ def faults(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
                     yield node.lineno, f"{ast.unparse(node)!r} stays in the room: make it relative"
 
 
+def is_for_rules(module: str) -> bool:
+    """It is of :data:`RULES_MAY_IMPORT`, by its name in the controller."""
+    return any(f"{module}.".startswith(f"{name}.") for name in RULES_MAY_IMPORT)
+
+
+def of_the_shell(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
+    """(line, what is wrong) of a module in ``package`` that a rule may import."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            parts = package.split(".")
+            above = [*parts[: len(parts) - node.level + 1], *filter(None, [node.module])]
+            for alias in node.names:
+                name = ".".join([*above, alias.name]).removeprefix(f"{CONTROLLER}.")
+                if not is_for_rules(name):
+                    yield node.lineno, f"{ast.unparse(node)!r}: no rule may import {name}"
+
+
 def main() -> int:
     wrong = 0
     for room in (*ROOMS, "trunkline"):
@@ -59,7 +90,12 @@ def main() -> int:
             if room == "trunkline" and len(folders) > 1 and folders[1] in ROOMS:
                 continue  # by way of the symbolic link
             package = ".".join(folders if room == "trunkline" else ("trunkline", *folders))
-            for line, what in faults(ast.parse(path.read_text()), package):
+            tree = ast.parse(path.read_text())
+            found = list(faults(tree, package))
+            module = f"{package}.{path.stem}".removeprefix(f"{CONTROLLER}.")
+            if room == "controller" and is_for_rules(module):
+                found += of_the_shell(tree, package)
+            for line, what in found:
                 print(f"{path.relative_to(ROOT)}:{line}: {what}")
                 wrong += 1
     return 1 if wrong else 0

@@ -145,11 +145,8 @@ def test_what_the_controller_refuses(door: Door) -> None:
     assert door.admission.unanswered(third, "gone") == [refused]
 
 
-def test_a_newcomer_has_the_place_of_the_oldest_that_is_not_let_in(
-    door: Door, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(admission, "MAX_STRANGERS", 2)
-    door.admission = Admission("g1")
+def test_a_newcomer_has_the_place_of_the_oldest_that_is_not_let_in(door: Door) -> None:
+    door.admission = Admission("g1", strangers=2)
     live, waits = door.asked(), door.waiting()
     door.answer(live, ACCEPTED)
     stranger, held = door.knock(), door.asked()

@@ -24,8 +24,8 @@ from websockets.exceptions import ConnectionClosed
 
 from trunkline.bus import messages as m
 from trunkline.bus.testing import until
-from trunkline.gateway import admission, shell
 from trunkline.gateway import app as gateway_app
+from trunkline.gateway import shell
 from trunkline.gateway.process import BOUNDS
 
 from .stack import FORM, Stack, event, media, running, sign
@@ -126,7 +126,7 @@ async def test_a_crowd_of_upgrades_without_start_keeps_no_call_out(
     make_stack: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever has once seen a signed upgrade can send it again and again."""
-    monkeypatch.setattr(admission, "MAX_STRANGERS", 20)
+    monkeypatch.setattr(shell, "MAX_STRANGERS", 20)
     async with make_stack() as stack, crowd_of(stack) as crowd:
         for _ in range(5):
             await crowd.grow(20, UPGRADE)
