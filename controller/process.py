@@ -48,13 +48,13 @@ from .live import snapshot
 from .other_stacks import OtherStacks, refs
 from .pages import Pages
 from .rules.book import Identity, Rules
-from .rules.book.usage import DAY, Caps
 from .shell import Shell
 from .twilio.api_host import region_and_edge
 from .twilio.carrier import TwilioCarrier
 from .twilio.operations import Operations
 from .twilio.probe import Prober
 from .twilio.sealed import find_own
+from .usage import DAY, Caps
 from .viewers import Viewers
 
 if TYPE_CHECKING:

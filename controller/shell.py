@@ -188,7 +188,7 @@ class Shell:
         or we end. What its clients do not claim is put back and hung up, as after any start."""
         stack = guest.core.book.identity.stack
         log.warning("stack %s is run here from now on, until nothing of it is left", stack)
-        guest._feed(do.FleetSeen(self.core.book.fleet))
+        guest._feed(do.FleetSeen(list(self.core.book.fleet)))
         self._guests[stack] = guest
         try:
             await guest._serve_as_guest(self._router, self._stop)

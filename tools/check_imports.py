@@ -31,6 +31,7 @@ RULES_MAY_IMPORT = (
     "journal.rows",
     "twilio.calls",
     "twilio.documents",
+    "usage",
 )
 CONTROLLER = "trunkline.controller"
 

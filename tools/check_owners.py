@@ -9,12 +9,14 @@ For example::
     at.book.calls[call.id] = call   refused: Book.add_call keeps the indices
     calls = at.book.calls           a second name of that dictionary makes nothing better:
     calls[call.id] = call           refused
+    Wall(log, core.book.counts)     refused: the wall would count in the book's own counter
     Lease(row, state="applied")     refused: no event of its table has led there
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import sys
 from collections import ChainMap
 from collections.abc import Iterator
@@ -35,6 +37,8 @@ PART_OF_ITS_OWNER = {"get", "items", "pop", "popitem", "popleft", "setdefault", 
 PART_OF_AN_ARGUMENT = {"getattr", "iter", "max", "min", "next", "vars"}
 #: Functions whose result is new, and has the parts of what they were given.
 SAME_PARTS = {"dict", "enumerate", "list", "reversed", "set", "sorted", "tuple", "zip"}
+#: How the type of a field begins that anybody can change who is given it.
+CONTAINERS: Final = ("Counter[", "defaultdict[", "deque[", "dict[", "list[", "set[")
 SETTERS: Final = ("setattr", "delattr", "__setattr__", "__delattr__")
 #: Nodes that have names of their own.
 Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -189,6 +193,26 @@ def faults(tree: ast.AST, *, sets_state: bool = False) -> list[tuple[int, str]]:
     return sorted([*fields(tree, ChainMap()), *(() if sets_state else states(tree))])
 
 
+def containers(book: ast.AST) -> set[str]:
+    """The fields of the book that anybody can change who is given them."""
+    return {
+        node.target.attr
+        for node in ast.walk(book)
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Attribute)
+        and ast.unparse(node.annotation).startswith(CONTAINERS)
+    }
+
+
+def handed_out(tree: ast.AST, fields: set[str]) -> Iterator[tuple[int, str]]:
+    """(line, what is wrong) where one of these fields is given away. A builtin only reads it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and not hasattr(builtins, ast.unparse(node.func)):
+            for given in (*node.args, *(keyword.value for keyword in node.keywords)):
+                if ast.unparse(given).endswith(tuple(f"book.{field}" for field in fields)):
+                    yield given.lineno, f"{ast.unparse(given)} is handed out to be changed"
+
+
 def holds_the_book(tree: ast.AST) -> bool:
     """It names the book: no file comes to the entities without that."""
     names = (getattr(node, "id", getattr(node, "attr", "")) for node in ast.walk(tree))
@@ -197,9 +221,12 @@ def holds_the_book(tree: ast.AST) -> bool:
 
 def main() -> int:
     wrong = 0
+    fields = containers(ast.parse((ROOM / "rules" / "book" / "__init__.py").read_text()))
     beside = [path for path in ROOM.glob("*.py") if holds_the_book(ast.parse(path.read_text()))]
     for path in (*sorted(beside), *sorted((ROOM / "rules").rglob("*.py"))):
-        for line, what in faults(ast.parse(path.read_text()), sets_state=path.name == "tables.py"):
+        tree = ast.parse(path.read_text())
+        found = faults(tree, sets_state=path.name == "tables.py")
+        for line, what in (*found, *handed_out(tree, fields)):
             print(f"{path.relative_to(ROOM.parent)}:{line}: {what}")
             wrong = 1
     return wrong

@@ -18,7 +18,7 @@ from trunkline.bus.errors import SettingsError
 from trunkline.bus.locks import LockHeldError
 from trunkline.bus.settings import Settings
 
-from ..rules.book.usage import Caps
+from ..usage import Caps
 from . import state_dir, store
 from .database import StackHeldError
 from .reading import OpenRows

@@ -89,7 +89,7 @@ def welcome(at: Moment, here: f.Announced | f.GatewayHere | f.WorkerHere) -> Non
             public_url=identity.public_url,
             lead_ms=at.book.rules.lead_ms,
             unknown_sessions=here.unknown if isinstance(here, f.Announced) else [],
-            fleet=at.book.fleet,
+            fleet=list(at.book.fleet),
         ),
     )
 

@@ -36,9 +36,8 @@ from trunkline.bus.redact import mask_urls
 from trunkline.bus.settings import Settings
 from trunkline.bus.twilio_urls import TOKEN_PARAMETER
 
-from ..rules.book.measures import RestFault, RestRequest
 from .api_host import region_and_edge
-from .calls import ENDED_STATUSES, CallOrder
+from .calls import ENDED_STATUSES, CallOrder, RestFault, RestRequest
 from .number_settings import VOICE_FIELDS, NumberSettings
 from .threads import DaemonPool
 

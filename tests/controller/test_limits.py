@@ -11,7 +11,7 @@ from trunkline.bus import messages as m
 from trunkline.controller import instructions as do
 from trunkline.controller.journal.rows import DialRow
 from trunkline.controller.rules.book.destinations import refusal
-from trunkline.controller.rules.book.usage import DAY, HOUR, Caps
+from trunkline.controller.usage import DAY, HOUR, Caps
 
 from .fake_carrier import OURS, SECOND, THEIRS
 from .stage import Stage

@@ -10,8 +10,8 @@ from trunkline.bus import messages as m
 from trunkline.bus.histogram import JITTER, LATENESS, Histogram
 from trunkline.controller import instructions as do
 from trunkline.controller.metrics import METRICS, Metrics
-from trunkline.controller.rules.book.usage import Caps
 from trunkline.controller.twilio.carrier import RestFailure
+from trunkline.controller.usage import Caps
 
 from .fake_carrier import THEIRS
 from .stage import Stage, token_of

@@ -183,3 +183,15 @@ def test_allowed(code: str) -> None:
 )
 def test_what_a_function_has_made_is_its_own(lines: tuple[str, ...]) -> None:
     assert within(*lines) == []
+
+
+def test_what_the_book_hands_out() -> None:
+    """A builtin reads what it is given. Anybody else may keep it, and change it later."""
+    book = ast.parse("self.calls: dict[str, Call] = {}\nself.queue = DialQueue(1.0)")
+    fields = check_owners.containers(book)
+    assert fields == {"calls"}
+    for code in ("Wall(core.book.calls)", "Wall(calls=self._book.calls)"):
+        (found,) = check_owners.handed_out(ast.parse(code), fields)
+        assert found[1].endswith("book.calls is handed out to be changed")
+    for code in ("sorted(book.calls)", "Wall(book.queue)", "f(book.calls[1])", "f(calls)"):
+        assert list(check_owners.handed_out(ast.parse(code), fields)) == []

@@ -14,7 +14,7 @@ from typing import Final
 from trunkline.bus.errors import LimitReachedError, NumberBusyError
 from trunkline.bus.redact import redact_number
 
-from ...rules.book.usage import DAY, Caps, Usage
+from ...usage import DAY, Caps, Usage
 from ..database import Connection, Dialect
 from ..reading import read_dials
 from ..rows import DialRow

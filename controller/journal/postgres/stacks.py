@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple
 
 import psycopg
 
-from ...rules.book.usage import Caps
+from ...usage import Caps
 from ..database import DatabaseAwayError, Dialect, JournalError, Outcome, StackHeldError, Work
 from ..reading import OpenRows, open_rows, read_dials
 from ..rows import DialRow

@@ -29,6 +29,7 @@ from trunkline.bus.refusals import KINDS
 from trunkline.bus.twilio_urls import STACK_FIELD
 
 from ...instructions import ReplyTo
+from ...usage import Caps, Usage
 from .call import Call
 from .dial import OPEN, Dial
 from .digits import DigitRows
@@ -42,7 +43,6 @@ from .queues import DialQueue, TurnQueues
 from .seen import Seen
 from .session import Session
 from .tokens import Tokens
-from .usage import Caps, Usage
 from .workers import Workers
 
 #: For how long after its start a controller waits for sessions to announce themselves again.

@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 from trunkline.bus import messages as m
 from trunkline.bus.histogram import JITTER, LATENESS, Histogram
+
+from ...twilio.calls import RestFault, RestRequest
 
 #: A person waits for an answer for about one second gladly, and for five with doubts.
 SPOKEN: Final = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
@@ -26,23 +28,6 @@ SETUP: Final = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0
 REST: Final = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 3.0, 5.0, 8.0, 10.0)
 RESTORE: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 
-#: A request to Twilio's REST.
-RestRequest = Literal[
-    "find_number",
-    "list_numbers",
-    "read_number",
-    "write_number",
-    "create_call",
-    "fetch_call",
-    "end_call",
-    "instruct_call",
-    "start_stream",
-    "listen",
-    "stop_stream",
-    "list_calls",
-]
-#: Why one has failed.
-RestFault = Literal["credentials", "too many", "refused", "server error", "no answer"]
 #: The roles of processes that tell how late they are woken.
 _ROLES: Final = ("gateway", "codec_worker", "controller")
 

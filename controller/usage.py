@@ -20,7 +20,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ...journal.rows import DialRow
+from .journal.rows import DialRow
 
 HOUR: Final = 3600.0
 DAY: Final = 24 * HOUR
