@@ -44,8 +44,8 @@ comes while the first is still being mended. These make a long one:
 _EXAMPLE: Final = """\
 ## What a test can ask
 
-A test whose call has to last through all this asks how many streams it had, and what was lost of it.
-`call.lost` counts samples at 8 kHz, 160 to a frame:
+A test whose call has to last through all this asks how many streams it had, and what was lost of
+it. `call.lost` counts samples at 8 kHz, 160 to a frame:
 
 ```python
 import pytest

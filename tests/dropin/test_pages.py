@@ -64,8 +64,8 @@ def test_it():
     with open("bus", "w") as file:
         file.write(os.environ["TRUNKLINE_BUS"])
 """
-#: Examples of these pages judge calls. The one that wants a line without a fault comes last: by then
-#: the tests beside this one have started what they need.
+#: Examples of these pages judge calls. The one that wants a line without a fault comes last: by
+#: then the tests beside this one have started what they need.
 _JUDGING_PAGES = ("ear", "gates", "listening", "load", "replay", "choppy")
 JUDGED = tuple(f"test_{page}_" for page in _JUDGING_PAGES)
 #: Runs the commands of a page's console block, and compares what they say.
