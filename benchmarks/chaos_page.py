@@ -41,6 +41,26 @@ comes while the first is still being mended. These make a long one:
   nobody is left who could take the call. If the controller was started again at the same time, the
   call gets its next standby a second after that start."""
 
+_EXAMPLE: Final = """\
+## What a test can ask
+
+A test whose call has to last through all this asks how many streams it had, and what was lost of
+it. `call.lost` counts samples at 8 kHz, 160 to a frame:
+
+```python
+import pytest
+
+
+@pytest.mark.phone_line(allowed_callees=["+14155557777"])
+async def test_nothing_of_the_call_was_lost(phone_line, carrier_sim):
+    call = await phone_line.place_call("+14155557777", attach_stream="a-leg")
+    await call.send_audio(bytes(9_600))  # 0.2 s
+    await call.hang_up()
+    streams = [s for s in carrier_sim.streams() if s["call_sid"] == call.sid]
+    assert len(streams) == 1  # none broke
+    assert (call.lost.outbound, call.lost.inbound) == (0, 0)
+```"""
+
 
 def show(score: Score, seed: int, console: Console) -> None:
     """Print both tables."""
@@ -92,6 +112,8 @@ def page(score: Score, seed: int, seconds: float) -> str:
         *in_words(score),
         "",
         _LONG_HOLES,
+        "",
+        _EXAMPLE,
         "",
         "## All of it",
         "",

@@ -224,6 +224,8 @@ def text(left: dict[str, Any]) -> str:
         call=cost.call,
         most=page.most_calls_part(left["capacity"]) + "\n" if "capacity" in left else "",
         fill=FILL,
+        fill_ms=FILL * 1000,
+        **{name: cost.one(name) for name in MANY},
         capacities="\n".join(f"    {row}" for row in capacities),
         predictions=page.markdown(PREDICTED, [cost.predicted(*each) for each in targets]),
         media_in=MEDIA_IN,

@@ -117,6 +117,7 @@ def text(left: dict[str, Any]) -> str:
         media_in=scaling.MEDIA_IN,
         media_out=scaling.MEDIA_OUT,
         twilio=TWILIO_A_SECOND,
+        least=f"{TWILIO_A_SECOND:g}",
         twilio_calls=TWILIO_A_SECOND * LASTS,
     )
 

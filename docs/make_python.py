@@ -29,6 +29,22 @@ CLASSES: Final = (
         "from trunkline import TwilioAgentAdapter",
     ),
 )
+#: A line in a script, without pytest.
+EXAMPLE: Final = """\
+import asyncio
+
+from trunkline import Line
+
+
+async def main():
+    async with Line("any", allowed_callees=["+14155557777"]) as line:
+        call = await line.place_call("+14155557777", attach_stream="a-leg")
+        await call.send_audio(bytes(9_600))  # 0.2 s
+        assert await call.recv_audio(timeout=5.0)
+        await call.hang_up()
+
+
+asyncio.run(main())"""
 #: Members that trunkline's own modules share, and tests have no use for.
 OURS: Final = {"check_mode", "dial", "carries_sound", "keeps_sound", "ending", "abandon"}
 
@@ -102,6 +118,10 @@ def page() -> str:
         "Written by `make docs` from the docstrings. [start.md](start.md) has a first test, "
         "[pytest.md](pytest.md) the\nfixtures, and [drop-in.md](drop-in.md) each behaviour of the "
         "adapter. Times are in seconds. Errors are in\n`trunkline.errors`.",
+        "",
+        "```python",
+        EXAMPLE,
+        "```",
         "",
     ]
     for each in CLASSES:

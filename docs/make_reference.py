@@ -45,7 +45,13 @@ def commands_page() -> str:
         "",
         "Written by `make docs` from what `--help` says. Exit status: 0 done, 1 failed with one "
         "line on stderr,\n2 wrong usage, 3 something is still to be put back. An option that "
-        "names a [setting](settings.md) wins over\nthe environment.",
+        "names a [setting](settings.md) wins over\nthe environment. For example, nothing is left "
+        "to be put back:",
+        "",
+        "```console",
+        '$ trunkline restore --dry-run --state-dir state; echo "status $?"',
+        "status 0",
+        "```",
         "",
     ]
     for name, text in commands(cli, "trunkline"):
@@ -92,7 +98,13 @@ def settings_page() -> str:
             "",
             "Written by `make docs` from the code. An option wins over the environment, and the "
             "environment over `.env`.\nA setting that is missing or wrong ends the process at its "
-            "start, with one line that names it.",
+            "start, with one line that names it:",
+            "",
+            "```console",
+            '$ TRUNKLINE_LEAD_MS=0.06 trunkline status 2>&1 || echo "status $?"',
+            "trunkline: TRUNKLINE_LEAD_MS='0.06': expected whole milliseconds, from 20 to 1000",
+            "status 1",
+            "```",
             "",
             "| name | option | default | meaning |",
             "|---|---|---|---|",

@@ -26,7 +26,17 @@ INTRODUCTION = """\
 Drawn by `make docs` from the tables that the code follows, and checked by `make lint`. An arrow is
 an event. What is named below a picture may come in that state too, for instance late, and changes
 nothing. Any other event is illegal there: the controller refuses it, and tells the events that led
-to the state.
+to the state. For example, the session of a test that answers one call:
+
+```python
+from trunkline.controller.rules.tables import SESSION
+
+state = "opening"
+for event in ("opened", "arm", "armed", "ring", "started", "close", "closed"):
+    state = SESSION[state][event]
+assert state == "gone"
+assert "dial" not in SESSION["armed"]  # a session that answers does not call
+```
 """
 
 #: Title, table, the states in which a new one begins, and who moves it.

@@ -104,21 +104,6 @@ def test_it(command, pytester):
 """
 #: The page for those who work on trunkline: its commands run in a checkout.
 IN_A_CHECKOUT = {"CONTRIBUTING.md"}
-#: Pages that a script writes from what it measured or drew. Each begins with its command.
-WITHOUT_EXAMPLE = {
-    "benchmarks.md",
-    "chaos.md",
-    "commands.md",
-    "hosts.md",
-    "kubernetes.md",
-    "scaling.md",
-    "python.md",
-    "settings.md",
-    "states.md",
-    "ten-thousand.md",
-}
-
-
 #: The test that `trunkline init` writes.
 STARTER = ROOT / "trunkline" / "starter" / "first_call.txt"
 
@@ -279,8 +264,7 @@ def run_examples(found: dict[str, str], reader: Path, pytester: pytest.Pytester)
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_page_has_an_example_that_runs(page: Path) -> None:
-    if page.name not in WITHOUT_EXAMPLE:
-        assert blocks(page, "python") or blocks(page, "console")
+    assert blocks(page, "python") or blocks(page, "console")
 
 
 def test_every_ini_example_has_only_settings_that_there_are(request: pytest.FixtureRequest) -> None:
