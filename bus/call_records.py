@@ -1,6 +1,6 @@
 """A call and the workers that carry it, as messages of the control plane hold them.
 
-The controller makes these records. Gateways and adapters keep them, and announce them to a
+The controller makes these records. Gateways and clients keep them, and announce them to a
 controller that was started again.
 """
 
@@ -48,7 +48,7 @@ class CallInfo(Record, frozen=True):
     """A call, as the controller tells it and as peers announce it to a restarted controller.
 
     ``call`` is trunkline's id (32 hex digits, made before Twilio is asked). ``sid`` is the CallSid
-    of the leg that carries our stream. ``secret`` lets the session's adapter attach to the workers.
+    of the leg that carries our stream. ``secret`` lets the session's client attach to the workers.
     ``dialled_sid`` is the leg that we dialled: another one in b-leg mode, else the same. None: we
     did not dial.
     ``caller`` is From as the carrier reported it. ``caller_rewritten`` says that the carrier
@@ -77,7 +77,7 @@ class CallInfo(Record, frozen=True):
     caller_rewritten: bool = False
     #: who has answered, where the dial asked for machine_detection; None: it is not known yet
     answered_by: Answerer | None = None
-    #: adapter: a controller was asked to send digits, and has not answered
+    #: client: a controller was asked to send digits, and has not answered
     digits: bool = False
     #: which track of a call that is listened to is the agent under test; None: a call of ours. The
     #: stream brings two tracks. On the media plane the inbound one goes by ``call``, and the

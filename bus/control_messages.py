@@ -1,6 +1,6 @@
 """The control plane: how a peer joins and stays known, and the envelopes of its requests.
 
-Peers are gateways, codec workers and adapters; each has one connection to the controller. Here
+Peers are gateways, codec workers and clients; each has one connection to the controller. Here
 stands what all of them say and hear. adapter_messages.py and gateway_messages.py have what one
 kind of peer alone says and hears, and the unions at the end name everything that may travel in each
 direction. Each message is a map with its class's name as ``type``. See messages.py for units,
@@ -141,7 +141,7 @@ class Hello(Message, frozen=True):
     calls: list[CallStats] = []
     #: gateway: its live streams
     streams: list[StreamInfo] = []
-    #: adapter: its sessions
+    #: client: its sessions
     sessions: list[SessionInfo] = []
     account: Name | None = None
     stack: Name = ""
@@ -205,7 +205,7 @@ class Refused(Message, frozen=True):
 class Beat(Message, frozen=True):
     """Sent by every peer each 0.5 s. One in 4 s is answered by Pulse.
 
-    An adapter's Beat renews the leases of its sessions. It comes from a thread of its own, so that
+    A client's Beat renews the leases of its sessions. It comes from a thread of its own, so that
     a blocked event loop does not lose the call.
 
     ``refused``, of a gateway: how much it has refused since it started, by kind (bus/refusals.py).
@@ -240,7 +240,7 @@ class Pulse(Message, frozen=True):
 
 
 class Goodbye(Message, frozen=True):
-    """The peer ends in an orderly way: a worker's calls are placed elsewhere, an adapter's sessions
+    """The peer ends in an orderly way: a worker's calls are placed elsewhere, a client's sessions
     were closed before, a gateway takes no new streams."""
 
     peer: PeerName
@@ -274,9 +274,9 @@ class Done(Message, frozen=True):
 
 
 class CallPlaced(Message, frozen=True):
-    """to the call's gateway and adapter: a newer placement.
+    """to the call's gateway and client: a newer placement.
 
-    The adapter attaches to both of its workers. The gateway opens the new primary, if its active
+    The client attaches to both of its workers. The gateway opens the new primary, if its active
     worker is gone or does not belong to this placement. A gateway whose Hello shows an older
     placement is told again.
     """
