@@ -1,9 +1,9 @@
 """Messages between a client and the controller: sessions, dials, and calls.
 
 The client asks: the classes from ``OpenSession`` to ``SessionClosed`` are bodies of its requests
-and of their replies (``Request`` and ``Reply`` in control_messages.py). The controller tells it of
-its calls: the classes from ``CallStarted`` on are events, and nobody answers them. Nobody answers
-``CallHeard`` either, which the client tells.
+and of their replies (``Request`` and ``Reply`` in control_messages.py). The controller reports what
+happens to the client's calls: the classes from ``CallStarted`` on are events, and nobody answers
+them. Nobody answers ``CallHeard`` either, which the client sends.
 
 For example, a wait_for_call asks ``Arm`` and is answered ``Armed``. When somebody calls,
 ``CallStarted`` comes, and ``CallEnded`` when the call is over. See messages.py for units.
@@ -181,8 +181,8 @@ class SendDigits(Message, frozen=True):
 
 
 class DigitsPlayed(Message, frozen=True):
-    """``age``: of the call, when the first digit began. A report of the call names its keys with
-    their times."""
+    """``age``: how old the call was when the first digit began. The call's report names the keys
+    with their times."""
 
     age: Seconds
 
@@ -228,9 +228,9 @@ class SessionClosed(Message, frozen=True):
 
 
 class CallHeard(Message, frozen=True):
-    """client: somebody looked at the report of a call that is over. It tells how long each of the
-    answers took, and each time that the far end yielded. It comes once for a call, nobody answers
-    it, and it is only counted."""
+    """client: somebody looked at the report of a call that is over. ``latency``: how long each
+    answer took. ``time_to_yield``: how long the far end took to yield, each time that it did.
+    Sent once for a call. The controller only counts the figures."""
 
     peer: PeerName
     latency: Figures
@@ -243,7 +243,7 @@ class CallHeard(Message, frozen=True):
 class CallStarted(Message, frozen=True):
     """to the session's client: the call's first stream is up; attach to both of its workers.
 
-    It is said again where a stream that was thought to be gone is still there: after
+    The controller sends it again when a stream that was thought to be gone is still there: after
     CallReconnecting, or after the controller's restart.
     """
 
@@ -275,8 +275,9 @@ class CallEnded(Message, frozen=True):
 class AnsweredBy(Message, frozen=True):
     """to the client: Twilio has found out who answered the call.
 
-    Where that is known before the call's stream is up, CallStarted tells it. A client that says
-    Hello is told again, and a restarted controller learns it from the client's CallInfo.
+    If that is known before the call's stream is up, CallStarted brings it instead. A client that
+    says Hello gets this message again. A restarted controller learns who answered from the client's
+    CallInfo.
     """
 
     call: Name
@@ -337,11 +338,11 @@ class SessionLost(Message, frozen=True):
 class WebhooksCounted(Message, frozen=True):
     """to the session's client: more voice webhooks came for it.
 
-    ``received`` counts those since the last of these messages. ``rejected`` of them were refused,
-    for their signature, their caller, or because the session was busy. The redirects of a known
-    call are not counted. ``why`` says why a call did not become the session's, and ``caller`` is
-    its From, redacted. A call that is over before its stream came was counted when it was let in,
-    so it adds ``why`` and ``caller`` alone.
+    ``received`` counts the webhooks since the last WebhooksCounted. ``rejected`` of them were
+    refused, for their signature, their caller, or because the session was busy. The redirects of a
+    known call are not counted. ``why`` says why a call did not become the session's, and ``caller``
+    is that call's From, redacted. A call that ends before its stream comes was already counted when
+    it was let in, so a message about it has ``why`` and ``caller`` alone.
     """
 
     session: Name
