@@ -431,7 +431,7 @@ def same_url(one: str, other: str) -> bool:
 
 
 def spelled(url: str) -> str:
-    """The base URL as settings spell it; what is none stays as it is."""
+    """The base URL as settings spell it. A text that is no base URL stays as it is."""
     text = pasted(url)
     try:
         return base_url(text)
