@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .client.call_tape import CallTape, Samples
     from .turns.by_hand import Turn
 
-#: How long ``hang_up`` waits for the call to be over once the carrier took the hang-up.
+#: ``hang_up`` waits this long for the call to be over once the carrier took the hang-up.
 ENDED_WITHIN = 3.0
 
 
@@ -72,14 +72,14 @@ class Call:
         self._media = media
         #: digits of the far end: ``async for digit in call.dtmf``
         self.dtmf = Digits(media)
-        #: the sound that was heard and not taken yet
+        #: sound that was heard, and that nobody has taken yet
         self.sound = media.sound
         #: the far end's first words (PCM16 24 kHz), where ``callee_speaks_first`` asked for it;
         #: ``recv_audio`` begins right behind it. None: nobody spoke, or nobody asked
         self.greeting: bytes | None = None
-        #: somebody has looked at its report
+        #: somebody has looked at the call's report
         self.was_judged = False
-        #: what its report says has been told
+        #: the figures of the report were sent to OpenTelemetry and /metrics
         self._told = False
 
     def __repr__(self) -> str:
@@ -207,7 +207,7 @@ class Call:
             Digit(at=round(at, 3), side="ours" if is_ours else "theirs", digit=digit)
             for at, digit, is_ours in tape.pressed()
         ]
-        # What the user did not take, or queued beyond measure, is no fault of the line.
+        # Sound that the user did not take, or queued beyond measure, is no fault of the line.
         lost = sum(
             samples
             for why, samples in audio.lost.reasons.copy().items()

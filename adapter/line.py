@@ -38,8 +38,9 @@ log = logging.getLogger("trunkline.adapter")
 #: Called with each call of this process when it comes up. The pytest plugin follows a test's calls.
 followers: list[Callable[[Call], None]] = []
 
-#: Counts the calls of this process, and may refuse one: it is entered before a call is dialled (or
-#: waited for: False), with the longest that it may last (seconds), and gets the call once it is up.
+#: Counts the calls of this process, and may refuse one. It is called before a call is dialled
+#: (True) or waited for (False), with the longest time that the call may last (seconds). The context
+#: manager that it returns gets the call once that is up.
 Meter = Callable[[float, bool], AbstractContextManager[Callable[[Call], None]]]
 
 
@@ -47,18 +48,18 @@ def _uncounted(longest: float, dialled: bool) -> AbstractContextManager[Callable
     return nullcontext(lambda call: None)
 
 
-#: The pytest plugin puts one here that keeps a run within its caps.
+#: The pytest plugin puts its own meter here, which keeps a run within its caps.
 meter: Meter = _uncounted
 
 Mode = Literal["idle", "answer", "call"]
 
-#: How long arming a number may take, even where the user's timeout is shorter, because its REST
-#: requests may be repeated. The controller gives up after 30 s and says why; this waits for that.
+#: Arming a number may take this long (seconds), even if the user's timeout is shorter, because its
+#: REST requests may be repeated. The controller gives up after 30 s and says why, so wait for that.
 ARM_WITHIN = 35.0
 
-#: What works on sound, and so needs numpy. That takes as long to import as all else that a line
-#: needs, so ``from trunkline import Line`` goes without; and it takes too long for the middle of a
-#: call, where functions ask for these modules. The first line that is opened imports them.
+#: These modules work on sound, and so need numpy, which takes as long to import as everything else.
+#: So ``from trunkline import Line`` leaves them out. Functions that need them run during a call,
+#: where the import would be too slow, so the first line that is opened imports them.
 _OF_SOUND = (".dtmf", ".client.call_tape", ".turns.by_hand")
 
 
@@ -155,7 +156,7 @@ class Line:
         return self
 
     async def _join(self, bus: str | None) -> tuple[BusClient, ClientSession]:
-        """Begin a session at this bus, and leave the one that there is for it."""
+        """Begin a session at this bus and, once that has succeeded, leave the present one."""
         found = settings.load(bus=bus, auth_token=self._auth_token)
         client = await asyncio.to_thread(_client, found.address, lambda: found.client_curve)
         try:
@@ -241,7 +242,8 @@ class Line:
             raise WrongModeError(f"{self!r} is already waiting for a call")
         self._waiting = True
         try:
-            # Nobody knows how long the call of somebody else will last: it is a begun minute.
+            # Nobody knows how long somebody else's call will last, so count it as one started
+            # minute.
             with meter(60.0, False) as came_up:
                 call = await self._called(client, session, timeout)
                 came_up(call)
@@ -393,7 +395,7 @@ class Line:
                     session.dial(plan, request, timeout, trace_carrier())
                 )
             except asyncio.CancelledError:
-                # Also where the call came up just as its caller went away.
+                # Cancel the dial even if the call came up just as its caller went away.
                 client.post(session.cancel_dial(request))
                 raise
             detects = plan.machine_detection is not None

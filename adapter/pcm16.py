@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-#: One second of it.
+#: Bytes of one second of such sound.
 BYTES_A_SECOND: Final = 48_000
 
 #: Formats of a memoryview that are bytes, or 16-bit integers in little-endian order (as struct

@@ -1,7 +1,7 @@
 """Listening in: both sides of a call that exists already, as its user hears them.
 
-``Line.listen`` makes a :class:`Tap`. Nothing is ever said into the call, and no digits come of it:
-Twilio tells of keys on streams that go both ways alone.
+``Line.listen`` makes a :class:`Tap`. Nothing is ever said into the call, and the tap brings no
+digits, because Twilio reports keys only on streams that go both ways.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("trunkline.adapter")
 
-#: How long ``close`` waits for the stream's end once the carrier was told to stop it.
+#: ``close`` waits this long for the stream's end once the carrier was told to stop it.
 ENDED_WITHIN = 3.0
 _SID = re.compile(r"CA[0-9a-f]{32}")
 
@@ -57,7 +57,7 @@ class Tap:
         self._session = session
         self._tracks = tracks
         self._both = both
-        #: what its report says has been told
+        #: the figures of the report were sent to OpenTelemetry and /metrics
         self._told = False
 
     @classmethod

@@ -1,9 +1,9 @@
-"""Messages between an adapter and the controller: sessions, dials, and calls.
+"""Messages between a client and the controller: sessions, dials, and calls.
 
-The adapter asks: the classes from ``OpenSession`` to ``SessionClosed`` are bodies of its requests
-and of their replies (``Request`` and ``Reply`` in control_messages.py). The controller tells it of
-its calls: the classes from ``CallStarted`` on are events, and nobody answers them. Nobody answers
-``CallHeard`` either, which the adapter tells.
+The client asks: the classes from ``OpenSession`` to ``SessionClosed`` are bodies of its requests
+and of their replies (``Request`` and ``Reply`` in control_messages.py). The controller reports what
+happens to the client's calls: the classes from ``CallStarted`` on are events, and nobody answers
+them. Nobody answers ``CallHeard`` either, which the client sends.
 
 For example, a wait_for_call asks ``Arm`` and is answered ``Armed``. When somebody calls,
 ``CallStarted`` comes, and ``CallEnded`` when the call is over. See messages.py for units.
@@ -40,9 +40,9 @@ from .wire import (
 
 
 class SessionInfo(Record, frozen=True):
-    """An adapter's session, as it opens it and as it announces it again to a restarted controller.
+    """A client's session, as it opens it and as it announces it again to a restarted controller.
 
-    ``session`` and ``secret`` are made by the adapter (32 hex digits each); the journal keeps only
+    ``session`` and ``secret`` are made by the client (32 hex digits each); the journal keeps only
     a hash of the secret. ``armed``: a wait_for_call is waiting. ``number`` may be ``"any"``: the
     pool picks. ``account`` is the account SID the user gave, or None to take the stack's own.
     """
@@ -66,7 +66,7 @@ class SessionInfo(Record, frozen=True):
 
 
 class OpenSession(Message, frozen=True):
-    """adapter: begin a session on a number of the account. -> SessionOpened
+    """client: begin a session on a number of the account. -> SessionOpened
 
     Idempotent by session id. No lease is taken yet. A session on "any" waits for a free number of
     the pool, behind those who asked before it, and PoolQueued tells its place. It fails with
@@ -87,7 +87,7 @@ class SessionOpened(Message, frozen=True):
 
 
 class Arm(Message, frozen=True):
-    """adapter: take the lease on the session's number, journal and write the override, and let one
+    """client: take the lease on the session's number, journal and write the override, and let one
     call in. -> Armed
 
     Idempotent while armed. After it, CallStarted comes as an event.
@@ -103,7 +103,7 @@ class Armed(Message, frozen=True):
 
 
 class Disarm(Message, frozen=True):
-    """adapter: nobody waits any more (timeout, cancelled). -> Done
+    """client: nobody waits any more (timeout, cancelled). -> Done
 
     The override stays until the session closes. A call that started meanwhile is hung up.
     """
@@ -112,7 +112,7 @@ class Disarm(Message, frozen=True):
 
 
 class Dial(Message, frozen=True):
-    """adapter: place a call. -> Dialled, once Twilio has taken it
+    """client: place a call. -> Dialled, once Twilio has taken it
 
     Idempotent by ``request`` (32 hex digits, journalled before Twilio is asked). Where the dial has
     to wait its turn, DialQueued events tell its place. ``timeout`` counts from when Twilio was
@@ -143,7 +143,7 @@ class Dialled(Message, frozen=True):
 
 
 class CancelDial(Message, frozen=True):
-    """adapter: the caller of place_call is gone; hang the call up, if the dial led to one. ->
+    """client: the caller of place_call is gone; hang the call up, if the dial led to one. ->
     Done"""
 
     session: Name
@@ -151,7 +151,7 @@ class CancelDial(Message, frozen=True):
 
 
 class HangUp(Message, frozen=True):
-    """adapter: end this call. -> Done, once REST took it
+    """client: end this call. -> Done, once REST took it
 
     CallEnded follows, with the reason "hang_up".
     """
@@ -161,7 +161,7 @@ class HangUp(Message, frozen=True):
 
 
 class SendDigits(Message, frozen=True):
-    """adapter: DTMF by REST ``<Play digits>``. -> Done, or DigitsPlayed
+    """client: DTMF by REST ``<Play digits>``. -> Done, or DigitsPlayed
 
     A leg that does not carry our stream (b-leg, originate) gets a pause behind the digits, so that
     the call lives on. Done comes once Twilio has taken the document.
@@ -181,17 +181,17 @@ class SendDigits(Message, frozen=True):
 
 
 class DigitsPlayed(Message, frozen=True):
-    """``age``: of the call, when the first digit began. A report of the call names its keys with
-    their times."""
+    """``age``: how old the call was when the first digit began. The call's report names the keys
+    with their times."""
 
     age: Seconds
 
 
 class Listen(Message, frozen=True):
-    """adapter: bring both tracks of a call that exists, whoever has placed it. -> Listening, once
+    """client: bring both tracks of a call that exists, whoever has placed it. -> Listening, once
     its stream is up
 
-    ``sid`` names the call at Twilio, and ``call`` is the id (32 hex digits, made by the adapter) by
+    ``sid`` names the call at Twilio, and ``call`` is the id (32 hex digits, made by the client) by
     which HangUp ends the listening. HangUp stops the stream, and never the call itself. The same id
     asked again is the same request. ``theirs``: which track is the agent under test.
 
@@ -214,7 +214,7 @@ class Listening(Message, frozen=True):
 
 
 class CloseSession(Message, frozen=True):
-    """adapter: hang up its calls, restore its numbers, end the session. -> SessionClosed"""
+    """client: hang up its calls, restore its numbers, end the session. -> SessionClosed"""
 
     session: Name
 
@@ -228,9 +228,9 @@ class SessionClosed(Message, frozen=True):
 
 
 class CallHeard(Message, frozen=True):
-    """adapter: somebody looked at the report of a call that is over. It tells how long each of the
-    answers took, and each time that the far end yielded. It comes once for a call, nobody answers
-    it, and it is only counted."""
+    """client: somebody looked at the report of a call that is over. ``latency``: how long each
+    answer took. ``time_to_yield``: how long the far end took to yield, each time that it did.
+    Sent once for a call. The controller only counts the figures."""
 
     peer: PeerName
     latency: Figures
@@ -241,9 +241,9 @@ class CallHeard(Message, frozen=True):
 
 
 class CallStarted(Message, frozen=True):
-    """to the session's adapter: the call's first stream is up; attach to both of its workers.
+    """to the session's client: the call's first stream is up; attach to both of its workers.
 
-    It is said again where a stream that was thought to be gone is still there: after
+    The controller sends it again when a stream that was thought to be gone is still there: after
     CallReconnecting, or after the controller's restart.
     """
 
@@ -251,7 +251,7 @@ class CallStarted(Message, frozen=True):
 
 
 class CallReconnecting(Message, frozen=True):
-    """to the adapter: the call's stream is gone, the call may come back by a new one."""
+    """to the client: the call's stream is gone, the call may come back by a new one."""
 
     call: Name
     ordinal: Ordinal
@@ -259,9 +259,9 @@ class CallReconnecting(Message, frozen=True):
 
 
 class CallEnded(Message, frozen=True):
-    """to the adapter: the call is over.
+    """to the client: the call is over.
 
-    The worker's StreamOver comes on the media plane after the last sound. The adapter drains up to
+    The worker's StreamOver comes on the media plane after the last sound. The client drains up to
     it, for 1 s at most, before it reports the end. ``ago``: Twilio is known to have ended the call
     that many seconds before. No sound is missing from that time on.
     """
@@ -273,10 +273,11 @@ class CallEnded(Message, frozen=True):
 
 
 class AnsweredBy(Message, frozen=True):
-    """to the adapter: Twilio has found out who answered the call.
+    """to the client: Twilio has found out who answered the call.
 
-    Where that is known before the call's stream is up, CallStarted tells it. An adapter that says
-    Hello is told again, and a restarted controller learns it from the adapter's CallInfo.
+    If that is known before the call's stream is up, CallStarted brings it instead. A client that
+    says Hello gets this message again. A restarted controller learns who answered from the client's
+    CallInfo.
     """
 
     call: Name
@@ -284,7 +285,7 @@ class AnsweredBy(Message, frozen=True):
 
 
 class DialFailed(Message, frozen=True):
-    """to the adapter: the dial ended without a call. ``status``: busy, no-answer, failed, canceled,
+    """to the client: the dial ended without a call. ``status``: busy, no-answer, failed, canceled,
     or timeout (of place_call)."""
 
     request: Name
@@ -305,7 +306,7 @@ class DialFailed(Message, frozen=True):
 
 
 class DialQueued(Message, frozen=True):
-    """to the adapter: the dial waits for its turn, at ``place`` (the first is 1).
+    """to the client: the dial waits for its turn, at ``place`` (the first is 1).
 
     There are two queues. Either the stack asks Twilio for a few calls a second only
     (TRUNKLINE_CALLS_PER_SECOND), and the turn comes in ``seconds``. Or, with ``for_number``,
@@ -320,7 +321,7 @@ class DialQueued(Message, frozen=True):
 
 
 class PoolQueued(Message, frozen=True):
-    """to the session's adapter: all numbers of the pool are in use. Its OpenSession is answered
+    """to the session's client: all numbers of the pool are in use. Its OpenSession is answered
     when one becomes free. ``place``: the first is 1."""
 
     session: Name
@@ -328,20 +329,20 @@ class PoolQueued(Message, frozen=True):
 
 
 class SessionLost(Message, frozen=True):
-    """to the adapter: the lease ran out or was taken away; its numbers are restored."""
+    """to the client: the lease ran out or was taken away; its numbers are restored."""
 
     session: Name
     why: Text
 
 
 class WebhooksCounted(Message, frozen=True):
-    """to the session's adapter: more voice webhooks came for it.
+    """to the session's client: more voice webhooks came for it.
 
-    ``received`` counts those since the last of these messages. ``rejected`` of them were refused,
-    for their signature, their caller, or because the session was busy. The redirects of a known
-    call are not counted. ``why`` says why a call did not become the session's, and ``caller`` is
-    its From, redacted. A call that is over before its stream came was counted when it was let in,
-    so it adds ``why`` and ``caller`` alone.
+    ``received`` counts the webhooks since the last WebhooksCounted. ``rejected`` of them were
+    refused, for their signature, their caller, or because the session was busy. The redirects of a
+    known call are not counted. ``why`` says why a call did not become the session's, and ``caller``
+    is that call's From, redacted. A call that ends before its stream comes was already counted when
+    it was let in, so a message about it has ``why`` and ``caller`` alone.
     """
 
     session: Name
@@ -352,14 +353,14 @@ class WebhooksCounted(Message, frozen=True):
 
 
 class InterruptByHand(Message, frozen=True):
-    """to the call's adapter: somebody at the console interrupts. All sound of ours that is queued
+    """to the call's client: somebody at the console interrupts. All sound of ours that is queued
     is dropped, as by the test's own interrupt."""
 
     call: Name
 
 
 class SpeakByHand(Message, frozen=True):
-    """to the call's adapter: somebody at the console speaks into the call. ``pcm`` (PCM16, mono,
+    """to the call's client: somebody at the console speaks into the call. ``pcm`` (PCM16, mono,
     24 kHz; two seconds at most) is said behind all that is queued, as by the test's own
     ``send_audio``."""
 

@@ -1,6 +1,6 @@
 """A call and the workers that carry it, as messages of the control plane hold them.
 
-The controller makes these records. Gateways and adapters keep them, and announce them to a
+The controller makes these records. Gateways and clients keep them, and announce them to a
 controller that was started again.
 """
 
@@ -35,7 +35,8 @@ class Placement(Record, frozen=True):
     """The two workers that the controller chose for a call. ``(epoch, n)`` orders placements; the
     newest one holds.
 
-    The gateway alone decides which of the two is *active*, and the generation tells it.
+    The gateway alone decides which of the two is *active*. It counts the generation up when it
+    chooses another.
     """
 
     epoch: Number
@@ -45,12 +46,12 @@ class Placement(Record, frozen=True):
 
 
 class CallInfo(Record, frozen=True):
-    """A call, as the controller tells it and as peers announce it to a restarted controller.
+    """A call, as the controller describes it and as peers announce it to a restarted controller.
 
     ``call`` is trunkline's id (32 hex digits, made before Twilio is asked). ``sid`` is the CallSid
-    of the leg that carries our stream. ``secret`` lets the session's adapter attach to the workers.
-    ``dialled_sid`` is the leg that we dialled: another one in b-leg mode, else the same. None: we
-    did not dial.
+    of the leg that carries our stream. ``secret`` lets the session's client attach to the workers.
+    ``dialled_sid`` is the leg that we dialled: in b-leg mode another leg than ``sid``, otherwise
+    the same. None: we did not dial.
     ``caller`` is From as the carrier reported it. ``caller_rewritten`` says that the carrier
     reports another number than the one we dialled from.
     """
@@ -62,9 +63,9 @@ class CallInfo(Record, frozen=True):
     caller: Text
     callee: Text
     secret: Name
-    #: which of the call's streams is its present or last one; 0: none has been up
+    #: ordinal of the call's present or last stream; 0: no stream has been up
     ordinal: Ordinal = 0
-    #: the ordinal of the earliest stream of it that is known; 0: none is
+    #: ordinal of the call's earliest known stream; 0: no stream is known
     first: Ordinal = 0
     dialled_sid: Name | None = None
     dial_request: Name | None = None
@@ -77,13 +78,13 @@ class CallInfo(Record, frozen=True):
     caller_rewritten: bool = False
     #: who has answered, where the dial asked for machine_detection; None: it is not known yet
     answered_by: Answerer | None = None
-    #: adapter: a controller was asked to send digits, and has not answered
+    #: client: it has asked a controller to send digits, and has no answer yet
     digits: bool = False
     #: which track of a call that is listened to is the agent under test; None: a call of ours. The
     #: stream brings two tracks. On the media plane the inbound one goes by ``call``, and the
     #: outbound one by ``call`` and ``.outbound``
     theirs: Direction | None = None
-    #: to a gateway: the stack whose call it is, where it is one of a fleet
+    #: to a gateway: the stack that has the call, if that stack belongs to a fleet
     stack: Name = ""
 
 

@@ -151,7 +151,7 @@ class Masks:
 
 
 def mulaw(payload: object) -> bytes:
-    """The sound of a payload; none where it is no base64."""
+    """The sound of a payload; b"" if the payload is not base64."""
     if not isinstance(payload, str):
         return b""
     try:

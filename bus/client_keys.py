@@ -86,8 +86,8 @@ def changing(path: Path) -> Iterator[dict[str, bytes]]:
 
 
 class AllowList:
-    """Whose connections are let in: who has the bus's key, and the clients of the file as it is
-    now. While the file cannot be read, none of these."""
+    """Whose connections are let in: whoever has the bus's key, and the clients that the file names
+    now. While the file cannot be read, no client of the file is let in."""
 
     def __init__(self, of_the_bus: bytes, path: Path | None) -> None:
         self._of_the_bus = of_the_bus

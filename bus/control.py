@@ -1,18 +1,18 @@
 """A peer's side of the control plane: one DEALER to the controller that survives its restarts.
 
 :class:`ControlClient` says Hello on each new connection and at each new epoch, beats twice a
-second, matches replies to requests, and asks unanswered requests again after a reconnect (they are
-the same request to the controller: it answers each once). A request waits while the controller is
-away; after :data:`UNAVAILABLE_AFTER` without one it ends in StackUnavailableError.
+second, matches replies to requests, and asks unanswered requests again after a reconnect (to the
+controller they are the same requests: it answers each once). A request waits while the controller
+is away. After :data:`UNAVAILABLE_AFTER` without a controller it ends in StackUnavailableError.
 
-A connection may stand on which nothing is heard, for example because the controller takes another
-connection for the peer's. After :data:`SILENT_BEATS` the peer throws it away and makes a new one.
-If no word comes on that either, the peer is *deaf* after :data:`DEAF_AFTER`, and its process may
-act on it.
+A connection may be up and bring no message, for example because the controller takes another
+connection for the peer's. After :data:`SILENT_BEATS` the peer drops the connection and makes a new
+one. If that brings no message either, the peer is *deaf* after :data:`DEAF_AFTER`, and its process
+may act on it.
 
-Where several controllers share a database, a client may go to another one. It does so when its own
-has not welcomed it for :data:`PATIENCE`, and wherever a controller says that its stack has moved.
-Gateways and codec workers are connected to all of them (:mod:`.fleet`).
+Where several controllers share a database, a client may go to another controller. It does so when
+its own controller has not welcomed it for :data:`PATIENCE`, and when a controller says that the
+stack has moved. Gateways and codec workers are connected to all controllers (:mod:`.fleet`).
 """
 
 from __future__ import annotations
@@ -46,20 +46,21 @@ from .wall import Wall
 log = logging.getLogger("trunkline.bus")
 
 BEAT_SECONDS = 0.5
-#: Without an answer from any controller for this long, requests fail.
+#: Without an answer from any controller for this long (seconds), requests fail.
 UNAVAILABLE_AFTER = 10.0
 #: The same in a fleet, where another controller may run the stack after 10 to 15 s.
 UNAVAILABLE_IN_FLEET_AFTER = 30.0
-#: A peer whose connection stands is deaf when it has heard no word for so long (seconds). The
-#: keeper of a controller that hangs kills it long before.
+#: A peer is deaf when its connection is up and brought no message for this long (seconds). A
+#: controller that hangs is killed by its keeper long before.
 DEAF_AFTER = 25.0
-#: So many beats are said without a word of the controller, which answers one in eight. They are
-#: counted, because a process that did not run meanwhile has its words still to read.
+#: A peer drops its connection after this many beats without a message from the controller, which
+#: answers one beat in eight. Beats are counted, and not seconds, because a process that did not run
+#: for a while still has its messages to read.
 SILENT_BEATS = 20
-#: A connection on which no Welcome came within this time is thrown away.
+#: A connection on which no Welcome came within this time (seconds) is dropped.
 WELCOME_WITHIN = 2.0
-#: A controller that is just being started again by its keeper is waited for, before another one of
-#: its fleet is asked.
+#: A peer waits this long (seconds) for its own controller, which its keeper may just be starting
+#: again, before it asks another controller of the fleet.
 PATIENCE = 2.5
 
 _T = TypeVar("_T")
@@ -104,7 +105,7 @@ class ControlClient:
         self.peer = peer
         self.wall = Wall(log) if wall is None else wall
         self._receive = self.wall.door(m.FromController, self._take, "the controller")
-        #: by which the controller knows this process again on a newer connection
+        #: shows the controller that a newer connection is the same process
         self._key = secrets.token_hex(16)
         self._context = context
         self._address = address
@@ -125,24 +126,24 @@ class ControlClient:
         self.ring: list[BusAddress] = []
         #: since when this controller has been tried
         self._tried_since = clock()
-        #: the next try, where the last connection had ended before its Welcome
+        #: starts the next try, if the last connection had ended before its Welcome
         self._retry: asyncio.TimerHandle | None = None
         self._connected_at: float | None = None
-        #: sockets that were connected so far
+        #: how many sockets were connected so far
         self._connections = 0
         self._last_heard = clock()
-        #: since when one connection or another has stood
+        #: a connection is up; ``_stood_since`` says since when
         self._stands = False
         self._stood_since = clock()
-        #: beats since the last word
+        #: beats since the controller's last message
         self._unanswered = 0
         self._welcomed = asyncio.Event()
         self._refused: TrunklineError | None = None
-        #: the Welcome of the present connection, None while there is none
+        #: the Welcome of the present connection; None until it comes
         self.welcome: m.Welcome | None = None
-        #: codec workers that are healthy, by the controller's last word; None: it has said none
+        #: how many codec workers are healthy, as the controller last said; None: it has not said it
         self.workers: int | None = None
-        #: notifications that could not be sent (the next Hello or Beat tells the same)
+        #: how many notifications could not be sent (the next Hello or Beat brings the same)
         self.unsent = 0
 
     def start(self) -> None:
@@ -167,7 +168,8 @@ class ControlClient:
         self._fail(StackUnavailableError("the connection to the controller was closed"))
 
     def abandon(self) -> None:
-        """Close the socket without a word, and fail what is pending: nobody is there any more."""
+        """Close the socket without a Goodbye, and fail what is pending, because no controller is
+        there any more."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -176,8 +178,8 @@ class ControlClient:
         self._fail(StackUnavailableError("the stack of this controller has moved, or is over"))
 
     def go(self, address: BusAddress) -> None:
-        """Connect to the controller at this address from now on. If that is the present one, it is
-        about to know us: it is asked once more, a little later."""
+        """Connect to the controller at this address from now on. If that is the present controller,
+        it will know us soon, so ask it once more, a little later."""
         self._tried_since = self._clock()
         if address != self._address:
             self._address = address
@@ -251,7 +253,8 @@ class ControlClient:
         return reply
 
     def notify(self, notification: m.Notification) -> bool:
-        """Tell the controller; False when it is away (Hello and Beat repair that)."""
+        """Send a notification to the controller. False: it is away. The next Hello or Beat brings
+        the same."""
         if self.welcome is None or not self._send(notification):
             self.unsent += 1
             return False
@@ -264,8 +267,8 @@ class ControlClient:
 
     @property
     def deaf(self) -> bool:
-        """Somebody holds the connection, and has not been heard for long. A controller that is
-        away, or stopped, holds none."""
+        """The connection is up, and brought no message for long. A controller that is dead, or
+        stopped, has no connection."""
         heard = max(self._last_heard, self._stood_since)
         return self._connected_at is not None and self._clock() - heard > DEAF_AFTER
 
@@ -285,8 +288,8 @@ class ControlClient:
         )
 
     def _is_private(self) -> bool:
-        """The bus is this user's alone. It is looked at before each Hello too, because the Hello
-        holds secrets, and another user may have made a directory that was not there."""
+        """Check that the bus is this user's alone. This is done before each Hello too, because the
+        Hello holds secrets, and another user may have made a directory that was not there."""
         try:
             self._address.check_directory()
         except SettingsError as error:
@@ -307,8 +310,8 @@ class ControlClient:
         self.say_hello()
 
     def _lost(self) -> None:
-        """The controller's end is gone. One that ends connections before their Welcome is not asked
-        again at once: it would be asked without end."""
+        """The controller's end is gone. If it ended the connection before the Welcome, do not try
+        again at once: that could go on without end."""
         self._stands = False
         if self.welcome is not None:
             self._reopen()
@@ -327,7 +330,7 @@ class ControlClient:
             self._open()
 
     def _drop(self) -> None:
-        """Be connected no more, and try no more."""
+        """Close the connection, and make no other."""
         self._connected_at = None
         if self._retry is not None:
             self._retry.cancel()

@@ -1,10 +1,10 @@
 """The control plane: how a peer joins and stays known, and the envelopes of its requests.
 
-Peers are gateways, codec workers and adapters; each has one connection to the controller. Here
-stands what all of them say and hear. adapter_messages.py and gateway_messages.py have what one
-kind of peer alone says and hears, and the unions at the end name everything that may travel in each
-direction. Each message is a map with its class's name as ``type``. See messages.py for units,
-docs/bus.md for the story.
+Peers are gateways, codec workers and clients; each has one connection to the controller. This
+module has the messages of all peers. adapter_messages.py has those of clients alone,
+gateway_messages.py those of gateways alone. The unions at the end name everything that may travel
+in each direction. Each message is a map with its class's name as ``type``. See messages.py for
+units, docs/bus.md for the story.
 """
 
 # ruff: noqa: RUF012  # msgspec gives each instance an empty list or dict of its own
@@ -97,8 +97,9 @@ class CallStats(Record, frozen=True):
 
 
 class Tally(Record, frozen=True):
-    """A histogram of one process since its start: how often a figure lay in each bucket and beyond
-    the last one, and the sum of all figures. Both sides know the buckets (bus/histogram.py)."""
+    """A histogram of one process since its start. ``counts``: how often a figure lay in each
+    bucket, and beyond the last bucket. ``sum``: of all figures. Both sides know the buckets
+    (bus/histogram.py)."""
 
     counts: Annotated[list[Number], Meta(max_length=64)]
     sum: Sum = 0.0
@@ -111,20 +112,20 @@ class Hello(Message, frozen=True):
     """First message of a peer on a new control socket, and again whenever it sees a new epoch.
 
     ``peer`` stays the same for the life of the process (the ZeroMQ identity does not). The Hello
-    announces everything that the peer holds, so that a restarted controller knows the world again.
+    announces everything that the peer holds, so that a restarted controller learns it again.
 
-    A name belongs to the connection that said it first, until that is gone, and a connection has
-    one name. Whatever comes in the peer's name on another connection is dropped. ``key`` is made
-    at random by the process and said to nobody else. With it the process may come back on a newer
-    connection at once, and without it nobody may have the name for as long as the controller
-    remembers the peer (a minute). ``connection`` counts the peer's sockets from 1, so that a Hello
-    of an older one, which can arrive late, is known as such.
+    A name belongs to the connection that said it first, until that connection is gone, and a
+    connection has one name. Whatever comes in the peer's name on another connection is dropped.
+    ``key`` is made at random by the process, which says it to nobody else. With the key the process
+    may come back on a newer connection at once. Without it nobody may have the name for as long as
+    the controller remembers the peer (a minute). ``connection`` counts the peer's sockets from 1,
+    so that the controller recognises a Hello of an older socket, which can arrive late.
 
-    ``stack``: the stack that it wants, and whose sessions or streams it announces. Empty: the one
-    of the controller at this address. Where there is no database it says nothing.
+    ``stack``: the stack that the peer wants, and whose sessions or streams it announces. Empty: the
+    stack of the controller at this address. Without a database the field means nothing.
 
-    Answered by :class:`Welcome`, :class:`Moved` or :class:`Refused`; not at all where the name is
-    another's.
+    Answered by :class:`Welcome`, :class:`Moved` or :class:`Refused`. There is no answer if the name
+    is another peer's.
     """
 
     role: Role
@@ -141,7 +142,7 @@ class Hello(Message, frozen=True):
     calls: list[CallStats] = []
     #: gateway: its live streams
     streams: list[StreamInfo] = []
-    #: adapter: its sessions
+    #: client: its sessions
     sessions: list[SessionInfo] = []
     account: Name | None = None
     stack: Name = ""
@@ -160,8 +161,8 @@ class Welcome(Message, frozen=True):
 
     ``stack`` is the id of the stack: it stays the same for as long as its state directory lives.
     ``epoch`` counts up at each start of a controller on that directory. ``unknown_sessions`` are
-    those of the announced sessions that it would not take back, because their lease was long gone
-    or their secret wrong. Their calls are over. ``fleet``: as in :class:`Fleet`.
+    announced sessions that the controller did not take back, because their lease was long gone or
+    their secret wrong. Their calls are over. ``fleet``: as in :class:`Fleet`.
     """
 
     epoch: Number
@@ -176,28 +177,28 @@ class Welcome(Message, frozen=True):
 
 
 class Fleet(Message, frozen=True):
-    """to every peer, when it has changed: the controllers that share an account, a public URL and a
-    database. It is empty where there is no database.
+    """to every peer, when the list has changed: the controllers that share an account, a public URL
+    and a database. The list is empty without a database.
 
-    A gateway and a codec worker connect to each of them, and a client goes to another one if its
-    own is gone.
+    A gateway and a codec worker connect to each controller. A client goes to another controller if
+    its own is gone.
     """
 
     controllers: list[ControllerRef]
 
 
 class Moved(Message, frozen=True):
-    """Answer to a Hello that asks for another stack than this controller runs: it is at ``bus``, as
-    far as is known. None: this controller has run it for one that died, nothing is left of it, and
-    it is over."""
+    """Answer to a Hello that asks for another stack than this controller runs. The stack is at
+    ``bus``, as far as is known. None: the stack is over. This controller has run it for a
+    controller that died, until nothing was left of it."""
 
     stack: Name
     bus: Endpoint | None = None
 
 
 class Refused(Message, frozen=True):
-    """The peer may not join: another protocol major, another account, or a Hello that could not be
-    handled. It says why and ends."""
+    """The peer may not join: it speaks another protocol major, names another account, or its Hello
+    could not be handled. The peer logs ``error`` and ends."""
 
     error: ErrorInfo
 
@@ -205,15 +206,15 @@ class Refused(Message, frozen=True):
 class Beat(Message, frozen=True):
     """Sent by every peer each 0.5 s. One in 4 s is answered by Pulse.
 
-    An adapter's Beat renews the leases of its sessions. It comes from a thread of its own, so that
+    A client's Beat renews the leases of its sessions. It comes from a thread of its own, so that
     a blocked event loop does not lose the call.
 
     ``refused``, of a gateway: how much it has refused since it started, by kind (bus/refusals.py).
-    A stranger can cause that: it is only shown.
-    ``dropped``: how many messages of the bus it has dropped, by the reason. "undecodable" counts
-    the mistakes of its peers, and "fault" its own.
-    ``measured``: the histograms that it counts, by name, for /metrics. A worker and a gateway have
-    "wakeup_lateness", and a gateway "jitter".
+    A stranger can cause refusals, so they are only shown.
+    ``dropped``: how many messages of the bus the peer has dropped, by the reason. "undecodable"
+    counts mistakes of its peers, and "fault" its own.
+    ``measured``: the peer's histograms, by name, for /metrics. A worker and a gateway have
+    "wakeup_lateness", and a gateway also has "jitter".
     """
 
     peer: PeerName
@@ -228,8 +229,9 @@ class Beat(Message, frozen=True):
 class Pulse(Message, frozen=True):
     """Answer to a Beat, once in 4 s. A new epoch here means: say Hello again.
 
-    To gateways it also comes whenever ``workers`` changes: how many codec workers are healthy, as
-    far as is known. Without one no sound moves, and the gateway's health check says so.
+    To gateways a Pulse also comes whenever ``workers`` changes: how many codec workers are healthy,
+    as far as is known. Without a healthy worker no sound moves, and the gateway's health check says
+    so.
     """
 
     epoch: Number
@@ -240,7 +242,7 @@ class Pulse(Message, frozen=True):
 
 
 class Goodbye(Message, frozen=True):
-    """The peer ends in an orderly way: a worker's calls are placed elsewhere, an adapter's sessions
+    """The peer ends in an orderly way: a worker's calls are placed elsewhere, a client's sessions
     were closed before, a gateway takes no new streams."""
 
     peer: PeerName
@@ -258,8 +260,8 @@ class StatusReport(Message, frozen=True):
 
 
 class GetConsole(Message, frozen=True):
-    """Anyone: where the console is, with the token that lets its page act. Whoever reaches the bus
-    could hang up every call anyway. -> ConsoleLink"""
+    """Anyone: where the console is, with the token that lets its page act. The token gives nothing
+    away: whoever reaches the bus can hang up every call anyway. -> ConsoleLink"""
 
 
 class ConsoleLink(Message, frozen=True):
@@ -270,15 +272,15 @@ class ConsoleLink(Message, frozen=True):
 
 
 class Done(Message, frozen=True):
-    """The request was carried out; there is nothing more to say."""
+    """The request was carried out. It has no other result."""
 
 
 class CallPlaced(Message, frozen=True):
-    """to the call's gateway and adapter: a newer placement.
+    """to the call's gateway and client: a newer placement.
 
-    The adapter attaches to both of its workers. The gateway opens the new primary, if its active
-    worker is gone or does not belong to this placement. A gateway whose Hello shows an older
-    placement is told again.
+    The client attaches to both workers of the placement. The gateway opens the call at the new
+    primary, if its active worker is gone or does not belong to this placement. A gateway whose
+    Hello shows an older placement gets this message again.
     """
 
     call: Name
@@ -320,9 +322,9 @@ ReplyBody = (
 
 
 class Request(Message, frozen=True):
-    """Answered exactly once by a Reply with the same id. The same (peer, id) asked again (after a
-    reconnect) is the same request: the controller carries it out once, and repeats its answer. A
-    request whose ``ttl`` has run out is not begun."""
+    """Answered exactly once by a Reply with the same id. If a peer sends the same ``id`` again
+    (after a reconnect), it is the same request: the controller carries it out once, and repeats its
+    answer. A request whose ``ttl`` has run out is not begun."""
 
     peer: PeerName
     id: Number

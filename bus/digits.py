@@ -37,7 +37,7 @@ def seconds_of(digits: str) -> float:
 
 
 def presses(digits: str) -> list[tuple[float, str]]:
-    """Each key of ``digits`` with the seconds from their beginning to its own; waits are none."""
+    """Each key of ``digits``, with the second at which it begins. Waits are not keys."""
     return [
         (seconds_of(digits[:place]), digit)
         for place, digit in enumerate(digits)

@@ -45,7 +45,7 @@ class BusAddress:
 
     @classmethod
     def parse(cls, text: str) -> BusAddress:
-        """The address that ``text`` names. SettingsError where it names none."""
+        """The address that ``text`` names. SettingsError if it names no address."""
         try:
             return cls.read(text)
         except ValueError as error:
@@ -134,8 +134,8 @@ class BusAddress:
 
 
 def listened_at(path: Path) -> bool:
-    """Whether a process listens at a socket, or has left it behind. OSError where there is none, or
-    where it may not be asked."""
+    """True: a process listens at a socket. False: a process has left it behind. OSError if there is
+    no socket, or if this user may not ask."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))

@@ -94,8 +94,8 @@ def _pipe(path: Path) -> bytes:
 
 
 def _check_lines(path: Path, text: str) -> None:
-    """A line that names a setting of ours, and that no setting can be read from, is refused. What
-    else stands in the file is none of our business."""
+    """Refuse a line that names a setting of ours, and from which no setting can be read. Other
+    lines of the file do not concern us."""
     from dotenv.parser import parse_stream
 
     for binding in parse_stream(io.StringIO(text)):

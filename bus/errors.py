@@ -2,7 +2,7 @@
 
 A controller that refuses a request answers with an :class:`ErrorInfo`; the asking process raises
 the same class with the same fields. Names and bases are part of the public contract, so each
-class keeps its built-in base (``RuntimeError`` and so on) beside :class:`TrunklineError`.
+class keeps its built-in base (``RuntimeError`` and so on) as well as :class:`TrunklineError`.
 """
 
 from __future__ import annotations

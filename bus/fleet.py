@@ -32,9 +32,9 @@ _T = TypeVar("_T")
 
 
 class Fleet:
-    """All of them, on the running loop. ``hello(elsewhere)`` makes the Hello for one stack:
-    ``elsewhere`` are the stacks that have a connection of their own. The other arguments are those
-    of :class:`~.control.ControlClient`."""
+    """The connections to all controllers, on the running loop. ``hello(elsewhere)`` makes the Hello
+    for one stack: ``elsewhere`` are the stacks that have a connection of their own. The other
+    arguments are those of :class:`~.control.ControlClient`."""
 
     def __init__(
         self,
@@ -60,9 +60,9 @@ class Fleet:
         self._curve = curve
         self._clock = clock
         self.wall = Wall(log) if wall is None else wall
-        #: there is a fleet, as far as a controller has said
+        #: a controller has said that there is a fleet
         self._named = False
-        #: the stack at our own address, by its last Welcome
+        #: the stack at our own address, as its last Welcome named it
         self._home_stack: str | None = None
         self._others: dict[str, ControlClient] = {}
         self.home = self._client(address, "", on_refused)
@@ -100,7 +100,7 @@ class Fleet:
 
     @property
     def welcome(self) -> m.Welcome | None:
-        """Of any that is there; None: no controller is."""
+        """The Welcome of any controller that is there; None: no controller is there."""
         return next((c.welcome for c in self._all() if c.welcome is not None), None)
 
     @property
@@ -117,13 +117,14 @@ class Fleet:
 
     @property
     def deaf(self) -> bool:
-        """No controller is heard, though connections stand."""
+        """Connections are up, and no controller is heard."""
         return all(client.deaf for client in self._all())
 
     async def request(
         self, body: m.RequestBody, expect: type[_T], *, timeout: float | None = None, stack: str
     ) -> _T:
-        """As ControlClient's, of the controller that runs this stack; of any, if none does."""
+        """ControlClient's ``request``, to the controller that runs this stack. If no controller
+        does, it goes to any."""
         return await self._of(stack).request(body, expect, timeout=timeout)
 
     def _of(self, stack: str) -> ControlClient:
@@ -133,7 +134,8 @@ class Fleet:
         return self.home if stack == self._home_stack else next(there, self.home)
 
     def notify(self, notification: m.Notification) -> bool:
-        """Tell all of them: those that do not have the call ignore it. False: none is there."""
+        """Notify all controllers: those that do not have the call ignore it. False: no controller
+        is there."""
         return any([client.notify(notification) for client in self._all()])
 
     # ------------------------------------------------------------------ which there are
@@ -163,8 +165,8 @@ class Fleet:
             self._connect(moved.stack, moved.bus)
 
     def _seen(self, controllers: Sequence[m.ControllerRef]) -> None:
-        """A controller says which there are. Another one may have said so later, so a connection
-        that stands is left alone where it is not named."""
+        """A controller says which controllers there are. Its list may be older than another
+        controller's, so a connection that is up is kept even if the list does not name it."""
         self._named = self._named or bool(controllers)
         home = m.ControllerRef(stack=self._home_stack or "", bus=self.home.address.text)
         buses = {each.stack: each.bus for each in controllers if each != home}

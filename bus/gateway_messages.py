@@ -35,18 +35,18 @@ from .wire import (
 
 
 class StreamInfo(Record, frozen=True):
-    """A live stream at a gateway, as it announces it to a restarted controller."""
+    """A live stream at a gateway, as the gateway announces it to a restarted controller."""
 
     info: CallInfo
     stream_sid: Name
     generation: Number
     active: Name | None = None  # id of the worker that has the call now
-    #: it brings the far end's sound and takes none of ours (see StreamTurn)
+    #: the stream brings the far end's sound and takes no sound of ours (see StreamTurn)
     one_way: bool = False
 
 
 class StreamStats(Record, frozen=True):
-    """How much sound one stream has brought and taken, as its gateway tells at each beat."""
+    """How much sound one stream has brought and taken, as its gateway says at each beat."""
 
     call: Known
     ordinal: Ordinal
@@ -55,8 +55,8 @@ class StreamStats(Record, frozen=True):
 
 
 class Keys(Record, frozen=True):
-    """Digits that Twilio has played to the far end for us. ``age``: of their call, when the first
-    one began."""
+    """Digits that Twilio has played to the far end for us. ``age``: how old their call was when the
+    first digit began."""
 
     digits: Text
     age: Seconds
@@ -84,8 +84,8 @@ class VoiceAnswer(Message, frozen=True):
     - reject: ``<Response><Reject/></Response>`` exactly (a caller that is not allowed)
     - busy: ``<Reject reason="busy"/>`` (nobody waits, or the session has a call)
     - hangup: ``<Hangup/>`` (after a deliberate end)
-    - pause: ``<Pause length="1"/><Redirect>`` (not known yet; the gateway also renders it by itself
-      when the controller does not answer)
+    - pause: ``<Pause length="1"/><Redirect>`` (the answer is not known yet; if the controller does
+      not answer, the gateway renders this document, too)
     """
 
     kind: Literal["stream", "reject", "busy", "hangup", "pause"]
@@ -103,8 +103,8 @@ class StatusCallback(Message, frozen=True):
 class StreamStart(Message, frozen=True):
     """gateway: a socket sent ``start`` with this token. -> StreamAccepted or StreamRefused
 
-    The token is used up by being accepted. It is bound to ``call_sid``, is good for a time, and has
-    to be shown by ``gateway`` itself.
+    A token can be accepted only once. It is bound to ``call_sid``, is good for a limited time, and
+    has to be shown by ``gateway`` itself.
     """
 
     token: Name
@@ -116,21 +116,21 @@ class StreamStart(Message, frozen=True):
 class StreamAccepted(Message, frozen=True):
     """The stream carries this call.
 
-    ``info`` has the placement, the secret and the ordinal; the gateway opens the primary with
-    generation ``first_generation(ordinal)``. ``first`` is False when an earlier stream of the call
-    existed. Then only the worker knows at which outbound position the call goes on.
+    ``info`` has the placement, the secret and the ordinal. The gateway opens the call at the
+    primary with generation ``first_generation(ordinal)``. ``first`` is False when an earlier stream
+    of the call existed. Then only the worker knows at which outbound position the call goes on.
 
-    A ``one_way`` stream brings the far end's sound only, and waits: the gateway keeps its newest
-    frames until StreamTurn says that it carries the call. ``overlaps``: the stream before it brings
-    the same sound, and goes on. The gateway opens this one once it has brought 160 ms, so that the
-    worker can join the two.
+    A ``one_way`` stream brings only the far end's sound, and waits: the gateway keeps its newest
+    frames until StreamTurn says that the stream carries the call. ``overlaps``: the stream before
+    this one brings the same sound, and is still up. The gateway opens the new stream once it has
+    brought 160 ms, so that the worker can join the two.
 
     If ``info.theirs`` is set, the call is listened to. Its stream brings two tracks, and takes no
     sound. The gateway carries each track as if it were a stream of its own, with its own id on the
-    media plane (see CallInfo). The controller hears of the inbound one alone.
+    media plane (see CallInfo). To the controller it reports the inbound track alone.
 
-    ``keys`` were played before this stream, which is back behind them. They are for the call's
-    recording: no stream brings their tones.
+    ``keys`` were played after the last stream of ours had ended and before this one came up. No
+    stream brings their tones, so the call's recording names them.
     """
 
     info: CallInfo
@@ -167,11 +167,11 @@ class CallMoved(Message, frozen=True):
 
 
 class WebhooksRefused(Message, frozen=True):
-    """gateway: how many voice webhooks had no signature, or a wrong one, since the last of these
-    messages, by the number (To) that they named.
+    """gateway: how many voice webhooks had no signature, or a wrong one, since the last
+    WebhooksRefused, by the number (To) that they named.
 
-    It comes twenty times a second at most. A stranger may have made the webhooks up, so they are
-    counted, and change nothing else.
+    Sent twenty times a second at most. A stranger may have made the webhooks up, so the controller
+    only counts them.
     """
 
     gateway: PeerName
@@ -181,10 +181,10 @@ class WebhooksRefused(Message, frozen=True):
 class Level(Record, frozen=True):
     """How loud one call's stream was at its gateway since the last Levels of it.
 
-    ``far`` and ``ours`` have one byte for each 100 ms, the oldest first, for a piece of it: 0 is
-    silence, and each step is 0.5 dB, so that 127 is full scale. ``lead_ms``: how much of our sound
-    lies unplayed at the carrier. ``jitter_ms``: how unevenly the far end's frames arrive (RFC 3550,
-    6.4.1).
+    ``far`` and ``ours`` have one byte for each 100 ms, the oldest first. The byte is the loudness
+    of one frame from that time: 0 is silence, each step is 0.5 dB, and 127 is full scale.
+    ``lead_ms``: how much of our sound lies unplayed at the carrier. ``jitter_ms``: how unevenly the
+    far end's frames arrive (RFC 3550, 6.4.1).
     """
 
     call: Known
@@ -195,7 +195,7 @@ class Level(Record, frozen=True):
 
 
 class Levels(Message, frozen=True):
-    """gateway: how loud its streams are. Said three times a second while a Watch holds, and never
+    """gateway: how loud its streams are. Sent three times a second while a Watch holds, and never
     otherwise."""
 
     gateway: PeerName
@@ -204,8 +204,9 @@ class Levels(Message, frozen=True):
 
 class CallSound(Message, frozen=True):
     """gateway: sound of a call that a Watch names, about three times a second. ``mulaw`` has both
-    sides, interleaved: the far end's sample, and the one of ours that it heard at that moment. It
-    begins at ``at``, in samples at 8 kHz since the call's first stream came up."""
+    sides, interleaved: a sample of the far end, and the sample of ours that the far end heard at
+    that moment. The sound begins at ``at``, in samples at 8 kHz since the call's first stream came
+    up."""
 
     gateway: PeerName
     call: Known
@@ -217,19 +218,20 @@ class CallSound(Message, frozen=True):
 
 
 class Watch(Message, frozen=True):
-    """to each gateway: somebody looks at the console. For this many ``seconds`` tell Levels of all
-    streams, and CallSound of the calls in ``sound``. A later Watch takes the place of this one;
-    one of 0 seconds ends it."""
+    """to each gateway: somebody looks at the console. For this many ``seconds`` send Levels of all
+    streams, and CallSound of the calls in ``sound``. A later Watch replaces an earlier one, and a
+    Watch of 0 seconds ends it."""
 
     seconds: Seconds
     sound: list[Name] = []
 
 
 class CloseStream(Message, frozen=True):
-    """to a gateway: close this call's socket (its REST hang-up did not, or cannot, end it).
+    """to a gateway: close this call's socket, because the hang-up by REST did not, or cannot, end
+    the call.
 
-    ``one_way``: close only a one-way stream there, the one with this ordinal. Without an ordinal it
-    is the one that waits for its turn.
+    ``one_way``: close only the call's one-way stream with this ordinal. Without an ordinal: the
+    one-way stream that waits for its turn.
     """
 
     call: Name
@@ -239,7 +241,7 @@ class CloseStream(Message, frozen=True):
 
 class StreamTurn(Message, frozen=True):
     """to a gateway: the call's stream is gone, because digits are played by REST. The call's
-    one-way stream, which has waited at this gateway, carries its inbound sound from now on, as the
-    stream ``info.ordinal``. Where there is none any more, the gateway says StreamClosed."""
+    one-way stream, which has waited at this gateway, carries the call's inbound sound from now on,
+    as the stream ``info.ordinal``. If the one-way stream is gone, the gateway says StreamClosed."""
 
     info: CallInfo

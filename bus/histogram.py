@@ -26,7 +26,7 @@ class Histogram:
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
-        #: how often it lay in each bucket, and beyond the last one
+        #: how often a figure lay in each bucket, and beyond the last bucket
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 

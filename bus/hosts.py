@@ -134,7 +134,7 @@ def listen(host: str, port: int, setting: str | None = None) -> socket.socket:
 
 def inherited(descriptor: int) -> socket.socket:
     """The listening socket that a supervisor holds and handed down as ``descriptor``. Raises
-    SettingsError where it is none."""
+    SettingsError if the descriptor is not a listening socket."""
     try:
         found = socket.socket(fileno=descriptor)
         listening = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)

@@ -65,8 +65,8 @@ class StackInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_ready_file(path: Path) -> None:
-    """SettingsError where a ready file cannot be written at ``path``, or where something stands
-    there that is none: a device, for instance, which would be replaced and then deleted."""
+    """SettingsError where a ready file cannot be written at ``path``, or where something else
+    stands there: a device, for instance, which would be replaced and then deleted."""
     if path.exists() and not path.is_file():
         raise SettingsError(f"--ready-file {path}: something is there that is no file")
     try:

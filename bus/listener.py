@@ -3,9 +3,9 @@ may do to it before any of our code sees a request.
 
 uvicorn reads HTTP, and an ASGI application answers it. uvicorn's httptools protocol bounds neither
 the size of a request nor the time that it takes to arrive; :class:`BoundedHttp` does. It bounds too
-how many connections wait for the rest of a request: a newcomer is let in always, and where there is
-no room the oldest of them goes (:mod:`.places`). A connection whose request is whole is not among
-them while it is answered, and neither is one that was upgraded.
+how many connections wait for the rest of a request: a newcomer is always let in, and where there is
+no room the connection that has waited longest is dropped (:mod:`.places`). A connection whose
+request is complete does not count while it is answered, and neither does an upgraded connection.
 
 The gateways' public listener and the controller's local one are both of these.
 """
@@ -30,10 +30,11 @@ from .refusals import Kind
 
 _TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
-#: The most of a request that is kept before its head is whole. Twilio's heads have some 2 KB.
+#: At most this many bytes of a request are kept before its head is complete. Twilio's heads have
+#: some 2 KB.
 HEAD_BYTES: Final = 32 * 1024
-#: Connections that are taken, and connections whose bytes are read, in one turn of the loop.
-#: Between two turns live calls are served, so a crowd cannot hold up their sound.
+#: One turn of the loop takes at most this many connections, and reads the bytes of as many. Between
+#: two turns live calls are served, so a crowd cannot hold up their sound.
 AT_ONCE: Final = 4
 
 
@@ -41,16 +42,16 @@ AT_ONCE: Final = 4
 class Bounds:
     """What a listener's peers may do at most; times are in seconds."""
 
-    #: connections that wait for the rest of a request, or for a first or a further one
+    #: this many connections may wait for a request, or for the rest of one
     waiting: int
-    #: a request, head and body together
+    #: a request may have this many bytes, head and body together
     request_bytes: int
-    #: from the connection, or the first byte of a further request, to the request's end; also for
-    #: a peer that does not read its answer, and for one that asks nothing further
+    #: a request has to be complete this long after the connection, or after the first byte of a
+    #: further request. A peer that does not read its answer, or asks nothing further, has as long
     request_within: float
-    #: from :meth:`Server.leave` until requests that are not answered yet are given up
+    #: after :meth:`Server.leave` requests have this long to be answered
     leave_within: float
-    #: among those that wait, of one address; None: as many as there may be
+    #: this many of the waiting connections may be of one address; None: as many as ``waiting``
     waiting_of_one: int | None = None
 
 
@@ -60,17 +61,17 @@ class Crowd:
     def __init__(self, bounds: Bounds, refused: Callable[[Kind], object]) -> None:
         self.bounds = bounds
         self.refused = refused
-        #: connections at a time, HTTP and WebSocket together
+        #: at most this many connections at a time, HTTP and WebSocket together
         self.most = descriptors.for_connections(descriptors.limits()[0])
         room = descriptors.for_strangers(bounds.waiting)
         self.waiting: Places[BoundedHttp] = Places(room, bounds.waiting_of_one)
-        #: given up, and gone after this turn of the loop
+        #: connections that were given up, and are gone after this turn of the loop
         self.going: set[BoundedHttp] = set()
         self._to_read: deque[BoundedHttp] = deque()
         self._reading = False
 
     def has_bytes(self, connection: BoundedHttp) -> None:
-        """It is read when its turn comes."""
+        """Read ``connection`` when its turn comes."""
         self._to_read.append(connection)
         if not self._reading:
             self._reading = True
@@ -79,7 +80,8 @@ class Crowd:
     def _next(self) -> None:
         loop = asyncio.get_running_loop()
         for _ in range(min(AT_ONCE, len(self._to_read))):
-            # Each by itself: one whose bytes cannot be read does not cost the next one its turn.
+            # Each in a callback of its own, so that a connection whose bytes cannot be read does
+            # not cost the next one its turn.
             loop.call_soon(self._to_read.popleft().read)
         self._reading = bool(self._to_read)
         if self._reading:
@@ -126,7 +128,8 @@ class BoundedHttp(HttpToolsProtocol):
         self.crowd.refused(kind)
 
     def _wait(self) -> None:
-        """It has the newest place among those that wait for a request, for a bounded time."""
+        """Give this connection the newest place among those that wait for a request, for a bounded
+        time."""
         self._arm()
         goes = self.crowd.waiting.enter(self, self._owner)
         if goes is not None:
@@ -146,7 +149,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._unread += data
 
     def read(self) -> None:
-        """Read the bytes that have come by now."""
+        """Read the bytes that have come."""
         data, self._unread = self._unread, b""
         if self.transport.is_closing():
             return
@@ -274,8 +277,8 @@ class Server(uvicorn.Server):
         yield
 
     def stop_listening(self) -> None:
-        """Take no new connections. Those that stand are served until ``leave``. Another process
-        that shares the socket takes the new ones, and those that nobody has taken yet."""
+        """Take no new connections. Present connections are served until ``leave``. Another process
+        that shares the socket takes new connections, and those that nobody has taken yet."""
         if self.started:  # else ``serve`` still works on these sockets, and sees to them itself
             for server in self.servers:
                 server.close()

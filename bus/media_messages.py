@@ -1,4 +1,4 @@
-"""Messages of the media plane: between a codec worker and the gateways and adapters of its calls.
+"""Messages of the media plane: between a codec worker and the gateways and clients of its calls.
 
 Each is an array that begins with its name: there are thousands a second. See messages.py for units,
 docs/bus.md for the story.
@@ -32,8 +32,8 @@ from .wire import (
 
 
 class MediaHello(PackedMessage, frozen=True):
-    """First message of a gateway or an adapter on a media DEALER. Not answered; a worker that
-    speaks another major answers MediaRefused. ``peer`` is the control peer id."""
+    """First message of a gateway or a client on a media DEALER. It is not answered, but a worker
+    that speaks another major answers MediaRefused. ``peer`` is the control peer id."""
 
     role: Role
     peer: PeerName
@@ -53,9 +53,9 @@ class InFrame(Packed, frozen=True):
 
 class WrittenTo(Packed, frozen=True):
     """The gateway handed sound up to outbound ``position`` (exclusive) to the carrier's socket.
-    ``ahead``: samples of it that lie unplayed at the carrier as this is said. So a worker knows how
-    long the carrier's buffer was dry where the gateway stood still. None: the gateway does not
-    say."""
+    ``ahead``: samples of that sound that lie unplayed at the carrier when this is sent. So a worker
+    knows how long the carrier's buffer was dry if the gateway stood still. None: the gateway does
+    not say."""
 
     call: Known
     generation: Number
@@ -64,15 +64,16 @@ class WrittenTo(Packed, frozen=True):
 
 
 class Inbound(PackedMessage, frozen=True):
-    """gateway -> worker: everything that the gateway gathered for this worker since the last one,
-    over 20 ms at most, or over 40 where the worker wants it in pairs (Pair). ``frames`` are the
-    sound of all calls, in the order in which it came. ``written`` says how far each call's sound
-    was written, for one Outbound or several. It comes with the frames because a message of its own
-    would wake the worker once more.
+    """gateway -> worker: everything that the gateway gathered for this worker since the last
+    Inbound, over 20 ms at most, or over 40 where the worker wants frames in pairs (Pair).
+    ``frames`` are the sound of all calls, in the order in which it came. ``written`` acknowledges
+    one Outbound or several: how far each call's sound was written. It comes with the frames because
+    a message of its own would wake the worker once more.
 
-    ``at``: the gateway's monotonic clock (seconds) as it says so. On one host that is the worker's
-    clock too, so the worker knows how long this word was on its way. A worker that finds ``at``
-    before its last look at the socket, or after now, has another host's clock, and passes it over.
+    ``at``: the gateway's monotonic clock (seconds) when it sends this. On one host that is the
+    worker's clock too, so the worker knows how long the message was on its way. If ``at`` lies
+    before the worker's last look at the socket, or in the future, it is another host's clock; the
+    worker ignores it.
     """
 
     frames: list[InFrame]
@@ -92,23 +93,25 @@ class OpenCall(PackedMessage, frozen=True):
     """gateway -> worker: from now on you are the active worker of this call.
 
     Sent for a new stream, and when the gateway moves the call to another worker. The worker takes
-    it if ``generation`` is newer than its own; if it knows the call, it goes on from what it knows.
+    the call if ``generation`` is newer than its own. A worker that knows the call goes on from what
+    it knows.
 
     - ``out_next``: the outbound position that follows the last frame written to this stream's
       socket (0 for a call's first stream). None for a later stream: then the worker goes on at the
-      last position acknowledged to it or, if it is fresh, at the one in the adapter's Resume.
+      last position acknowledged to it. A fresh worker goes on at the position in the client's
+      Resume.
     - ``ring``: the recent inbound frames of this stream (up to 10 s). A fresh worker needs those
-      from the position on that the adapter's Resume names.
-    - ``digits``: the recent digits likewise. The adapter ignores those that it has.
+      from the position named in the client's Resume.
+    - ``digits``: the recent digits likewise. The client ignores those that it has.
     - ``secret``: an Attach must show it.
     - ``playback``: the playback generation (clears sent).
     - ``lead_ms``: how much sound to keep ahead in the carrier's buffer.
-    - ``ahead``: samples of this stream that lie unplayed there now, so that the next worker does
-      not put its lead on top of the last one's. For a stream that has ended, the samples that lay
-      there at its end.
+    - ``ahead``: samples of this stream that lie unplayed at the carrier now, so that the next
+      worker does not put its lead on top of the last worker's lead. For a stream that has ended,
+      the samples that lay there at its end.
     - ``one_way``: the stream takes no sound of ours; playout stays frozen until the next stream.
-    - ``joins``: it brought the far end's sound already while the stream before it still did. The
-      worker joins the two, so that nothing is heard twice.
+    - ``joins``: the stream already brought the far end's sound while the stream before it still
+      did. The worker joins the two, so that nothing is heard twice.
     """
 
     call: Name
@@ -127,8 +130,8 @@ class OpenCall(PackedMessage, frozen=True):
 
 
 class MarkReached(PackedMessage, frozen=True):
-    """gateway -> worker: the carrier returned this mark. That may be one which a clear threw out:
-    the worker does not wait for it any more, and ignores it."""
+    """gateway -> worker: the carrier returned this mark. If a clear threw the mark out, the worker
+    no longer waits for it, and ignores this message."""
 
     call: Known
     generation: Number
@@ -144,11 +147,12 @@ class Digit(PackedMessage, frozen=True):
 
 
 class StreamEnded(PackedMessage, frozen=True):
-    """gateway -> worker: no more sound comes on stream ``ordinal``. It comes after the stream's
-    last Inbound, which also says how far sound was written to it. The call may come back on a
-    later stream, so playout freezes. ``unplayed``: samples that lay at the carrier then, and were
-    never heard; the worker may read this late, or have got the call only now. None: the gateway
-    speaks an older minor, and the worker has to reckon by its own clock."""
+    """gateway -> worker: no more sound comes on stream ``ordinal``. This comes after the stream's
+    last Inbound, which also says how far sound was written to the stream. The call may come back on
+    a later stream, so playout freezes. ``unplayed``: samples that lay at the carrier at the end,
+    and were never heard. The gateway says so because the worker may read this late, or may have got
+    the call only now. None: the gateway speaks an older minor, and the worker has to reckon by its
+    own clock."""
 
     call: Known
     generation: Number
@@ -165,27 +169,27 @@ class CloseCall(PackedMessage, frozen=True):
 
 
 class Attach(PackedMessage, frozen=True):
-    """adapter -> worker: I am this call's client. Sent to primary and standby as soon as a
-    placement names them. A worker keeps it (also before OpenCall comes) for as long as the adapter
-    is connected. Once the call is open here the worker answers Opened, to a wrong secret
-    AttachRefused."""
+    """client -> worker: I am this call's client. Sent to primary and standby as soon as a
+    placement names them. A worker keeps the Attach (also before OpenCall comes) for as long as the
+    client is connected. Once the call is open at the worker, it answers Opened, or AttachRefused if
+    the secret is wrong."""
 
     call: Name
     secret: Name
 
 
 class Resume(PackedMessage, frozen=True):
-    """adapter -> worker: answer to Opened; the worker hands out nothing of the call before it.
+    """client -> worker: answer to Opened; the worker hands out nothing of the call before it.
 
-    - ``ordinal``, ``position``: the adapter has heard up to this stream position, and wants the
+    - ``ordinal``, ``position``: the client has heard up to this stream position, and wants the
       sound from there on (0, 0 on a fresh call).
     - ``call_position``: the call time of that point.
-    - ``idle``: seconds since it last heard something, by which a fresh worker counts the sound that
-      no stream delivered.
+    - ``idle``: seconds since the client last heard something. By these a fresh worker counts the
+      sound that no stream delivered.
     - ``acknowledged``: the outbound position acknowledged so far.
-    - ``floor``: outbound sound before this position was interrupted and must not be sent. If
-      ``interrupt`` is newer than the last one that the worker knows, some of that sound may lie at
-      the carrier, and a Clear follows.
+    - ``floor``: outbound sound before this position was interrupted and must not be sent.
+    - ``interrupt``: the serial of the client's last interrupt. If the worker does not know that
+      interrupt yet, some of the interrupted sound may lie at the carrier, and a Clear follows.
     """
 
     call: Known
@@ -200,11 +204,11 @@ class Resume(PackedMessage, frozen=True):
 
 
 class Gather(PackedMessage, frozen=True):
-    """adapter -> worker: from now on hand out this call's sound in pieces of so many samples at
-    8 kHz at least, because nobody would be woken by less. 0 is as it comes, and so is every Resume.
-    Sound that waits at the worker is handed out at once, when a larger piece was wanted before.
-    Sent when that changes, and behind a Resume. A seam, a digit or the stream's end does not wait
-    for a piece to be full."""
+    """client -> worker: from now on hand out this call's sound in pieces of at least ``samples``
+    samples at 8 kHz, because nobody would be woken by less. 0: hand it out as it comes. Every
+    Resume resets it to 0. Sent when the wanted length changes, and behind a Resume. Sound that
+    already waits for a longer piece is then handed out at once. A seam, a digit or the stream's end
+    does not wait for a piece to be full."""
 
     call: Known
     generation: Number
@@ -212,8 +216,8 @@ class Gather(PackedMessage, frozen=True):
 
 
 class Speak(PackedMessage, frozen=True):
-    """adapter -> worker: ``pcm`` begins at outbound ``position``; its length is a multiple of three
-    samples. Contiguous, but for the jump after an interrupt."""
+    """client -> worker: ``pcm`` begins at outbound ``position``; its length is a multiple of three
+    samples. It follows the last Speak without a gap, but for the jump after an interrupt."""
 
     call: Known
     generation: Number
@@ -222,7 +226,7 @@ class Speak(PackedMessage, frozen=True):
 
 
 class Interrupt(PackedMessage, frozen=True):
-    """adapter -> worker: drop all queued sound, and clear the sound that lies at the carrier. The
+    """client -> worker: drop all queued sound, and clear the sound that lies at the carrier. The
     next speech begins at ``resume_at``. ``serial`` counts the call's interrupts from 1.
     -> Interrupted"""
 
@@ -233,8 +237,9 @@ class Interrupt(PackedMessage, frozen=True):
 
 
 class SetMark(PackedMessage, frozen=True):
-    """adapter -> worker: tell me when sound up to outbound ``position`` has been played. Resent
-    after a Resume; a position already sent is marked at once. -> MarkPlayed"""
+    """client -> worker: tell me when sound up to outbound ``position`` has been played. The client
+    sends it again after a Resume. If the sound has already been sent, the mark goes out at once.
+    -> MarkPlayed"""
 
     call: Known
     generation: Number
@@ -243,7 +248,7 @@ class SetMark(PackedMessage, frozen=True):
 
 
 class Detach(PackedMessage, frozen=True):
-    """adapter -> worker: the client is done with this call. The worker forgets it as soon as it has
+    """client -> worker: the client is done with this call. The worker forgets it as soon as it has
     no stream either."""
 
     call: Known
@@ -281,12 +286,12 @@ class OutFrame(Packed, frozen=True):
 
 
 class Outbound(PackedMessage, frozen=True):
-    """worker -> gateway: all of this gateway's frames that are due in one tick, and those that go
-    with them.
-    The gateway writes those whose generation is current and whose position is the one that follows
-    the last (others are dropped and counted), then acknowledges with its next Inbound.
-    ``ends``: a call has now sent all that it has, and its speaker may wait for the word of it, to
-    say the next 20 ms. So the gateway sends that Inbound at once, and does not wait for a frame."""
+    """worker -> gateway: all of this gateway's frames that are due in one tick, and the frames that
+    share a message with these. The gateway writes a frame if its generation is current and its
+    position follows the last one written. It drops and counts other frames, and acknowledges with
+    its next Inbound. ``ends``: a call has run out of sound, and its speaker may be waiting for the
+    acknowledgement before it says the next 20 ms. So the gateway sends that Inbound at once, and
+    does not wait for a frame."""
 
     frames: list[OutFrame]
     ends: bool = False
@@ -311,8 +316,8 @@ class Mark(PackedMessage, frozen=True):
 
 
 class Tick(PackedMessage, frozen=True):
-    """worker -> gateways and adapters to which it has said nothing else for 100 ms: the loop is
-    alive. A gateway that has heard nothing of a worker for 500 ms moves its calls."""
+    """worker -> gateways and clients to which it has sent nothing else for 100 ms: the loop is
+    alive. A gateway that has heard nothing from a worker for 500 ms moves the worker's calls."""
 
     worker: PeerName
     n: Number
@@ -320,16 +325,16 @@ class Tick(PackedMessage, frozen=True):
 
 class Pair(PackedMessage, frozen=True):
     """worker -> gateway: ``on``: send what came in 40 ms in one Inbound, because all of my calls
-    take their sound in large pieces. So an Inbound wakes me half as often.
-    Everything else goes out as it comes, and takes along what waits. An OpenCall ends it."""
+    take their sound in large pieces. So an Inbound wakes me half as often. Any other message goes
+    out as it comes, behind the frames that wait. An OpenCall ends the sending in pairs."""
 
     on: bool
 
 
 class OpenRefused(PackedMessage, frozen=True):
-    """worker -> gateway: it does not take the call (it drains, has too many, or has this call with
-    another secret), or gives it back, because the call's sound cannot be worked on. ``why`` says
-    which; the gateway tries another worker."""
+    """worker -> gateway: the worker does not take the call (it drains, has too many calls, or has
+    this call with another secret), or gives the call back, because its sound cannot be worked on.
+    ``why`` says which; the gateway tries another worker."""
 
     call: Known
     generation: Number
@@ -337,23 +342,24 @@ class OpenRefused(PackedMessage, frozen=True):
 
 
 class MediaRefused(PackedMessage, frozen=True):
-    """worker -> gateway or adapter: another protocol major."""
+    """worker -> gateway or client: you speak another protocol major than I do."""
 
     text: Text
 
 
 class AttachRefused(PackedMessage, frozen=True):
-    """worker -> adapter: the secret is not this call's."""
+    """worker -> client: the secret is not this call's."""
 
     call: Known
 
 
 class Opened(PackedMessage, frozen=True):
-    """worker -> adapter: this worker is now the active one; answer with Resume. ``out_next`` is the
-    outbound position from which it needs sound, or None: the adapter's ``acknowledged`` decides.
-    ``unplayed``: samples that the streams before lost, as far as this worker knows. They count if
-    it had the last of those streams to its end, and this is the first Opened of a later one.
-    The adapter ignores an Opened older than the newest generation it has seen."""
+    """worker -> client: this worker is now the active one; answer with Resume. ``out_next`` is the
+    outbound position from which the worker needs sound. None: the client's ``acknowledged``
+    decides. ``unplayed``: samples that earlier streams lost, as far as this worker knows. They
+    count only if this worker had the last of those streams until it ended, and this is the first
+    Opened of a later stream. The client ignores an Opened older than the newest generation it has
+    seen."""
 
     call: Known
     generation: Number
@@ -364,10 +370,10 @@ class Opened(PackedMessage, frozen=True):
 
 class Sound(Packed, frozen=True):
     """Sound from the far end: ``pcm`` begins at call time ``position``. ``ordinal`` and
-    ``stream_end``: the stream position that follows it (for Resume). ``lost``: samples at 8 kHz
-    just before it that never arrived. ``codes``: the same sound as the carrier sent it, as mu-law
-    at 8 kHz, one byte for each position. A client keeps that for a call's report, because it is a
-    sixth of ``pcm``; b"": the worker does not say it."""
+    ``stream_end``: the stream position that follows the sound (for Resume). ``lost``: samples at
+    8 kHz just before the sound that never arrived. ``codes``: the same sound as the carrier sent
+    it, as mu-law at 8 kHz, one byte for each position. A client keeps ``codes`` for a call's
+    report, because it is a sixth of ``pcm``; b"": the worker does not send it."""
 
     call: Known
     generation: Number
@@ -381,7 +387,7 @@ class Sound(Packed, frozen=True):
 
 class AcknowledgedTo(Packed, frozen=True):
     """Sound up to outbound ``position`` (exclusive) was acknowledged by the gateway. ``idle``: less
-    than one frame is left to send, and it goes out in time by itself."""
+    than one frame is left to send, and that rest goes out in time without more speech."""
 
     call: Known
     generation: Number
@@ -390,16 +396,16 @@ class AcknowledgedTo(Packed, frozen=True):
 
 
 class Heard(PackedMessage, frozen=True):
-    """worker -> adapter: the sound that its calls heard in one tick, and how far their own sound
-    was acknowledged in it. Either may be empty. They are one message because each message wakes the
-    client."""
+    """worker -> client: the sound that the client's calls heard in one tick, and how far their own
+    sound was acknowledged in that tick. Either may be empty. Both go in one message because each
+    message wakes the client."""
 
     sounds: list[Sound]
     acknowledged: list[AcknowledgedTo] = msgspec.field(default_factory=list)
 
 
 class Interrupted(PackedMessage, frozen=True):
-    """worker -> adapter: interrupt ``serial`` is done; sound up to ``sent_to`` had been sent."""
+    """worker -> client: interrupt ``serial`` is done; sound up to ``sent_to`` had been sent."""
 
     call: Known
     generation: Number
@@ -408,7 +414,7 @@ class Interrupted(PackedMessage, frozen=True):
 
 
 class MarkPlayed(PackedMessage, frozen=True):
-    """worker -> adapter: the mark came back; ``played`` False: a clear came before it."""
+    """worker -> client: the mark came back. ``played`` False: a clear threw it out."""
 
     call: Known
     generation: Number
@@ -417,7 +423,8 @@ class MarkPlayed(PackedMessage, frozen=True):
 
 
 class DigitHeard(PackedMessage, frozen=True):
-    """worker -> adapter: a digit; the adapter ignores one it has (ordinal, index)."""
+    """worker -> client: a digit. The client ignores a digit that it has already, by (ordinal,
+    index)."""
 
     call: Known
     generation: Number
@@ -425,7 +432,7 @@ class DigitHeard(PackedMessage, frozen=True):
 
 
 class Loss(PackedMessage, frozen=True):
-    """worker -> adapter: outbound sound that was lost, and why (the queue's bound, or unplayed at
+    """worker -> client: outbound sound that was lost, and why (the queue's bound, or unplayed at
     the carrier when its stream broke). ``samples`` at 8 kHz. ``direction`` is always "outbound":
     inbound sound that never arrived stands in ``Sound.lost``."""
 
@@ -437,9 +444,9 @@ class Loss(PackedMessage, frozen=True):
 
 
 class StreamOver(PackedMessage, frozen=True):
-    """worker -> adapter: all sound of stream ``ordinal`` has been handed out before this.
-    ``late``: how long the far end has waited inside of our utterances, because their sound came
-    late (samples at 8 kHz, since this worker has the call)."""
+    """worker -> client: all sound of stream ``ordinal`` has been handed out before this.
+    ``late``: how long the far end has waited within our utterances, because their sound came late
+    (samples at 8 kHz, since this worker has the call)."""
 
     call: Known
     generation: Number
@@ -450,7 +457,7 @@ class StreamOver(PackedMessage, frozen=True):
 
 #: what a gateway's media DEALER receives
 WorkerToGateway = Outbound | Clear | Mark | Tick | Pair | OpenRefused | MediaRefused
-#: what an adapter's media DEALER receives
+#: what a client's media DEALER receives
 WorkerToAdapter = (
     Opened
     | Heard

@@ -1,14 +1,14 @@
 """Every message on the bus: the contract between the rooms.
 
-Two planes. **control**: the controller binds a ROUTER; gateways, codec workers and adapters each
-connect one DEALER. **media**: each codec worker binds a ROUTER; gateways and adapters connect one
+Two planes. **control**: the controller binds a ROUTER; gateways, codec workers and clients each
+connect one DEALER. **media**: each codec worker binds a ROUTER; gateways and clients connect one
 DEALER to each worker that carries their calls. Every ZeroMQ message is one frame of msgpack: a
 frozen Struct of one of the tagged unions at the end of control_messages.py and media_messages.py.
 ``docs/bus.md`` tells the same as prose.
 
 Units, everywhere:
 
-- *position*: samples at 8 kHz, counted from the call's start (outbound: of all that the adapter has
+- *position*: samples at 8 kHz, counted from the call's start (outbound: of all that the client has
   spoken in this call; inbound: of call time). A PCM sample at 24 kHz has position index // 3.
 - *stream position*: samples at 8 kHz within one Media Stream, from ``media.timestamp``.
 - *ordinal*: which Media Stream of the call, from 1; a call gets a new one when it is redirected,

@@ -31,9 +31,9 @@ class Places(Generic[T]):
     def __init__(self, room: int, share: int | None = None) -> None:
         self.room = room
         self.share = share
-        #: oldest first, with the owner
+        #: all that have a place, each with its owner; the oldest comes first
         self._all: OrderedDict[T, str | None] = OrderedDict()
-        #: by owner, oldest first
+        #: the same by owner; the oldest comes first
         self._owned: dict[str, OrderedDict[T, None]] = {}
 
     def __len__(self) -> int:
@@ -43,7 +43,7 @@ class Places(Generic[T]):
         return who in self._all
 
     def __iter__(self) -> Iterator[T]:
-        """Oldest first."""
+        """All that have a place, the oldest first."""
         return iter(self._all)
 
     @property
@@ -69,7 +69,7 @@ class Places(Generic[T]):
         return goes
 
     def leave(self, who: T) -> None:
-        """It needs its place no more. Nothing where it has none."""
+        """Give up the place of ``who``, if it has one."""
         owner = self._all.pop(who, None)
         if owner is not None:
             owned = self._owned[owner]

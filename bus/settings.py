@@ -275,19 +275,21 @@ class Settings:
     twilio_api_url: Annotated[str | None, _base_url] = field(default=None, repr=False)
     validate_signature: Annotated[bool, _flag] = True
     calls_per_second: Annotated[float, _rate] = 1.0
-    #: who may call, and who may be called, whatever a client allows; None: the client alone says
+    #: who may call, whatever a client allows; None: the client alone decides
     allowed_callers: Annotated[tuple[str, ...] | None, _callers] = None
-    #: numbers, and groups of them such as ``+1415*``
+    #: who may be called: numbers, and groups of them such as ``+1415*``; None: the client alone
+    #: decides
     allowed_callees: Annotated[tuple[str, ...] | None, _callees] = None
-    #: what all clients together may dial: calls at a time, calls in any hour, and begun minutes in
-    #: any day; None: no cap
+    #: caps on what all clients together dial: calls at a time, calls in any hour, and started
+    #: minutes in any day; None: no cap
     max_calls: Annotated[int | None, _cap] = None
     max_calls_per_hour: Annotated[int | None, _cap] = None
     max_minutes_per_day: Annotated[int | None, _cap] = None
-    #: of a call, in whichever currency; None: nobody says what calls cost
+    #: what a started minute of a call costs, in any currency; None: nobody says what calls cost
     price_per_minute: Annotated[float | None, _price] = None
     recordings_dir: Annotated[Path | None, Path] = None
-    #: what is kept there: days since a recording was written, and all of them in MB; None: all
+    #: recordings are kept for this many days since they were written, and up to this many MB in
+    #: all; None: no limit
     recordings_keep_days: Annotated[float | None, _limit] = None
     recordings_max_mb: Annotated[float | None, _limit] = None
     cassettes_dir: Annotated[Path | None, Path] = None
@@ -431,7 +433,7 @@ def same_url(one: str, other: str) -> bool:
 
 
 def spelled(url: str) -> str:
-    """The base URL as settings spell it; what is none stays as it is."""
+    """The base URL as settings spell it. A text that is no base URL stays as it is."""
     text = pasted(url)
     try:
         return base_url(text)

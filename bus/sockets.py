@@ -6,11 +6,11 @@ descriptor, and a callback gets each message. Facts about ZeroMQ that shape it (
 - its descriptor is edge-triggered: after a wake-up everything must be read, and a send may swallow
   an edge, so the socket is looked at again after each send. A look that finds nothing is two system
   calls, and arms the edge: the next one is not needed before something was sent or received;
-- what is queued for a dead peer reaches whoever binds that endpoint next: LINGER 0, a new identity
-  for each socket, nothing is sent before the handshake or after the connection's end, a socket does
-  not connect a second time by itself, and it is closed once its peer is gone;
-- IMMEDIATE, which is meant for that, drops most of what a peer sent before it died and what was
-  not read yet, so it is not used;
+- messages that are queued for a dead peer reach whoever binds that endpoint next. Therefore: LINGER
+  0, a new identity for each socket, nothing is sent before the handshake or after the connection's
+  end, a socket does not connect a second time by itself, and it is closed once its peer is gone;
+- IMMEDIATE, which is meant to prevent that, drops most messages that a peer sent before it died and
+  that were not read yet, so it is not used;
 - a ROUTER drops what it cannot route in silence unless ROUTER_MANDATORY is set;
 - a peer killed with -9 shows as DISCONNECTED on the socket's monitor within milliseconds.
 
@@ -31,14 +31,14 @@ from zmq.utils.monitor import parse_monitor_message
 
 from .curve import ClientCurve, CurveKeys
 
-#: Messages handled in one go before other callbacks of the loop (timers) get their turn.
+#: After this many messages in one go, other callbacks of the loop (timers) get their turn.
 BURST = 128
 
-#: Messages that may wait in one direction of one connection.
+#: At most this many messages wait in one direction of one connection.
 HIGH_WATER_MARK = 20_000
 
-#: Larger messages than these are refused by the socket, which reads no more than their length, and
-#: closes the connection. On the media plane 300 s of PCM16 at 24 kHz is 14.4 MB. On the control
+#: The socket refuses a larger message: it reads only the message's length, and closes the
+#: connection. On the media plane 300 s of PCM16 at 24 kHz is 14.4 MB. On the control
 #: plane a client's Hello is the longest message: it has about 1 KB for each of its calls, of which
 #: there are 2,000 at most, and for each session the numbers that it lets in and may call.
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
@@ -47,8 +47,8 @@ MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 FIRST_RETRY = 0.05
 LONGEST_RETRY = 0.5
 
-#: A machine that was cut off answers no connection, and the kernel asks it ever more seldom. A try
-#: on tcp ends after this, and the next one asks at once.
+#: A machine that was cut off answers no connection, and the kernel asks it ever more seldom. So a
+#: try on tcp ends after this time, and the next try asks at once.
 CONNECT_WITHIN_MS = 2_000
 
 #: ZeroMQ's own tries come after an hour at least (-1, never, drops what was not read yet).
@@ -71,10 +71,10 @@ def _descriptor(socket: zmq.Socket[bytes]) -> int:
 
 
 class BusSocket:
-    """A ZeroMQ socket on a running asyncio loop. ``on_message`` gets the frames of one message, and
-    ``after`` is called once messages that had come by themselves were handed out."""
+    """A ZeroMQ socket on a running asyncio loop. ``on_message`` gets the frames of one message.
+    When messages woke the loop, ``after`` is called once all of them were handed out."""
 
-    #: the message that is handed out came by a client's own key, and not by the bus's
+    #: the message that is being handed out came by a client's own key, and not by the bus's key
     by_client_key = False
 
     def __init__(
@@ -123,7 +123,7 @@ class BusSocket:
         return True
 
     def stands(self, peer: bytes, sign: bytes) -> bool:
-        """Whether the connection with identity ``peer`` stands, on a ROUTER. ZeroMQ tells that only
+        """Whether the connection with identity ``peer`` is up, on a ROUTER. ZeroMQ shows that only
         when a message is sent, so the peer gets ``sign``."""
         if self.closed:
             return False
@@ -133,7 +133,7 @@ class BusSocket:
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 raise
-            return error.errno == zmq.EAGAIN  # it is there, and does not read
+            return error.errno == zmq.EAGAIN  # the peer is there, and does not read
         finally:
             self._edge_lost = True
             self._look_again()
@@ -161,7 +161,7 @@ class BusSocket:
                 return
 
     def _look_again(self) -> None:
-        """Drain soon, if something is there that no edge would tell of."""
+        """Drain soon, if a message is there for which no edge will come."""
         if not self._looks and self._edge_lost and not self._on_demand and self.readable:
             self._looks = True
             self._loop.call_soon(self._drain)
@@ -217,7 +217,7 @@ class BusSocket:
 
 
 class KeyedRouter(BusSocket):
-    """A ROUTER on tcp that tells by which key the message came that it hands out."""
+    """A ROUTER on tcp that knows by which key each message came."""
 
     def __init__(
         self,
@@ -231,7 +231,7 @@ class KeyedRouter(BusSocket):
 
     def _receive(self) -> list[bytes]:
         frames = self._socket.recv_multipart(_NOBLOCK, copy=False)
-        # The ZAP handler's word for the connection: the public key that it let in.
+        # The ZAP handler sets this for the connection: the public key that it let in.
         self.by_client_key = frames[-1].get("User-Id") != self._of_the_bus
         return [frame.bytes for frame in frames]
 
@@ -239,9 +239,10 @@ class KeyedRouter(BusSocket):
 class DealerSocket(BusSocket):
     """A DEALER with one connection in its life.
 
-    It tries until that stands, and then calls ``on_connected``. At its end it hands out all that
-    the peer had sent, and then calls ``on_disconnected``. Nothing is sent before and after. With
-    ``on_refused`` it tries no more, and calls that, once nobody listens there.
+    The socket tries until the connection is up, and then calls ``on_connected``. When the
+    connection ends, the socket hands out all that the peer had sent, and then calls
+    ``on_disconnected``. Nothing is sent before the one call and after the other. With
+    ``on_refused`` the socket stops trying once nobody listens there, and calls that.
     """
 
     def __init__(
@@ -306,7 +307,7 @@ class DealerSocket(BusSocket):
 
     @property
     def _timed_out(self) -> bool:
-        """There was no answer to the last try for so long that nobody can have refused it."""
+        """The last try got no answer for so long that it timed out, and was not refused."""
         return self._loop.time() - self._tried_at >= CONNECT_WITHIN_MS / 2000
 
     def _connect_again(self) -> None:

@@ -16,8 +16,8 @@ LINE_RATE: Final = 24_000
 POSITION_BYTES: Final = 6
 #: Samples, and bytes of mu-law, of one frame: 20 ms.
 FRAME: Final = 160
-#: Frames that go to the carrier in one message, where so many are in hand. Only the first of them
-#: is due by then, so the carrier's buffer holds up to one frame more than it would otherwise.
+#: This many frames go to the carrier in one message, if they are in hand. Only the first of them is
+#: due when it is sent, so the carrier's buffer holds up to one frame more than it would otherwise.
 TOGETHER: Final = 2
 #: The most samples of a call that a worker gathers before it hands them out: 200 ms.
 MOST_GATHERED: Final = 10 * FRAME
@@ -26,11 +26,11 @@ MOST_KEPT: Final = 300
 
 #: Inbound: the far end's sound did not come, neither late nor when it was asked for again.
 NEVER_ARRIVED: Final = "never arrived"
-#: Inbound: it came, but the user did not take it in time.
+#: Inbound: the sound came, but the user did not take it in time.
 NOT_TAKEN: Final = f"nobody took it for {MOST_KEPT} s"
 #: Outbound: more was said than is kept.
 TOO_MUCH_QUEUED: Final = f"more than {MOST_KEPT} s were queued"
-#: Outbound: it was written, and the stream ended before the carrier had played it.
+#: Outbound: the sound was written, and the stream ended before the carrier had played it.
 UNPLAYED: Final = "unplayed at the carrier when its stream broke"
-#: Outbound: the far end may have heard it, so it is not said again.
+#: Outbound: the far end may have heard the sound, so it is not said again.
 IN_DOUBT: Final = "may have been played before its stream broke"

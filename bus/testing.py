@@ -1,8 +1,8 @@
 """Doubles for tests of whatever speaks on the bus: a controller, a clock, a wait, a terminal that
 hangs up, and poison.
 
-They stand beside the contract because the tests of every room use them, and because whoever changes
-the contract has to change its double too. They need no more than the bus does (no pytest), and
+They stand in the bus because the tests of every room use them, and because whoever changes the
+contract has to change its double too. They need no more than the bus does (no pytest), and
 `make lint` sees to it that no room imports this module.
 """
 

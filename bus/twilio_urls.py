@@ -4,7 +4,7 @@ The gateway serves them, and gateway and controller write them into answers, num
 documents.
 
 A query field's name is one letter, because a URL that seals a number's prior settings must stay
-within the length that Twilio takes. The letters are those that numbers carry by now, so they stay.
+within the length that Twilio takes. Numbers carry these letters already, so they stay.
 """
 
 from __future__ import annotations

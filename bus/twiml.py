@@ -29,6 +29,6 @@ def redirect(public_url: str, query: str) -> str:
 
 
 def connect(stream: str, public_url: str, query: str) -> str:
-    """The call's sound goes through ``stream``. When our side closes it Twilio goes on with the
-    next verb, and with none the call would end, so an absolute redirect stands behind it."""
+    """The call's sound goes through ``stream``. When our side closes the stream, Twilio goes on
+    with the next verb. Without another verb the call would end, so an absolute redirect follows."""
     return f"<Connect>{stream}</Connect>{redirect(public_url, query)}"

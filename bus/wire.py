@@ -57,8 +57,8 @@ Known = Annotated[str, Meta(max_length=128)]
 Text = Annotated[str, Meta(max_length=LONGEST_TEXT)]
 #: Fields with their values: a form, a query, a trace.
 Fields = Annotated[dict[Text, Text], Meta(max_length=1_000)]
-#: Where sound begins, by the word of a gateway or an adapter: samples at 8 kHz, a thousand years of
-#: them. Sums of a few are still a :data:`Number`, by which a worker tells others where sound is.
+#: Where sound begins, as a gateway or a client says it: samples at 8 kHz, a thousand years of them.
+#: The sum of a few is still a :data:`Number`, which a worker uses to tell others where sound is.
 Position = Annotated[int, Meta(ge=0, le=2**48)]
 #: Generations, samples, frames, sizes: whatever else is counted from 0.
 Number = Annotated[int, Meta(ge=0, le=2**53)]
@@ -73,7 +73,7 @@ Counts = Annotated[dict[Known, Number], Meta(max_length=1_000)]
 LONGEST_WAIT: Final = 30 * 86_400
 #: How long something lasts, or may last, in seconds.
 Seconds = Annotated[float, Meta(ge=0, le=LONGEST_WAIT)]
-#: One figure of a call, as often as it was heard there, in seconds.
+#: All values of one figure of a call, in seconds. For example, how long each answer took.
 Figures = Annotated[list[Seconds], Meta(max_length=10_000)]
 #: The sum of many times, in seconds. The description tells it from a Moment, in the reference too.
 Sum = Annotated[float, Meta(ge=0, le=2**53, description="a sum")]

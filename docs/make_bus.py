@@ -29,7 +29,7 @@ SECTIONS = (
     ("control: from the controller", m.FromController),
     ("media: to a codec worker", m.ToWorker),
     ("media: from a codec worker to a gateway", m.WorkerToGateway),
-    ("media: from a codec worker to an adapter", m.WorkerToAdapter),
+    ("media: from a codec worker to a client", m.WorkerToAdapter),
 )
 RECORDS = (
     m.ControllerRef,

@@ -112,7 +112,7 @@ class Applicant:
     #: the socket's connection is there
     connected: bool = True
     stream_sid: str = ""
-    #: how the controller let it in
+    #: the controller's answer that let the socket in
     accepted: m.StreamAccepted | None = None
     #: events that came between ``start`` and the opening of the stream
     held: deque[ms.Event] = field(default_factory=deque)
@@ -140,7 +140,7 @@ class Admission:
         self._applicants: dict[int, Applicant] = {}
         #: connected sockets that have not been let in, also where they are being closed
         self._strangers: Places[int] = Places(strangers, MAX_OF_ONE)
-        #: by call: its one-way stream that waits, or has left while it waited
+        #: by call: the one-way stream that waits, or has left while it waited
         self._waiting: dict[str, Applicant] = {}
 
     # ------------------------------------------------------------------ the socket's events

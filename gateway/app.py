@@ -107,7 +107,7 @@ class GatewayApp:
         #: the timeout of each request whose body is being read. To push a request out, for a newer
         #: one, its timeout is made to expire
         self._reading: Places[asyncio.Timeout] = Places(MAX_READING, MAX_READING_OF_ONE)
-        #: the same for each request that waits for the controller; its owner is its call
+        #: the timeout of each request that waits for the controller; a request's owner is its call
         self._asking: Places[asyncio.Timeout] = Places(MAX_ASKING, MAX_ASKING_OF_ONE)
         self._leaving = False
         self._routes = Starlette(

@@ -19,10 +19,10 @@ from trunkline.bus.refusals import KINDS, Kind
 
 log = logging.getLogger("trunkline.gateway")
 
-#: Seconds between two lines about one kind.
+#: At most one line in this many seconds is logged about one kind.
 EVERY: Final = 60.0
 
-#: Calls a function after so many seconds, as a loop's ``call_later`` does.
+#: Calls a function after a number of seconds, as a loop's ``call_later`` does.
 Later = Callable[[float, Callable[[], None]], object]
 
 
@@ -30,10 +30,10 @@ class Refusals:
     """The refusals of one gateway since its start."""
 
     def __init__(self, later: Later) -> None:
-        #: by kind
+        #: how many refusals there were, by kind
         self.counts: Counter[str] = Counter()
         self._later = later
-        #: by kind that was logged less than EVERY ago: how many came since, and the last one
+        #: by kind, if it was logged less than EVERY ago: how many came since, and the last one
         self._since: dict[str, tuple[int, str]] = {}
 
     def add(

@@ -128,7 +128,7 @@ class WebSocket(asyncio.Protocol):
 
     accept: Accept
     refused: Refused
-    #: who reads the sockets of those who are let in; None: the loop, each by itself
+    #: reads the sockets that were let in, together; None: the loop reads each by itself
     sockets: Sockets | None = None
 
     def __init__(

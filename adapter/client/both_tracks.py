@@ -4,12 +4,12 @@ The two tracks come one by one, each as the sound of a call of its own (:mod:`.c
 were cut out of one Media Stream, so the stream's own positions say exactly what was said at the
 same time. The clock here is the stream's: it begins at 0 with the first one.
 
-- A later stream of the call (its gateway died, for instance) begins where the first sound of it has
-  its place in call time. Both tracks get that one place, so they stay side by side.
-- What never came is silence, up to what came of the other track. If one track brings nothing at
-  all, the other one waits for it for :data:`WAITS` at most. Sound that comes even later is not
-  handed out any more. A report has it all the same.
-- Pieces that nobody takes are kept, as many as of any call; the oldest go first.
+- A later stream of the call (because its gateway died, for instance) begins where its first sound
+  has its place in call time. Both tracks get that one place, so they stay side by side.
+- Sound that never came on one track is silence, up to the end of the other track's sound. If one
+  track brings nothing at all, the other track waits for it for :data:`WAITS` at most. Sound that
+  comes even later is not handed out any more, but a report has it.
+- Pieces that nobody takes are kept, as many as of any call; the oldest are dropped first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .thread_bridge import Bell
 if TYPE_CHECKING:
     from .call_tape import Samples
 
-#: How long (positions) one track waits for the other.
+#: One track waits this long (positions) for the other.
 WAITS: Final = 2 * WIRE_RATE
 _MOST_BYTES: Final = MOST_KEPT * LINE_RATE * 2
 
@@ -45,7 +45,7 @@ class _Side:
 
     def __init__(self) -> None:
         self.pcm = bytearray()
-        #: call time of the track's own clock + this = position here
+        #: the track's own call time and this offset make the common position
         self.offset = 0
 
 
@@ -97,7 +97,7 @@ class BothTracks:
 
     @property
     def _end(self) -> int:
-        """Where the sound ends that has come so far."""
+        """The position at which the sound of the two tracks ends so far."""
         return self._at + max(len(self._ours.pcm), len(self._theirs.pcm)) // POSITION_BYTES
 
     def _put(self, side: _Side, position: int, pcm: bytes) -> None:
@@ -110,7 +110,8 @@ class BothTracks:
             side.pcm += pcm[-gap:]
 
     def _hand_out(self, *, all_of_it: bool = False) -> None:
-        """What both have brought; and what one alone has, once it has waited long enough."""
+        """Hand out the sound that both tracks have brought, and sound of one track alone once it
+        has waited long enough."""
         ours, theirs = self._ours.pcm, self._theirs.pcm
         longer = max(len(ours), len(theirs))
         size = min(len(ours), len(theirs))

@@ -10,20 +10,21 @@ Rules:
 - Sound is passed on once: everything below the call time heard so far is cut off. Sound that never
   arrived is counted.
 - The sound in the carrier's buffer is lost when a stream breaks. The worker that had the stream to
-  its end says how much that was. Where that worker is dead, stopped or leaves, another one takes
-  the next stream, and does not know. Then it is counted here, from the acknowledgements that came.
-  The old worker may have sent more after the last of them. That sound is not said again and counts
-  as lost, because nobody knows for how long the carrier played on. But a worker that has told the
-  stream's end has told all, and the same loss is not counted again when another worker tells it.
+  its end says how much that was. If that worker is dead, stopped or leaves, another worker takes
+  the next stream, and does not know how much was lost. Then the loss is counted here, from the
+  acknowledgements that came. The old worker may have sent more sound after the last
+  acknowledgement. That sound is not said again and counts as lost, because nobody knows for how
+  long the carrier played on. But a worker that has reported the stream's end has reported all of
+  its loss. Then the same loss is not counted again when another worker reports it.
 - A client that did not run for a while (:meth:`CallAudio.stalled`) reads the messages of all its
-  workers at once, in any order. Where a worker died meanwhile, the messages that did not fit into
-  its connection are gone. So each acknowledgement is taken to have come when its sound was played,
-  and the old worker is heard out before another takes the call over.
+  workers at once, in any order. If a worker died meanwhile, the messages that did not fit into its
+  connection are gone. So each acknowledgement is taken to have come when its sound was played, and
+  all messages of the old worker are read before another takes the call over.
 - Digits are passed on once by (ordinal, index).
-- When the call has ended, sound may still be on its way. It is waited for until the stream's last
-  word (``StreamOver`` of the newest stream), :data:`DRAIN_SECONDS` at most. Where that word does
-  not say that the stream ended with the call, the time from the last sound to the call's end counts
-  as lost.
+- When the call has ended, sound may still be on its way. The client waits for it until
+  ``StreamOver`` of the newest stream comes, :data:`DRAIN_SECONDS` at most. Unless that message says
+  that the stream ended with the call, the time from the last sound to the call's end counts as
+  lost.
 
 Every method takes ``now`` and collects its instructions; :meth:`CallAudio.take_instructions` hands
 them out. The far end's sound alone is returned at once, by :meth:`CallAudio.heard`, because it
@@ -61,22 +62,22 @@ from .outbound import Outbound, Utterance
 if TYPE_CHECKING:
     from .call_tape import CallTape
 
-#: How long sound that is still on its way is waited for after the call's end.
+#: After the call's end the client waits this long (seconds) for sound that is still on its way.
 DRAIN_SECONDS = 1.0
-#: A call's end cuts off the frame that the far end is saying (seconds).
+#: A call's end cuts off the frame that the far end is saying, which lasts this long (seconds).
 CUT_OFF_AT_THE_END = 0.02
-#: A gateway reads its sockets by a clock: a frame may have waited there so long (seconds), and
+#: A gateway reads its sockets by a clock: a frame may have waited there this long (seconds), and
 #: twice as long where the sound is taken in large pieces.
 READ_EVERY = 0.02
-#: How long a worker may take to say how much was sent before an interrupt.
+#: A worker has this long (seconds) to say how much was sent before an interrupt.
 INTERRUPTED_WITHIN = 0.25
-#: How long an acknowledgement, or sound of the far end, takes at most from the carrier's socket to
-#: here, on a machine that keeps up (seconds).
+#: An acknowledgement, or sound of the far end, takes at most this long (seconds) from the carrier's
+#: socket to here, on a machine that keeps up.
 ACKNOWLEDGED_WITHIN = 0.04
-#: The most sound that a worker has sent there without being acknowledged (seconds).
+#: A worker sends at most this much sound (seconds) to the gateway without an acknowledgement.
 MOST_IN_DOUBT = 0.16
-#: The most that is taken to lie unplayed at the carrier, unless more was seen there: the stack's
-#: default lead (60 ms), and one message.
+#: At most this much sound (seconds) is assumed to lie unplayed at the carrier, unless more was seen
+#: there: the stack's default lead (60 ms), and one message.
 LEAD_AND_MESSAGE = 0.06 + TOGETHER * 0.02
 
 
@@ -105,8 +106,8 @@ def new_tape() -> CallTape:
 
 class CallAudio:
     """The state of one call's sound. Workers are named by their id. ``began``: when the call's
-    first stream came up. ``first``: that stream's ordinal. The client may hear of the call when
-    that stream is gone already, and another one is up. ``taped``: all that is said is kept."""
+    first stream came up. ``first``: the ordinal of the first stream, which may be gone already when
+    the client hears of the call. ``taped``: all that is said is kept."""
 
     # Python keeps more than 30 attributes in a dict of the object's own, which costs 1 to 2 µs for
     # each frame where caches are cold.
@@ -124,50 +125,50 @@ class CallAudio:
         self._first = max(1, first)
         self.out = Outbound()
         self.lost = Lost()
-        #: for so many samples at 8 kHz our sound came late, by the word of each worker
+        #: by worker: how late our sound came, as its last StreamOver says (samples at 8 kHz)
         self._late: dict[str, int] = {}
         #: all that both sides have said; None: it is not kept
         self.tape = new_tape() if taped else None
-        #: newest generation seen; -1: none yet
+        #: newest generation seen; -1: no generation yet
         self.generation = -1
-        #: the worker that has the call; None: none that we know of
+        #: the worker that has the call; None: we know of no such worker
         self.active: str | None = None
-        #: the worker that had it last
+        #: the worker that has, or last had, the call
         self._last_active: str | None = None
         #: call time up to which sound was heard
         self.heard_to = 0
-        #: samples of the far end's sound that are to come together; 0: as it comes
+        #: pieces of the far end's sound are to have at least this many samples; 0: as sound comes
         self.gathers = 0
         #: samples at 8 kHz that were heard
         self.heard_samples = 0
         self._heard_ordinal = 0
         self._heard_stream_end = 0
         self._heard_at = began
-        #: when the newest stream began at the latest
+        #: a time at which the newest stream had begun for certain
         self._stream_began = began
-        #: when the carrier will have played all that was acknowledged, by the acknowledgements
+        #: when the carrier will have played all that was acknowledged, as the acknowledgements show
         self._plays_until = 0.0
         self._acknowledged_at = 0.0
-        #: how much sound lay there at most (seconds)
+        #: the most sound that was seen to lie unplayed at the carrier (seconds)
         self._most_ahead = LEAD_AND_MESSAGE
-        #: (since, until): the client did not run since then, and catches up until then; None once
-        #: acknowledgements come in time again
+        #: (since, until): the client did not run since ``since``, and has caught up at ``until``;
+        #: None once acknowledgements come in time again
         self._stall: tuple[float, float] | None = None
-        #: since when the worker and the stream are known to be gone; None: they are there
+        #: since when the worker, and the stream, are known to be gone; None: still there
         self._worker_gone_at: float | None = None
         self._stream_gone_at: float | None = None
-        #: the ordinal of the stream that was gone last; 0: none ever was
+        #: the ordinal of the stream that was lost last; 0: no stream was
         self._stream_gone = 0
-        #: position up to which sound had been sent to a worker by then
+        #: position up to which sound had been sent to a worker when that stream was lost
         self._sent_by_then = 0
         self._digits: set[tuple[int, int]] = set()
         self._marks: dict[str, int] = {}
-        #: the last word of the newest stream that has said one
+        #: the StreamOver of the newest stream that has ended
         self._over: m.StreamOver | None = None
         self._interrupt_asked: float | None = None
         self._ended: m.EndedReason | None = None
         self._ended_at = 0.0
-        #: when the carrier had taken our hang-up at the latest
+        #: a time at which the carrier had taken our hang-up for certain
         self._hung_up_at = math.inf
         self._drain_until: float | None = None
         #: True once ``Ended`` was given out
@@ -217,14 +218,14 @@ class CallAudio:
         return self.out.serial
 
     def gather(self, samples: int) -> None:
-        """Let the far end's sound come in pieces of so many samples at least; 0: as it comes."""
+        """Let the far end's sound come in pieces of at least ``samples``; 0: as it comes."""
         if samples != self.gathers:
             self.gathers = samples
             if self.active is not None and self._ended is None:
                 self._send_gather()
 
     def set_mark(self, name: str) -> None:
-        """Ask to be told (``MarkDone``) when all that is queued by now has been played."""
+        """Ask to be told (``MarkDone``) when all that is queued now has been played."""
         out = self.out
         queued = sum(u.length for u in out.utterances if u.start is None and not out.waits(u))
         self._marks[name] = self.out.end + queued
@@ -239,7 +240,7 @@ class CallAudio:
             self._new_stream(worker, message, now)
             self._stream_began = now
         elif message.out_next is not None:
-            # The worker before may have died with the acknowledgement.
+            # The worker before may have died with this acknowledgement, unsent.
             self._acknowledged(message.out_next, now)
         self._worker_gone_at = None
         if message.ordinal > self._stream_gone:
@@ -270,8 +271,8 @@ class CallAudio:
 
     def _idle(self, ordinal: int, now: float) -> float:
         """For how many seconds nothing was heard; 0.0 on a first stream that has brought nothing
-        yet. On a later one the time counts even if nothing ever was heard, because the earlier ones
-        were lost before any worker had them."""
+        yet. On a later stream the time counts even if nothing ever was heard, because the earlier
+        streams were lost before any worker had them."""
         return (
             max(0.0, now - self._heard_at) if self._heard_ordinal or ordinal > self._first else 0.0
         )
@@ -303,9 +304,10 @@ class CallAudio:
         return pcm
 
     def _said_at(self, sound: m.Sound, fresh: int, now: float) -> float:
-        """When the end of ``sound`` was said at the latest; ``fresh`` positions of it are new. It
-        may have waited for a worker that did not run, or come late of a stream that is over; but it
-        was said at its own rate, from the stream's beginning on, and before the stream was gone."""
+        """The latest time at which the end of ``sound`` can have been said; ``fresh`` positions of
+        it are new. The sound may have waited for a worker that did not run, or may come late from a
+        stream that is over. But it was said at its own rate, from the stream's beginning on, and
+        before the stream was gone."""
         if sound.ordinal < self.generation >> 16:
             return min(now, self._heard_at + max(0, fresh) / WIRE_RATE)
         lasted = sound.stream_end / WIRE_RATE
@@ -315,7 +317,7 @@ class CallAudio:
         return said if self._stream_gone_at is None else min(said, self._stream_gone_at)
 
     def stalled(self, since: float, until: float) -> None:
-        """The client has not run since ``since``: messages read before ``until`` waited for it."""
+        """The client has not run since ``since``: messages read before ``until`` had to wait."""
         self._stall = (since, until)
 
     def may_overtake(self, worker: str, message: object, now: float) -> bool:
@@ -395,8 +397,8 @@ class CallAudio:
         if self._current(worker, message.generation) and message.direction == "outbound":
             if message.why == UNPLAYED:
                 if self._last_word() is not None:
-                    return  # The worker that had this stream before has told the same.
-                self._plays_until = 0.0  # the sound that lay there is counted now
+                    return  # The worker that had this stream before has reported the same loss.
+                self._plays_until = 0.0  # the sound that lay at the carrier is counted now
             self.lost.add("outbound", message.samples, message.why)
 
     def stream_over(self, worker: str, message: m.StreamOver, now: float) -> None:
@@ -415,18 +417,18 @@ class CallAudio:
 
     @property
     def late(self) -> int:
-        """For so many samples at 8 kHz the far end has waited inside of our utterances, as far as
-        streams are over."""
+        """How many samples (8 kHz) long the far end has waited within our utterances, in the
+        streams that are over."""
         return sum(self._late.values())
 
     @property
     def stream_gone_at(self) -> float | None:
-        """Since when the call has no stream, which may come again; None while it has one."""
+        """Since when the call has no stream (it may get another); None while it has one."""
         return self._stream_gone_at
 
     def stream_gone(self, ordinal: int, now: float) -> None:
-        """The controller says that the call has lost this stream; it may come back by a new one.
-        A worker may have opened that new one already, where this was read late."""
+        """The controller says that the call has lost this stream. The call may come back by a new
+        stream, which a worker may have opened already if this message was read late."""
         if self._stream_gone_at is None and ordinal >= self.generation >> 16:
             self._stream_gone_at, self._stream_gone = now, ordinal
             self._sent_by_then = self.out.next
@@ -440,15 +442,15 @@ class CallAudio:
     def _new_stream(self, worker: str, opened: m.Opened, now: float) -> None:
         """Count what was lost with the former stream, once.
 
-        If a worker has told that stream's end, its loss is counted already. Otherwise a worker that
-        had the stream, and takes the next one as well, says what was lost. Otherwise count the
-        sound that lay at the carrier when the old stream brought its last sign of life: an
-        acknowledgement, or sound of the far end. The controller's word that the stream is gone says
-        nothing of that moment, because a controller that stood still says it late. Pass over sound
-        that may have been played without being acknowledged.
+        If a worker has reported that stream's end, its loss is counted already. Otherwise a worker
+        that had the stream, and takes the next one as well, says what was lost. If there is no such
+        worker, count the sound that lay at the carrier when the old stream brought its last sign of
+        life: an acknowledgement, or sound of the far end. The time at which the controller reports
+        the stream's loss is no measure of that, because a controller that stood still reports it
+        late. Skip sound that may have been played without being acknowledged.
 
-        The new worker may have had the call before, and goes on behind all that it had sent then.
-        Sound that it passes over so is lost too. Only the worker that says what was lost has
+        The new worker may have had the call before. Then it continues after the last sound it had
+        sent, and the sound that it skips is lost too. Only the worker that says what was lost has
         counted that sound."""
         goes_on_at = -1 if opened.out_next is None else opened.out_next
         knows = worker == self._last_active and goes_on_at >= self.out.acknowledged
@@ -458,7 +460,7 @@ class CallAudio:
             self._lose_unplayed(opened.unplayed)
         else:
             broke = self._acknowledged_at
-            if self._stall is None:  # else it is not known well enough when that was acknowledged
+            if self._stall is None:  # after a stall the time of that acknowledgement is uncertain
                 broke = max(broke, self._heard_at - self._longest_way)
             self._lose_unplayed(round((self._plays_until - broke) * WIRE_RATE))
             self._pass_over(max(goes_on_at, self._may_have_played(now)), now)
@@ -470,22 +472,22 @@ class CallAudio:
 
     @property
     def _longest_way(self) -> float:
-        """Of an acknowledgement, or of sound, from the carrier's socket to here."""
+        """How long an acknowledgement, or sound, may take from the carrier's socket to here."""
         return ACKNOWLEDGED_WITHIN + (READ_EVERY if self.gathers else 0.0)
 
     def _may_have_played(self, now: float) -> int:
-        """The position that the carrier had reached at most when nobody acknowledged any more."""
+        """The furthest position that the carrier can have reached when acknowledgements ended."""
         # A worker that is stopped, or leaves, may have had the stream to its end.
         gone = [at for at in (self._worker_gone_at, self._stream_gone_at) if at is not None]
         until = min(gone, default=now) + self._longest_way
         most = MOST_IN_DOUBT
         filled_up = 0.0
         if self._stall is None:
-            # Where less than usual lay at the carrier, the worker may have filled it up in one go.
+            # If less than usual lay at the carrier, the worker may have filled it up in one go.
             lay_there = max(0.0, self._plays_until - self._acknowledged_at)
             filled_up = max(0.0, self._most_ahead - lay_there)
         elif self._worker_gone_at is not None:
-            # It may have gone on while nothing was read here, and its messages are gone.
+            # The worker may have gone on while nothing was read here, and its messages are gone.
             most = max(most, until - self._stall[0])
         seconds = min(until - self._acknowledged_at + filled_up, most)
         first = max(self.out.acknowledged, self.out.floor)
@@ -493,14 +495,14 @@ class CallAudio:
         return min(sent, first + -(-round(seconds * WIRE_RATE) // FRAME) * FRAME)
 
     def _pass_over(self, position: int, now: float) -> None:
-        """Sound below this position is not said again, and nobody knows whether it was played."""
+        """Do not say sound below this position again: nobody knows whether it was played."""
         first = max(self.out.acknowledged, self.out.floor)
         if position > first:
             self.lost.add("outbound", position - first, IN_DOUBT)
             self._spoken(self.out.acknowledge(position, False, now))
 
     def unsent(self, message: m.ToWorker) -> None:
-        """``message`` could not be sent; sound is kept and goes out with the next chance."""
+        """``message`` could not be sent. Sound in it is kept, and goes out at the next chance."""
         if isinstance(message, m.Speak):
             self.out.unsent(message.position)
             self._unsent = True
@@ -508,8 +510,8 @@ class CallAudio:
     # ------------------------------------------------------------------ the call's end, and time
 
     def hung_up(self, now: float) -> None:
-        """The carrier has taken our hang-up. A controller that is killed right behind that leaves
-        the call's end to the next one, which may find it seconds later."""
+        """The carrier has taken our hang-up. If the controller is killed right after that, the next
+        controller has to find the call's end, which may take seconds."""
         self._hung_up_at = min(self._hung_up_at, now)
 
     def call_ended(self, reason: m.EndedReason, now: float, ago: float = 0.0) -> None:
@@ -532,7 +534,7 @@ class CallAudio:
     def poll(self, now: float) -> None:
         """To be called about every 50 ms: ends waits that took too long, sends what is unsent."""
         if self._interrupt_asked is not None and now - self._interrupt_asked >= INTERRUPTED_WITHIN:
-            # The interrupt itself stays: a Resume tells of it. Only its senders wait no longer.
+            # The interrupt itself stays: a Resume repeats it. Only its senders wait no longer.
             self._interrupt_asked = None
             self._spoken(self.out.interrupted(self.out.serial))
             self._instructions.append(InterruptDone(self.out.serial))
@@ -598,7 +600,7 @@ class CallAudio:
             self._finish()
 
     def _last_word(self) -> m.StreamOver | None:
-        """Of the newest stream; None: it has not said it."""
+        """The StreamOver of the newest stream; None: it has not come."""
         over = self._over
         return over if over is not None and over.ordinal == self.generation >> 16 else None
 

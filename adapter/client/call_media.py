@@ -33,11 +33,11 @@ from .thread_bridge import Bell, Box, SoundBox
 
 log = logging.getLogger("trunkline.adapter")
 
-#: Heard sound that waits for its user, as PCM16.
+#: At most this much heard sound (bytes of PCM16) waits for its user.
 MOST_HEARD_BYTES = MOST_KEPT * LINE_RATE * 2
-#: How long a hang-up waits until everything that was said is heard.
+#: A hang-up waits at most this long until the far end has heard everything that was said.
 PLAYED_WITHIN = 1.0
-#: How long the carrier may take to begin a document that it has taken.
+#: The carrier may take this long to begin a document that it has taken.
 BEGUN_WITHIN = 0.5
 
 Sender = Callable[[str, m.ToWorker], bool]
@@ -58,11 +58,11 @@ class CallMedia:
         self.digits: Box[str] = Box()
         #: rung when the call has ended (``ended_reason`` is set), and when who answered is known
         self.changed = Bell()
-        #: as the controller said it; it may come before the last sound
+        #: the controller's CallEnded, which may come before the last sound
         self.controller_ended: m.CallEnded | None = None
         #: set once all that was heard is in the box
         self.ended_reason: m.EndedReason | None = None
-        #: something was said since the last interrupt
+        #: the user said something since the last interrupt
         self.spoke = False
         self._send = send
         self._spoken: dict[Utterance, asyncio.Future[int]] = {}
@@ -79,8 +79,8 @@ class CallMedia:
         return self.info.call
 
     def describe(self) -> m.CallInfo:
-        """``info`` as it is now: its age, and the newest stream that a worker told of. After a
-        restart the controller counts on from there."""
+        """``info`` as it is now, with its age and the newest stream that a worker has named. After
+        a restart the controller counts on from there."""
         return msgspec.structs.replace(
             self.info,
             ordinal=max(self.info.ordinal, self.audio.generation >> 16),
@@ -95,7 +95,7 @@ class CallMedia:
 
     @property
     def carries_stream(self) -> bool:
-        """The leg that we dialled (or that called us) is the one with our stream."""
+        """Our stream is on the leg that we dialled (or that called us)."""
         return self.info.mode in (None, "a-leg")
 
     @property
@@ -187,7 +187,7 @@ class CallMedia:
             self.act()
 
     def played(self, digits: str, age: float) -> None:
-        """The far end has heard these; the call had this age when the first one began."""
+        """The far end has heard ``digits``; the call had this age when the first one began."""
         if self.audio.tape is not None:
             for after, digit in presses(digits):
                 self.audio.tape.key(age + after, digit, ours=True)
@@ -250,7 +250,8 @@ class CallMedia:
             if isinstance(instruction, Send):
                 speak = isinstance(instruction.message, m.Speak)
                 if (blocked and speak) or not self._send(instruction.worker, instruction.message):
-                    # Sound stays in order: after one that could not go, none of this batch goes.
+                    # Sound stays in order: after a piece that could not go, no other piece of this
+                    # batch goes.
                     blocked = blocked or speak
                     self.audio.unsent(instruction.message)
             elif isinstance(instruction, HeardDigit):

@@ -1,16 +1,16 @@
 """The sound of one call, both sides on the call's clock, for whoever asks for a report. No I/O of
 its own: tape_store.py keeps a file for it.
 
-- A position of theirs is a sample at 8 kHz, counted from the first that the far end said, as the
-  line's own positions are. What we said has outbound positions of its own. It has its place on the
-  line by the time when the carrier plays it: the acknowledgements tell that, and the far end's
-  sound tells which position comes at which time.
-- Messages wait, now longer, now shorter. The far end's sound that waited least tells when its first
-  sample came; how long the rest waited beyond that is the jitter.
-- A call is kept small, because most of them are never asked about: one byte a sample of mu-law at
-  8 kHz (a telephone's band has nothing above 4 kHz), an hour at most, of which the last seconds are
-  in memory (tape_store.py). Theirs comes so from the worker. Ours is made small when it is sent,
-  because it lies in the processor's caches then.
+- A position of theirs is a sample at 8 kHz, counted from the first sample that the far end said, as
+  the line's own positions are. Our sound has outbound positions of its own. It gets its place on
+  the line by the time when the carrier plays it. The acknowledgements show that time, and the far
+  end's sound shows which position comes at which time.
+- Messages wait, now longer, now shorter. The far end's sound that waited least shows when its first
+  sample came; how much longer the other sound waited is the jitter.
+- A call is kept small, because nobody asks about most calls: one byte a sample of mu-law at 8 kHz
+  (a telephone's band has nothing above 4 kHz), an hour at most, of which the last seconds are in
+  memory (tape_store.py). The worker sends their sound in this form. Our sound is put into it when
+  it is sent, because it lies in the processor's caches at that moment.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from .tape_store import Side
 
 Samples = npt.NDArray[np.int16]
 
-#: The most of a call that is kept, in positions: an hour.
+#: At most this much of a call is kept, in positions: an hour.
 MOST: Final = 3_600 * WIRE_RATE
 #: Sound is joined in pieces of a second at most (positions).
 _PIECE: Final = WIRE_RATE
-#: An acknowledgement that is later than this (seconds) was not only waiting in a queue.
+#: An acknowledgement that is later than this (seconds) has not just waited in a queue.
 LATE: Final = 0.5
-#: Delays are counted by as many positions (1 ms): a long call has few different ones then.
+#: Delays are counted in steps of this many positions (1 ms), so that a long call has few different
+#: delays.
 _GRAIN: Final = 8
 #: Times that are as close as this (seconds) are the same.
 _SAME_TIME: Final = 1e-6
@@ -68,27 +69,27 @@ class _Playing:
 class CallTape:
     """The sound of one call. Times are the client's clock.
 
-    It is told of every frame, and finds its own state out of the caches each time. So it only notes
-    a frame at first, in one list. Another thread may ask for it meanwhile.
+    The tape gets every frame, and its state has left the processor's caches each time. So at first
+    it only notes a frame, in one list. Another thread may ask for the sound meanwhile.
     """
 
     def __init__(self) -> None:
-        #: theirs that was joined
+        #: their sound, as far as it was joined
         self._heard = Side()
-        #: theirs behind it: the first position; codes and when they came, in turn
+        #: their sound behind that: its first position; then codes and when they came, in turn
         self._fresh: tuple[int, list[bytes | float]] = (0, [])
         self._heard_to = 0
         #: grains of delay -> how many of their messages came so late behind the time that their
         #: position has, as far as they are joined; and the least delay, in positions
         self._delays: Counter[int] = Counter()
         self._least = float("inf")
-        #: ours that was sent to a worker, by its positions, and the newest of it
+        #: our sound that was sent to a worker, by its positions
         self._spoken = Side()
         self._speaking: tuple[int, bytearray] = (0, bytearray())
         self._spoken_to = -1
-        #: positions at which utterances begin, as far as nothing behind them has been played
+        #: positions at which utterances begin that the carrier has not begun to play
         self._utterances: deque[int] = deque()
-        #: when the carrier plays it
+        #: when the carrier plays our sound
         self._said: list[_Playing] = []
         self._said_to = 0.0
         self._keys: list[tuple[float, str, bool]] = []

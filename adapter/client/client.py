@@ -38,11 +38,11 @@ log = logging.getLogger("trunkline.adapter")
 
 T = TypeVar("T")
 
-#: Calls' own deadlines are looked at with the messages that come, so often at most. A timer of the
-#: second period does it where none come.
+#: The client looks at its calls' deadlines when messages come, but at most this often (seconds). If
+#: no messages come, a timer of the second period looks.
 POLL_SECONDS = 0.05
 POLL_AT_LATEST = 0.1
-#: How long closing all sessions may take at the end of the process.
+#: At the end of the process closing all sessions may take this long (seconds).
 EXIT_WITHIN = 8.0
 
 _lock = threading.Lock()
@@ -237,8 +237,8 @@ class BusClient:
         self.sessions.pop(session.id, None)
 
     def _hello(self) -> m.Hello:
-        """Sessions belong to one stack, wherever its controller is. Without any, any stack will
-        do."""
+        """The Hello of this client. Its sessions belong to one stack, wherever that stack's
+        controller is. Without a session, any stack will do."""
         sessions = [s.describe() for s in self.sessions.values() if s.opened is not None]
         return m.Hello(
             role="adapter",
@@ -249,12 +249,12 @@ class BusClient:
         )
 
     def _follow_stack(self, bus: str | None) -> None:
-        """Our stack is there now."""
+        """Go to the controller that has our stack now."""
         if bus is not None:
             self.control.go(BusAddress.read(bus))
 
     def _fleet(self, controllers: Sequence[m.ControllerRef]) -> None:
-        """Where to ask if our controller is gone."""
+        """Note which controllers to ask if ours is gone."""
         buses = dict.fromkeys(each.bus for each in controllers)
         others = (BusAddress.read(bus) for bus in buses if bus != self.address.text)
         self.control.ring = [self.address, *others]
@@ -299,7 +299,8 @@ async def _cancel_the_rest() -> None:
 
 
 def acquire(address: BusAddress, curve: Callable[[], ClientCurve | None]) -> BusClient:
-    """The process's client of ``address``, made when there is none; ``release()`` it once."""
+    """The process's client of ``address``, which is made if there is no such client; ``release()``
+    it once."""
     with _lock:
         client = _clients.get(address.text)
         if client is None or not client._thread.is_alive():

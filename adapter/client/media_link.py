@@ -1,14 +1,15 @@
 """The media plane at the client: one DEALER to each worker that carries one of its calls.
 
-A link is opened for the first call that names the worker and closed with the last. When the
-connection is lost the socket is thrown away and a new one tries the same endpoint (a worker that
-died never comes back there: the controller then names another). On each new connection the link
-says MediaHello and attaches all of its calls.
+A link is opened for the first call that names the worker, and closed with the last call. When the
+connection is lost, the socket is thrown away and a new socket tries the same endpoint. (A worker
+that died never comes back there: the controller then names another.) On each new connection the
+link says MediaHello and attaches all of its calls.
 
 A client that did not run for a while (a stopped process, a busy machine) finds messages of all its
-workers at once, and nothing tells which came first. Everything that the old worker of a call sent
-has to be read before another takes the call over. Otherwise sound that the old one had acknowledged
-would be said twice. So the :class:`MediaPlane` holds back the new worker's messages until then.
+workers at once, and cannot know which came first. Everything that the old worker of a call sent has
+to be read before another worker takes the call over. Otherwise sound that the old worker had
+acknowledged would be said twice. So the :class:`MediaPlane` holds back the new worker's messages
+until the client has caught up.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from .thread_bridge import rung_together
 
 log = logging.getLogger("trunkline.adapter")
 
-#: A client that did not run for so long (seconds) has to catch up ...
+#: A client that did not run for this long (seconds) has to catch up ...
 STALLED = 0.15
-#: ... which takes so long: ZeroMQ's own thread reads the sockets 8 KiB at a time, in turn.
+#: ... which takes this long: ZeroMQ's own thread reads the sockets 8 KiB at a time, in turn.
 CATCH_UP = 0.06
 
 _encoder = msgspec.msgpack.Encoder()
@@ -86,7 +87,7 @@ class WorkerLink:
                 self.send(m.Attach(call.call, call.info.secret))
 
     def attach_again(self, call: CallMedia) -> None:
-        """Its secret is another one now."""
+        """Attach ``call`` again, because its secret has changed."""
         if call.call in self.calls:
             self.send(m.Attach(call.call, call.info.secret))
 
@@ -199,7 +200,7 @@ class MediaPlane:
         self._ran_at = now
 
     def rested(self, now: float) -> None:
-        """There was no call until now, and so nothing for which the client had to run."""
+        """There was no call until now, so the client had no reason to run, and did not stall."""
         self._ran_at = now
 
     def holds(self, link: WorkerLink, call: str) -> bool:
@@ -237,7 +238,7 @@ class MediaPlane:
         for ref in wanted.values():
             link = self._links.get(ref.id)
             if link is not None and link.worker.endpoint != ref.endpoint:
-                # The worker's process is another one now, and has nothing of the old one's.
+                # Another process has this worker's name now, and knows nothing of the old process.
                 link.close()
                 for other in link.calls.values():
                     other.audio.worker_lost(ref.id, self.clock())
@@ -253,7 +254,7 @@ class MediaPlane:
                 self._leave(link, call.call)
 
     def attach_again(self, call: CallMedia) -> None:
-        """The secret of ``call`` is another one now."""
+        """Attach ``call`` again at all its workers, because its secret has changed."""
         for link in self._links.values():
             link.attach_again(call)
 

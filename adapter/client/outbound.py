@@ -5,12 +5,13 @@ Rules:
 - An utterance is the sound of one ``send_audio``. Utterances are spoken in order. A position is
   three samples at 24 kHz (one at 8 kHz). One or two samples that fill no position are carried to
   the next utterance when that one comes within :data:`CARRY_SECONDS`.
-- An utterance gets its positions when its first sound is sent, so that one which is given up
-  before leaves no gap. Sent sound is kept until it is acknowledged, and may be sent again.
-- At most :data:`WINDOW` positions are sent ahead of the acknowledged one, and fewer at first. Many
-  calls that begin to speak at one moment would otherwise fill the bus for seconds, and those that
-  speak already would have to wait behind them. A talk, and a resume, begins with :data:`FIRST`
-  positions, and each position that is acknowledged lets :data:`GROWTH` more be sent ahead.
+- An utterance gets its positions when its first sound is sent. So an utterance that is given up
+  before that leaves no gap. Sent sound is kept until it is acknowledged, and may be sent again.
+- At most :data:`WINDOW` positions are sent ahead of the acknowledged position, and fewer at first.
+  Otherwise many calls that begin to speak at one moment would fill the bus for seconds, and calls
+  that speak already would have to wait behind them. A talk, and a resume, begins with
+  :data:`FIRST` positions, and each position that is acknowledged lets :data:`GROWTH` more be sent
+  ahead.
 - Only whole pieces are sent: :data:`MESSAGE` positions, or all that is left of an utterance.
 - An utterance is *done* when all of it was acknowledged, or the worker is idle with no more than
   one frame of it left; or when an interrupt (or the end of the call) took the rest away.
@@ -28,15 +29,15 @@ from dataclasses import dataclass, field
 
 from trunkline.bus.sound import FRAME, POSITION_BYTES, WIRE_RATE
 
-#: Positions that may be sent ahead of the acknowledged one: 10 s.
+#: At most this many positions are sent ahead of the acknowledged position: 10 s.
 WINDOW = 10 * WIRE_RATE
-#: The same at the beginning: 1 s.
+#: At the beginning of a talk at most this many are: 1 s.
 FIRST = WIRE_RATE
-#: How many more for each that was acknowledged.
+#: Each position that is acknowledged lets this many more be sent ahead.
 GROWTH = 2
-#: Positions in one Speak at most: 0.5 s.
+#: One Speak has at most this many positions: 0.5 s.
 MESSAGE = WIRE_RATE // 2
-#: How long one or two left-over samples wait for the sound that continues them.
+#: One or two left-over samples wait this long (seconds) for the sound that continues them.
 CARRY_SECONDS = 0.25
 
 
@@ -50,23 +51,23 @@ class Utterance:
     samples: int
     #: samples at the beginning of ``pcm`` that belong to the utterance before
     carried: int = 0
-    #: outbound position of its first sample; None until some of it was sent
+    #: outbound position of the first sample; None until some of the utterance was sent
     start: int | None = None
-    #: samples sent, once it is done
+    #: samples sent, once the utterance is done
     sent: int | None = None
-    #: its sender is gone: to be cut off as soon as it is this utterance's turn
+    #: the sender is gone: the utterance is to be cut off as soon as its turn comes
     given_up: bool = False
-    #: the newest barrier when it was said; 0: there was none
+    #: the newest barrier when the utterance was said; 0: there was no barrier
     barrier: int = 0
 
     @property
     def length(self) -> int:
-        """Positions that it takes."""
+        """How many positions the utterance takes."""
         return len(self.pcm) // POSITION_BYTES
 
     @property
     def stop(self) -> int:
-        """Position that follows its last one; it must have a start."""
+        """The position that follows the utterance, which must have a start."""
         assert self.start is not None
         return self.start + self.length
 
@@ -83,11 +84,11 @@ class Outbound:
     """All utterances of one call. Methods return the utterances that they made done."""
 
     def __init__(self) -> None:
-        #: not yet acknowledged, in order; those with a start come first
+        #: utterances that are not yet acknowledged, in order; those with a start come first
         self.utterances: deque[Utterance] = deque()
-        #: acknowledged: everything below was sent to the carrier
+        #: everything below this position was sent to the carrier
         self.acknowledged = 0
-        #: nothing below is sent (again): it was interrupted
+        #: sound below this position was interrupted, and is never sent (again)
         self.floor = 0
         #: the position that the next new sound gets
         self.end = 0
@@ -107,7 +108,7 @@ class Outbound:
         self._carry_until = 0.0
 
     def say(self, pcm: bytes, now: float) -> Utterance:
-        """Queue ``pcm`` (an even number of bytes). It may be done at once: too short to be sent."""
+        """Queue ``pcm`` (an even number of bytes). Less than a position of it is done at once."""
         self._quiet_to = 0
         carried = self._carry if now < self._carry_until else b""
         whole = carried + pcm if carried else pcm
@@ -141,7 +142,7 @@ class Outbound:
         self._quiet_to = 0
 
     def waits(self, utterance: Utterance) -> bool:
-        """It stands behind a barrier."""
+        """The utterance stands behind a barrier."""
         return utterance.barrier in self._barriers
 
     def _keep_carry(self, now: float) -> None:
@@ -157,8 +158,8 @@ class Outbound:
         return pieces
 
     def _send_on(self, pieces: list[tuple[int, bytes]]) -> int:
-        """Add all that may be sent. Returns the end of the piece that the window holds back, or
-        that of the last piece where it holds nothing back."""
+        """Add all that may be sent. Returns the end of the piece that the window holds back. If it
+        holds none back, returns the end of the last piece."""
         limit = max(self.acknowledged, self.floor) + self._window
         for utterance in self.utterances:
             if utterance.given_up or self.waits(utterance):
@@ -196,12 +197,12 @@ class Outbound:
         return any(utterance.start == position for utterance in self.utterances)
 
     def unsent(self, position: int) -> None:
-        """The piece at ``position`` could not be sent: it is the next one again."""
+        """The piece at ``position`` could not be sent, so it is next again."""
         self._quiet_to = 0
         self.next = min(self.next, position)
 
     def resume(self, out_next: int | None, now: float) -> list[Utterance]:
-        """A worker asks for sound from ``out_next`` on (None: the acknowledged one)."""
+        """A worker asks for sound from ``out_next`` on (None: the acknowledged position)."""
         done = self.acknowledge(self.acknowledged if out_next is None else out_next, False, now)
         self._window = FIRST
         self.end = max(self.end, self.acknowledged)
@@ -292,8 +293,8 @@ class Outbound:
         return done
 
     def give_up(self, utterance: Utterance) -> bool:
-        """Its sender was cancelled: drop it. True: a worker has some of it, so it takes an
-        interrupt (:meth:`cut_given_up`) once the utterances before it are done."""
+        """The sender of ``utterance`` was cancelled: drop it. True: a worker has some of it, so
+        :meth:`cut_given_up` has to interrupt once the utterances before it are done."""
         if utterance.sent is not None or utterance not in self.utterances:
             return False
         if utterance.start is None:
@@ -310,7 +311,8 @@ class Outbound:
         head = next((u for u in self.utterances if u.sent is None), None)
         if head is None or not head.given_up or head.start is None:
             return None
-        # One that is done, with less than a frame of it not yet acknowledged, goes with it.
+        # Before it may stand an utterance that is done, but for less than a frame that is not yet
+        # acknowledged. That one is dropped, too.
         return self._cut_off([u for u in self.utterances if u is head or u.sent is not None])
 
     def end_all(self) -> list[Utterance]:

@@ -36,10 +36,12 @@ from .thread_bridge import Box
 
 log = logging.getLogger("trunkline.adapter")
 
-#: How long a dial may go on beyond its own timeout, once Twilio has it, before the client ends it.
-#: The controller looks once more (3 s) and hangs up (15 s) first, and then says what it last knew.
+#: Once Twilio has a dial, the client ends it this long (seconds) after its own timeout. The
+#: controller looks once more (3 s) and hangs up (15 s) before that, and then says what it last
+#: knew.
 DIAL_GRACE = 20.0
-#: How long a session's closing may take (restores are tried on by the controller after that).
+#: A session's closing may take this long. After that the controller keeps trying to restore its
+#: numbers.
 CLOSE_WITHIN = 15.0
 
 
@@ -68,12 +70,12 @@ class ClientSession:
         self.opened: m.SessionOpened | None = None
         #: why the session is gone; None while it lives
         self.lost: TrunklineError | None = None
-        #: the sound of calls that come up is kept for a report
+        #: keep the sound of calls that come up, for a report
         self.taped = True
         self.calls: dict[str, CallMedia] = {}
         #: inbound calls that nobody has taken yet
         self.incoming: Box[CallMedia] = Box()
-        #: voice webhooks that came for it, and how many of them were refused
+        #: voice webhooks that came for the session, and how many of them were refused
         self.webhooks = 0
         self.webhooks_rejected = 0
         #: calls that came and did not become the session's
@@ -83,8 +85,8 @@ class ClientSession:
         self._info = info
         self._trace: dict[str, str] = {}
         self._dials: dict[str, _Dialling] = {}
-        #: one Arm or Disarm at a time: a Disarm hangs up a call that has come, and must not take a
-        #: later Arm's
+        #: one Arm or Disarm at a time: a Disarm hangs up a call that has come, and must not hang up
+        #: the call of a later Arm
         self._arming = asyncio.Lock()
         self._control = control
         self._media = media
@@ -133,7 +135,7 @@ class ClientSession:
                 raise
 
     async def disarm(self) -> None:
-        """Nobody waits any more; a call that came in meanwhile is hung up."""
+        """End the wait for a call; a call that came in meanwhile is hung up."""
         async with self._arming:
             self.armed = False
             if self.lost is None:
@@ -219,8 +221,8 @@ class ClientSession:
         return self._take(info)
 
     async def cancel_dial(self, request: str) -> None:
-        """Hang up whatever came of the dial; errors are logged (the controller does it anyway
-        when it finds that nobody claims the call)."""
+        """Hang up whatever came of the dial. Errors are logged only, because the controller hangs
+        up anyway when it finds that nobody claims the call."""
         self._dials.pop(request, None)
         for call in list(self.calls.values()):
             if call.info.dial_request == request:
@@ -305,8 +307,8 @@ class ClientSession:
         return [media for media in found if media is not None]
 
     async def close(self) -> None:
-        """Hang up its calls, restore its numbers. A controller that cannot be asked is logged.
-        Whoever still waits for a call, or for a dial, gets WrongModeError."""
+        """Hang up the session's calls, restore its numbers. A controller that cannot be asked is
+        logged. Whoever still waits for a call, or for a dial, gets WrongModeError."""
         closed_meanwhile = WrongModeError("the line was closed meanwhile")
         self._give_up_dials(closed_meanwhile)
         try:
@@ -320,7 +322,7 @@ class ClientSession:
                 self.pending_restores = closed.pending
                 if closed.pending:
                     log.warning(
-                        "%s: not restored yet, and being tried on by the controller",
+                        "%s: not restored yet; the controller keeps trying",
                         ", ".join(redact_number(number) for number in closed.pending),
                     )
         except TrunklineError as error:
@@ -486,7 +488,7 @@ class ClientSession:
         self.incoming.close()
 
     def _drop(self, call: CallMedia) -> None:
-        """Leave the call's workers. No more sound comes than has come by now."""
+        """Leave the call's workers, so that no more sound comes."""
         call.audio.poll(float("inf"))
         call.act()
         self._media.detach(call.call)

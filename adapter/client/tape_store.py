@@ -1,9 +1,9 @@
 """One side of a call's sound, as long as somebody may ask for it.
 
-The last seconds stay in memory. What is older goes to a file without a name (in ``TMPDIR``, or
-where else Python makes temporary files), which is gone as soon as nobody can ask for it any more.
-So a long call takes no more memory than a short one. Where the file cannot be had, the sound stays
-in memory, and the log says so.
+The last seconds stay in memory. Older sound goes to a file without a name (in ``TMPDIR``, or where
+else Python makes temporary files), which is gone as soon as nobody can ask for the sound any more.
+So a long call takes no more memory than a short one. If no file can be made, the sound stays in
+memory, and the log says so.
 """
 
 from __future__ import annotations

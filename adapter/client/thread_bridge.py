@@ -68,8 +68,8 @@ def rung_together() -> Iterator[None]:
 
 
 class _Listener:
-    """One coroutine that waits at a bell, on its loop. It stays with the bell from one wait to the
-    next, and so does its timer."""
+    """One coroutine that waits at a bell, on its loop. The bell keeps this object, and its timer,
+    from one wait to the next."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -77,18 +77,19 @@ class _Listener:
         if waker is None:  # nobody else makes it: this is the loop's own thread
             waker = _wakers[loop] = _Waker(loop)
         self.waker = waker
-        #: it was rung, and its loop has not run since
+        #: the bell was rung, and this loop has not run since
         self.rung = False
-        #: what its coroutine waits for; None: it does not wait
+        #: the coroutine waits for this; None: it does not wait
         self.future: asyncio.Future[bool] | None = None
-        #: until when, by the loop's clock
+        #: the wait ends at this time (the loop's clock); None: only with a ring
         self._until: float | None = None
-        #: it comes then or before: a wait that ends in time leaves it to the next one
+        #: fires at ``_until`` or before. A wait that ends with a ring leaves the timer to the next
+        #: wait
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
     def wait(self, until: float | None) -> asyncio.Future[bool]:
-        """Done with the next ring; False: it is ``until``, by the loop's clock, before that."""
+        """Resolves True at the next ring, False at ``until`` (the loop's clock)."""
         self.future = future = self.loop.create_future()
         self._until = until
         if until is not None and (self._timer is None or until < self._timer_at):
@@ -123,8 +124,9 @@ class Bell:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        #: all who ever waited here, but for those of closed loops; most bells have one, who comes
-        #: again. Whoever rings reads it without the lock, so it is replaced and never changed.
+        #: all listeners that ever waited here, but for those of closed loops. Most bells have one
+        #: listener, which waits again and again. Whoever rings reads this tuple without the lock,
+        #: so it is replaced and never changed.
         self._listeners: tuple[_Listener, ...] = ()
 
     def ring(self) -> None:
@@ -156,7 +158,7 @@ class Bell:
             listener.future = None
 
     def _listener(self, loop: asyncio.AbstractEventLoop) -> _Listener:
-        """One of this loop that does not wait now. Only the loop's own thread uses it."""
+        """A listener of this loop that does not wait now. Only the loop's own thread uses it."""
         for listener in self._listeners:
             if listener.loop is loop and listener.future is None:
                 return listener
@@ -198,7 +200,7 @@ class Box(Generic[T]):
         return items
 
     def ready(self) -> bool:
-        """Something can be taken, or nothing ever will be."""
+        """Something can be taken, or nothing more will ever come."""
         return bool(self._items) or self.closed
 
 

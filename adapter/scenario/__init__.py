@@ -1,3 +1,3 @@
-"""The modules that need langwatch-scenario. Beside them stand only the names that drop-in imports
-look for, in ``adapter/twilio.py`` and ``adapter/testing.py``.
+"""The modules that need langwatch-scenario. Outside of this folder only ``adapter/twilio.py`` and
+``adapter/testing.py`` need it, which have the names that drop-in imports look for.
 """

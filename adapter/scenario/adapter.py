@@ -206,8 +206,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         return line
 
     async def _as_it_is_set(self, line: Line) -> Line:
-        """The line; opened anew where somebody has written other lists of who may call, and whom we
-        may dial, to the adapter's attributes since."""
+        """``line``, which is opened again if the lists of who may call and whom we may dial were
+        changed meanwhile in the adapter's attributes."""
         callers = caller_set(self.allowed_callers)
         callees = callee_set(self.allowed_callees) or None
         if (callers, callees) == (line.allowed_callers, line.allowed_callees):
@@ -237,7 +237,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
     async def disconnect(self) -> None:
         """Hang up, put the number back, leave the stack; not connected: nothing.
 
-        A restore that fails is logged and tried on by the stack, and does not stop this.
+        A restore that fails is logged and does not stop this. The controller keeps trying to
+        restore the number.
         """
         line, joined = self._line, self._joined
         if line is None or joined is None:
@@ -337,8 +338,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         return None if self._last_call is None else self._last_call.answered_by
 
     async def wait_answered_by(self, timeout: float = 30.0) -> Answerer:
-        """Wait until that is known; see ``Call.wait_answered_by``. WrongModeError where there was
-        no call."""
+        """Wait until it is known who has answered; see ``Call.wait_answered_by``. WrongModeError
+        where there was no call."""
         if self._last_call is None:
             raise WrongModeError(NO_STREAM)
         return await self._last_call.wait_answered_by(timeout)

@@ -3,7 +3,7 @@
 langwatch-scenario records a turn in ``VoiceAgentAdapter.call()``: its recorder writes the segment
 and the events, and tells the callbacks; the executor adds the result of ``call()`` as the agent's
 message. A greeting is heard while ``place_call`` waits, outside any turn, so this module takes the
-same steps with the same recorder. Who judges or simulates the user then finds the greeting where an
+same steps with the same recorder. So the judge and the simulated user find the greeting where an
 ``agent()`` step would have put it.
 """
 
@@ -19,13 +19,13 @@ from scenario.voice import AudioChunk, VoiceAgentAdapter, create_audio_message
 def running_scenario() -> Any:
     """The executor of the run that this code is a step of, or None."""
     executor = context_scenario.get(None)
-    # A run that is over may still be the context's, where it was awaited in this task.
+    # The context may still name a run that is over, if it was awaited in this task.
     return None if getattr(executor, "_finished_emitted", False) else executor
 
 
 class GreetingTurn:
-    """Its methods do nothing where no scenario with ``adapter`` is running: a call that was placed
-    before ``scenario.run`` has its greeting on the adapter alone."""
+    """Records a greeting. The methods do nothing if no scenario with ``adapter`` is running: the
+    greeting of a call that was placed before ``scenario.run`` is on the adapter alone."""
 
     def __init__(self, adapter: VoiceAgentAdapter) -> None:
         self._adapter = adapter

@@ -1,8 +1,8 @@
 """Which stack an adapter with credentials of its own joins.
 
-In this order: the one at ``bus=``; the one at ``TRUNKLINE_BUS``; one that answers at the default
-address and belongs to the same account; else a private one, for these credentials, which needs a
-public URL.
+In this order: the stack at ``bus=``; the stack at ``TRUNKLINE_BUS``; a stack that answers at the
+default address and belongs to the same account. If there is none, the adapter starts a private
+stack for these credentials, which needs a public URL.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .private_stack import PrivateStack, StackRequest
 
 log = logging.getLogger("scenario.voice.twilio")
 
-#: How long a stack at the default address may take to answer, once its socket takes connections.
+#: A stack at the default address may take this long to answer, once its socket takes connections.
 ANSWER_WITHIN = 3.0
 
 NO_PUBLIC_URL = (
@@ -62,7 +62,7 @@ async def find(bus: str | None, account_sid: str, auth_token: str) -> str | None
 
 
 async def leave(joined: Joined) -> None:
-    """Give a private stack back; a joined one is none of ours."""
+    """Give a private stack back. A stack that was joined is left as it is."""
     if joined.private is not None:
         await private_stack.release(joined.private)
 

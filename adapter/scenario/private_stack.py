@@ -1,10 +1,10 @@
-"""A stack of one's own, for adapters that find none to join: started once, ended with the last.
+"""A private stack, for adapters that find no stack to join.
 
 One private stack serves all adapters of a process that have the same account and public URL. It is
-``trunkline up`` in a session of its own (so that Ctrl-C reaches the test first), on a bus and a
-state directory of its own, so that it starts beside any other stack of the user's. It ends at the
-last ``release``, and by itself when this process ends, however that comes about. A number that it
-could not put back by then is put back by the next stack of the account on this machine.
+``trunkline up`` in a session of its own (so that Ctrl-C reaches the test first). It has its own bus
+and its own state directory, so that it can run at the same time as any other stack of the user's.
+The stack ends at the last ``release``, and also when this process ends, in whatever way. A number
+that it could not put back is put back by the next stack of the account on this machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..client import client as bus_client
 
 log = logging.getLogger("trunkline.adapter")
 
-#: How long a stack may take to be ready, and to end after SIGTERM: seconds.
+#: A stack has this long (seconds) to be ready, and to end after SIGTERM.
 READY_WITHIN = 30.0
 END_WITHIN = 5.0
 
@@ -52,7 +52,7 @@ class StackRequest:
 
 
 class PrivateStack:
-    """The child processes. Get one with :func:`acquire`, give it back with :func:`release`."""
+    """A running private stack. Get it with :func:`acquire`, give it back with :func:`release`."""
 
     def __init__(self, request: StackRequest) -> None:
         self.request = request
@@ -92,7 +92,8 @@ class PrivateStack:
         }
 
     def stop(self) -> None:
-        """End it; blocks for 5 s at most. Nothing in a forked child, whose stack it is not."""
+        """End the stack; blocks for 5 s at most. Does nothing in a forked child, which does not own
+        the stack."""
         if self.pid != os.getpid():
             return
         try:

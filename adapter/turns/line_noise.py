@@ -1,9 +1,9 @@
 """The noise of a telephone line, band by band, known in two ways. No I/O.
 
-:class:`NoiseFloor` follows it at once, and roughly: the smallest of late levels. That is enough for
-sound that stands out clearly. :class:`KnownNoise` knows the noise's mean power exactly, once it has
-been steady. So words that fade away, or begin softly, show over 90 ms, although they are weaker
-than the noise in every single frame.
+:class:`NoiseFloor` follows the noise at once, but roughly: it is the smallest of recent levels.
+That is enough for sound that stands out clearly. :class:`KnownNoise` knows the noise's mean power
+exactly, once the noise has been steady. With that, words that fade away or begin softly are
+detected over 90 ms, although they are weaker than the noise in every single frame.
 
 Both hear many frames at a time, and it makes no difference how many: a call into numpy takes about
 as long for ten frames as for one.

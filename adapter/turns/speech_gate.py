@@ -12,8 +12,8 @@ Rules:
 
 - Closed, the gate opens when :data:`OPEN_FRAMES` of the last :data:`OPEN_WITHIN` frames are loud
   (a click is shorter). Speech then begins ``pre_roll`` seconds before the first of them.
-- Open, it stays so until that was not so for ``hangover`` seconds; that much is handed out after
-  the last loud sound. Faint sound right after words belongs to them.
+- The gate closes when there has been no such run of loud frames for ``hangover`` seconds; that much
+  is handed out after the last loud sound. Faint sound right after words belongs to them.
 - Sound that may be handed out is never dropped, however late it is taken.
 - Inside an answer nothing is left out: when the gate opens again, the pause that was held back is
   handed out first. :meth:`SpeechGate.end_answer` says that the answer is over: from then on
@@ -37,59 +37,64 @@ from .gate_options import GateOptions
 from .line_noise import MOST_FRAMES, STANDS_OUT, STEADY_FRAMES, KnownNoise, NoiseFloor
 from .spectrum import BANDS, HOP, QUIETEST_DB, RATE, Spectrum
 
-#: Sound that is held back is counted in chunks of so many milliseconds, as scenario's gate does.
+#: Sound that is held back is counted in chunks of this many milliseconds, as scenario's gate does.
 CHUNK_MS = 100
-#: Loud frames, of the last so many, that open the gate.
+#: The gate opens when OPEN_FRAMES of the last OPEN_WITHIN frames are loud.
 OPEN_FRAMES = 5
 OPEN_WITHIN = 8
-#: The bits of all of them, and of those that are still there when the next few have opened it.
+#: Masks of the bits in ``_recent``: of the last OPEN_WITHIN frames, and of the last OPEN_FRAMES.
 _ALL_RECENT = (1 << OPEN_WITHIN) - 1
 _JUST_NOW = (1 << OPEN_FRAMES) - 1
-#: Seconds between two words, at most, in which nobody would say that the speaker had paused.
+#: A gap between two words of at most this many seconds does not count as a pause of the speaker.
 BETWEEN_WORDS = 0.1
-#: Frames of faint sound that no loud frame came with: more is noise that has changed.
+#: Faint sound that lasts for more than this many frames without a loud one is noise that has
+#: changed.
 MOST_FAINT = 30
 
 _STRONGEST = 4
 _MEAN = np.full(_STRONGEST, 1 / _STRONGEST)
-#: How far above its floor the mean of the strongest bands must stand, in dB.
+#: To open the gate, the mean of a frame's strongest bands must stand this far (dB) above its floor.
 _OPEN_DB = 6.5
-#: The same, for an open gate to stay open.
+#: To keep an open gate open, this much is enough.
 _STAY_DB = 5.0
-#: ... or, while the noise is not known, on the mean of OPEN_WITHIN frames (noise reaches 3.3 dB
-#: there): words that fade.
+#: While the noise is not known, this much is enough in the mean of OPEN_WITHIN frames, because
+#: words fade. The mean of plain noise reaches 3.3 dB.
 _FADING_DB = 3.5
-#: A faint sound has no gaps longer than this many frames, begins within so many of the last loud
-#: one, and stands out by so much in the sum of its frames (noise alone now and then does by 5).
+#: A faint sound has no gaps longer than _FAINT_GAP frames, begins less than _FAINT_NEAR frames
+#: after the last word, and stands out by more than _FAINT_EXCESS in the sum of its frames (plain
+#: noise now and then stands out by 5).
 _FAINT_GAP = 5
 _FAINT_NEAR = 25
 _FAINT_EXCESS = 10.0
-#: A frame that stands out by this may be its beginning (of plain noise 2 frames in 100 do).
+#: A frame that stands out by this may be the beginning of a faint sound (of plain noise 2 frames in
+#: 100 stand out as much).
 _IN_DOUBT = 1.0
-#: It is noticed about so many frames longer than it lasts.
+#: A faint sound is noticed about this many frames longer than it lasts.
 _FAINT_LAG = 1
 #: Words that stand out by no more than this end in the noise, where they are not seen ...
 _CLEAR_DB = 33.0
 _MUFFLED_DB = 20.0
-#: ... so that the hangover lasts up to so much longer. The contrast is forgotten at this pace.
+#: ... so that the hangover lasts up to this much longer. The contrast is forgotten at this pace.
 _HIDDEN_SECONDS = 0.1
 _CONTRAST_FALL_DB = 0.02
-#: How long after a sound's end the frames are still called loud: median, and count of frames.
+#: Frames are still called loud for this long after a sound's end, because of the median and of the
+#: count of frames.
 _LAG_SECONDS = 0.04
 _LONG_AGO = -(10**9)
 #: Seconds from one frame to the next.
 _ONE_HOP = HOP / RATE
 #: Bytes of two frames.
 _TWO_FRAMES = 2 * 2 * HOP
-#: Behind so much digital silence more of it is not loud, whatever else is known: neither its window
-#: nor its median has anything else in it.
+#: After this many bytes of digital silence, more silence is not loud, whatever else is known: its
+#: window and its median have nothing but silence in them.
 _SURELY_SILENT = 6 * 2 * HOP
-#: No more waits than is looked at together.
+#: At most this many bytes wait, which is what is looked at together.
 _MOST_UNSEEN = MOST_FRAMES * 2 * HOP
-#: Frames that wait at most in the middle of words. Turns push ten at a time, and so every third
-#: piece is looked at, with the two before it.
+#: In the middle of words at most this many frames wait. Turns push ten at a time, so every third
+#: piece is looked at, together with the two before it.
 _MOST_PATIENCE = 28
-#: In the middle of words the frames before so many differ nearly always too much to be steady.
+#: If _MOST_PATIENCE is too many, this many may wait: in the middle of words the frames before them
+#: nearly always differ too much to be steady.
 _SURE_PATIENCE = 18
 
 
@@ -135,15 +140,15 @@ class SpeechGate:
         self.options = options or GateOptions()
         #: seconds of held-back sound that are kept for :meth:`take_silence`
         self.keep = 30.0
-        #: of the last frame that is called loud
+        #: the hangover after the last frame that is called loud (seconds)
         self._hangover = self.options.hangover - _LAG_SECONDS
-        #: times that the gate opened
+        #: how many times the gate opened
         self.onsets = 0
         #: speech is going on
         self.open = False
         #: sample number with which the last speech began, its pre-roll not counted
         self.began = 0
-        #: some of an answer was handed out, and it was not ended
+        #: some of an answer was handed out, and the answer was not ended
         self.answering = False
         self._held = bytearray()
         #: sample number of the first held sample; all samples before it are gone
@@ -154,17 +159,17 @@ class SpeechGate:
         self._ready_to = 0
         #: sound that nobody has looked at
         self._unseen = bytearray()
-        #: the bytes of it that may be loud, and how many of them may wait
+        #: how many bytes of the unseen sound may be loud, and how many such bytes may wait
         self._doubtful = self._may_wait = 0
-        #: bytes of digital silence since there was something else
+        #: how many bytes of digital silence came since the last other sound
         self._silent = 0
         self._frames = 0
         #: the last frame of words, and the last of them that was loud
         self._last_word = self._last_loud = _LONG_AGO
         self._contrast = 0.0
-        #: which of the last OPEN_WITHIN frames are loud: a bit for each, the last one's is 1
+        #: which of the last OPEN_WITHIN frames are loud: a bit for each, the last frame's is bit 0
         self._recent = 0
-        #: of OPEN_WITHIN frames, and behind them of those that are looked at
+        #: the scores of OPEN_WITHIN frames, and behind them of the frames that are looked at
         self._scores = [0.0] * OPEN_WITHIN
         self._spectrum = Spectrum()
         self._floor = NoiseFloor(BANDS)
@@ -207,9 +212,9 @@ class SpeechGate:
         self._doubtful = len(self._unseen)
 
     def _patience(self) -> int:
-        """How many frames may wait, because speech neither begins nor ends in them, whatever they
-        are: too few to open the gate; or, in the middle of words, fewer than the hangover, and too
-        few to be called steady or faint."""
+        """How many frames may wait, because speech can neither begin nor end in them. If the gate
+        is closed, they are too few to open it. In the middle of words they are fewer than the
+        hangover, and too few to be called steady or faint."""
         if not self.open:
             return OPEN_FRAMES - 1 - self._recent.bit_count()
         hangover = int(self._hangover * RATE) // HOP
@@ -251,7 +256,7 @@ class SpeechGate:
         return sum(min(score, _OPEN_DB) for score in late) > _FADING_DB * OPEN_WITHIN
 
     def _look_for_faint_words(self, i: int) -> None:
-        """Faint sound right after words belongs to them. Where it goes on and on without a loud
+        """Faint sound right after words belongs to them. If it goes on for long without a loud
         frame, the noise has changed."""
         excess = self._noise.excess(i)
         if excess < _IN_DOUBT:
@@ -272,8 +277,9 @@ class SpeechGate:
             self._last_word = max(self._last_word, now - _FAINT_LAG)
 
     def _noise_is_steady(self, i: int) -> None:
-        """Sound that has not changed in any band for a while is the line's own, however loud. So it
-        was no speech from its beginning on, except where it stood out of the noise known before."""
+        """Sound that has not changed in any band for a while is the line's own noise, however loud.
+        So it was not speech, from its beginning on, except where it stood out of the noise known
+        before."""
         begin = self._frames - STEADY_FRAMES
         if (self.open or self.answering) and not self._noise.differs(i):
             begin = max(begin, self._faint.last)
@@ -350,8 +356,8 @@ class SpeechGate:
 
     @property
     def patience(self) -> int:
-        """Bytes of sound that may come before it is of use to push them: speech will neither begin
-        nor end in them."""
+        """Until this many bytes of sound have come there is no use in pushing them: speech will
+        neither begin nor end in them."""
         return max(0, self._may_wait - self._doubtful)
 
     @property
@@ -392,7 +398,8 @@ class SpeechGate:
 
     @property
     def counters(self) -> GateCounters:
-        """Of all sound looked at so far; speech that waits to be taken is not held back."""
+        """The counters of all sound looked at so far. Speech that waits to be taken does not count
+        as held back."""
         dropped_ms = (self._received - self._handed_out - self._ready) * 1000 // RATE
         return GateCounters(dropped_ms // CHUNK_MS, dropped_ms, self.onsets)
 

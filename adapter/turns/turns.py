@@ -6,8 +6,8 @@ never quiet, so :class:`Heard` decides by these rules when no chunk comes:
 
 - Inside an answer, ``timeout`` is counted in seconds of *sound* without speech. So the turn ends at
   the same place of the sound, even where the network stalls or whoever asks is late.
-- Before an answer, ``timeout`` is counted by the clock. Where the line has been silent for
-  ``most_silence`` seconds of sound by then, that silence is the answer. Where ``most_silence`` is
+- Before an answer, ``timeout`` is counted by the clock. If the line has been silent for
+  ``most_silence`` seconds of sound at its end, that silence is the answer. If ``most_silence`` is
   None, silence never is an answer, and all of it is kept.
 - After the call's end all speech that is left is handed out, then b"" for ever.
 """
@@ -31,15 +31,16 @@ from .speech_gate import GateCounters, SpeechGate
 PIECE: Final = 4_800
 #: A line that has brought nothing for this long (seconds) is dead, and the clock counts its time.
 _DEAD_AFTER = 0.5
-#: Seconds that pass at least between two looks at the clock.
+#: Between two looks at the clock at least this many seconds pass.
 _LEAST = 0.001
-#: How the gate is set where nobody says otherwise.
+#: The gate has these options where nobody asks for others.
 STANDARD: Final = GateOptions()
 
 
 class Heard:
     """The hearing side of one call. ``options``: how its gate is set; None hands everything out as
-    it comes. ``piece``: inside an answer so many bytes of sound may wait for one another."""
+    it comes. ``piece``: inside an answer up to this many bytes of sound may wait for one another.
+    """
 
     def __init__(
         self,

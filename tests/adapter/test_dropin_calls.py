@@ -326,7 +326,7 @@ async def test_a_restore_that_fails_is_said_and_does_not_stop_the_end(
     )
     await agent.disconnect()
     assert not agent.is_connected()
-    assert "***0100: not restored yet, and being tried on" in caplog.text
+    assert "***0100: not restored yet; the controller keeps trying" in caplog.text
     assert OURS not in caplog.text
 
 
