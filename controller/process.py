@@ -79,8 +79,8 @@ T = TypeVar("T")
 #: file answers long before, so only a database that is away is given up.
 STARTED_WITHIN: Final = 2.0
 #: Seconds by which the system's clock may go back unnoticed. A clock that NTP keeps goes back by
-#: less. One that was hours fast is worth a line: the journal has Unix times, and rows from the
-#: future would be waited for.
+#: less. One that was hours fast is worth a line: the journal has Unix times, and what lies ahead of
+#: the clock has to be taken for now.
 CLOCK_SLACK: Final = 5.0
 _BEGUN: Final = (
     "a new one is begun, and the account's numbers are asked what they were before this stack "
@@ -132,7 +132,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
 async def _serve_locked(
     settings: Settings, stop: asyncio.Event, holder: str, locks: list[FileLock]
 ) -> int:
-    """Open everything that has to be closed again, serve, and close it in the opposite order.
+    """Open everything that has to be closed again, serve, and close it: first whatever may still
+    write to a journal, and then the journals.
 
     EXIT_PENDING: we were to end before the journal was there. A stack of ours whose journal another
     machine has taken is replaced by a new one, so ``stack`` may be another one behind

@@ -287,8 +287,8 @@ class Journal:
         await self._do(work)
 
     async def open_overrides(self) -> list[OverrideRow]:
-        """Overrides that may stand on a number, the oldest first. There may be two of one number,
-        where a session took it over from a stack that had died."""
+        """Overrides that may stand on a number, the oldest first. If there are two of
+        one number, the book sets one of them aside, which is only put back."""
         return list((await self._open_rows()).overrides)
 
     async def override(self, override: str) -> OverrideRow | None:

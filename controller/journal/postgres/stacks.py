@@ -94,8 +94,8 @@ class _Transaction:
 class PostgresDatabase:
     """The journal of a stack, in the journal's thread (:class:`..database.Database`).
 
-    It has one connection, which is made when it is needed and thrown away after any error. What is
-    in doubt then is kept here, and not in the connection.
+    It has one connection, which is made when it is needed, and thrown away when a transaction fails
+    as a whole. What is in doubt then is kept here.
     """
 
     beats = BEAT
