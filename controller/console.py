@@ -6,6 +6,13 @@ cannot read the calls, the Host has to be a local name, and an Origin has to be 
 
 Any user of this machine can open it. It shows who calls whom, but no token, and prior URLs without
 their passwords. To hear a call or to act takes more: see :mod:`.pages`.
+
+For example, on port 8766::
+
+    GET /api/status   Host: 127.0.0.1:8766                       -> 200, the status as JSON
+    GET /api/status   Host: rebound.example                      -> 403 (a name that leads here)
+    GET /api/status   Host: localhost:8766, Origin: http://x.y   -> 403 (another site's page)
+    POST /metrics     Host: localhost:8766                       -> 405
 """
 
 from __future__ import annotations
@@ -33,12 +40,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("trunkline.controller")
 
+#: Never 0.0.0.0: whoever reached it could read all numbers and callers. For another machine there
+#: is `ssh -L`.
 HOST: Final = "127.0.0.1"
-#: A controller that ends has put its numbers back by then, and has little time left.
+#: 128 KB hold two seconds of PCM (``pages.MOST_PCM``) and a head. ``leave_within`` is short: the
+#: listener is closed after the numbers were put back, which may have taken most of the 4 s in which
+#: a controller has to end.
 BOUNDS: Final = Bounds(waiting=200, request_bytes=128 * 1024, request_within=5.0, leave_within=0.2)
+#: What a browser may have in its address bar for this listener, without the port.
 _LOCAL_HOSTS: Final = frozenset(("127.0.0.1", "localhost", "[::1]"))
-#: With every answer. The page has its own files and asks this listener alone. ``blob:`` is a
-#: recording that it has fetched. No text may become markup or script, whoever wrote it.
+#: Headers of every answer, also of a refusal. The page has its own files and asks this listener
+#: alone. ``blob:`` is a recording that it has fetched. No text may become markup or script, whoever
+#: wrote it: callers choose their own names. ``no-store``: a browser that kept a page of calls on
+#: its disk would keep it for whoever uses the disk next.
 _HEADERS: Final = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -57,7 +71,10 @@ _HEADERS: Final = [
 
 class Console:
     """``status``: the object of ``trunkline status --json``. ``metrics`` makes what ``/metrics``
-    has."""
+    has, when it is first asked for. ``pages``: what else is served; None in tests of this file.
+
+    Use it as ``start``, then read ``port``, and ``close`` in the end.
+    """
 
     def __init__(
         self,
@@ -87,6 +104,7 @@ class Console:
                 *([] if pages is None else pages.routes()),
             ]
         )
+        # Starlette redirects "/api/status/" by itself. Here each thing has one URL, others are 404.
         app.router.redirect_slashes = False
         self._server = Server(_LocalOnly(app), BOUNDS)
         self._serving: asyncio.Task[None] | None = None
@@ -94,13 +112,15 @@ class Console:
         self.port = 0
 
     def start(self, port: int) -> None:
-        """Listen. SettingsError where the port is taken."""
+        """Listen on ``port``; 0: on a free one, which ``self.port`` has afterwards. SettingsError
+        names the setting where the port is taken."""
         listening = hosts.listen(HOST, port, f"TRUNKLINE_CONSOLE_PORT={port}")
         self.port = listening.getsockname()[1]
         self._serving = asyncio.create_task(self._server.serve(sockets=[listening]))
 
     async def close(self) -> None:
-        """Listen no more."""
+        """End what is pushed, and listen no more. An error of the listener's is logged and not
+        raised: numbers and calls do not depend on a page."""
         if self._pages is not None:
             self._pages.close()
         if self._serving is not None:
@@ -112,7 +132,12 @@ class Console:
 
 class _LocalOnly:
     """Lets requests to a local name through that no other site has made; :data:`_HEADERS` go with
-    every answer. Only an action is POSTed."""
+    every answer. Only an action is POSTed.
+
+    A Host header is what the browser has in its address bar, and no script can change it. So a
+    site's own name that was made to point at 127.0.0.1 (DNS rebinding) shows itself there. A page
+    of another port has a local Host but another Origin. curl sends no Origin, and may ask.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -126,6 +151,7 @@ class _LocalOnly:
         answer = self._app
         headers = Headers(scope=scope)
         hosts_named = headers.getlist("host")
+        # "[::1]:8766" -> "[::1]". Of two Host headers both have to be right.
         names = [host.rsplit(":", 1)[0] for host in hosts_named]
         own = {f"http://{host}" for host in hosts_named}
         if not names or not _LOCAL_HOSTS.issuperset(names):

@@ -6,6 +6,17 @@ Both are plain frozen values. The shell carries instructions out (:mod:`.twilio.
 An instruction says what is wanted, not how often it is tried. For example, ``Restore`` goes on
 until Twilio has taken the number back. Its result says how it ended. So the rules have one place
 for each outcome, and no clock for retries.
+
+A ``deadline`` is on the monotonic clock: whoever asked has given up then. ``since`` and ``asked``
+are Unix times, because they go into the journal. "-> X" in a docstring names the result. Results
+come in any order, and some come when nobody wants them any more: a rule looks its call or dial up,
+and does nothing where that is over.
+
+An override, for example::
+
+    Apply(row, deadline)    -> Applied(row)                     the number calls us
+                            or ApplyFailed(row, error, open)    open: it is to be put back
+    Restore(override)       -> Restored(override, "restored")
 """
 
 from __future__ import annotations
@@ -25,7 +36,8 @@ from .twilio.calls import CallOrder
 
 
 class Instruction(Shown, frozen=True):
-    """Something that takes time outside, or a message to a peer."""
+    """Something that takes time outside, or a message to a peer. Errors and logs show it without
+    its secrets (:class:`trunkline.bus.wire.Shown`)."""
 
 
 class Send(Instruction, frozen=True):
@@ -56,7 +68,8 @@ class Apply(Instruction, frozen=True):
 
 
 class KeepHolder(Instruction, frozen=True):
-    """Journal that this session holds the override too."""
+    """Journal that this session holds the override too. After a restart only a session that shows
+    the secret behind ``secret_hash`` gets its number back."""
 
     override: str
     number: str
@@ -127,7 +140,8 @@ class Vouch(Instruction, frozen=True):
 
 
 class Instruct(Instruction, frozen=True):
-    """Replace a leg's TwiML -> Instructed."""
+    """Replace the TwiML of a leg that carries no stream of ours -> Instructed. It is asked once,
+    because it plays digits, and "1" twice is "11"."""
 
     reply_to: ReplyTo
     sid: str
@@ -177,7 +191,8 @@ class StopListening(Instruction, frozen=True):
 
 
 class CloseListening(Instruction, frozen=True):
-    """Journal that nothing is left of it: its stream is over."""
+    """Journal that the stream of a call that is listened to is over: a restart has nothing to stop
+    then."""
 
     call: str
 
@@ -196,8 +211,8 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class ReplyTo(msgspec.Struct, frozen=True):
-    """Whom to answer: a peer, and the number of its request. It may wait for long, and be gone by
-    then."""
+    """Whom to answer: a peer, and the number of its request. The peer may wait for minutes, and it
+    may be gone when there is an answer."""
 
     peer: str
     id: int
@@ -271,7 +286,7 @@ class CreateFailed(Result, frozen=True):
 
 
 class Unsure(Result, frozen=True):
-    """Whether there is a call is not known."""
+    """Twilio gave no answer, so it may have made the call. ``Settle`` follows."""
 
     request: str
     error: TrunklineError
@@ -298,7 +313,8 @@ class EndFailed(Result, frozen=True):
 
 
 class Fetched(Result, frozen=True):
-    """``status`` None: Twilio did not answer."""
+    """How Twilio says that the call stands, for example "in-progress" (:mod:`.twilio.calls` has the
+    words). ``status`` None: Twilio did not answer, and nothing follows from that."""
 
     call: str
     sid: str
@@ -345,7 +361,8 @@ class DigitsSent(Result, frozen=True):
 
 
 class Tick(msgspec.Struct, frozen=True):
-    """Time passes: every 100 ms, or every 500 ms while the book is at rest."""
+    """Time passes: every 100 ms, or every 500 ms while the book is at rest. The core reads no
+    clock; whatever is overdue is found at a tick."""
 
 
 class FleetSeen(msgspec.Struct, frozen=True):

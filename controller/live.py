@@ -1,7 +1,10 @@
 """What a page of the console shows of the stack at one moment. No I/O.
 
-It is the object of ``trunkline status --json`` and more: how sessions stand, who waits for Twilio,
-for a callee's number or for a number of the pool, and the calls that are over.
+It is the object of ``trunkline status --json`` and more: how sessions stand, and who waits for
+Twilio, for a callee's number or for a number of the pool. These keys are for our own page
+(``web/app.js``) and change with it. Users' scripts read the status, so that gets none of them.
+
+:mod:`.viewers` asks for it when a page is opened, and about once a second while one is open.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from .rules.book import Book
 from .rules.book.call import Call
 from .rules.book.dial import Dial
 
-#: A dial in one of these states waits for its turn.
+#: State of a dial -> what it waits for, for the page's column "waits for". In any other state
+#: nothing of ours holds the dial up: it rings, its call is up, or it is over.
 _WAITS_FOR: Final = {
     "leasing": "the override on the callee's number",
     "waiting": "another call to the callee's number",
@@ -24,7 +28,14 @@ _WAITS_FOR: Final = {
 
 
 def snapshot(book: Book, now: float) -> dict[str, Any]:
-    """The stack at this moment."""
+    """The stack at this moment. The argument ``now`` is monotonic; the key ``now`` is the same
+    moment in Unix time, by the controller's clock.
+
+    ``queue`` has the dials that wait, for example ``{"request": "…", "callee": "+14155557777",
+    "state": "queued", "waits_for": "its turn at Twilio", "place": 2, "seconds": 1.4, …}``. The
+    lists that the status leaves out while they are empty are always here: the page draws a table
+    of each.
+    """
     found = status.build(book, now)
     for row in found["sessions"]:
         session = book.sessions[row["id"]]
@@ -55,11 +66,15 @@ def snapshot(book: Book, now: float) -> dict[str, Any]:
 
 
 def call(book: Book, call: Call, now: float) -> dict[str, Any]:
-    """One call, which may be over."""
+    """One call as the page shows it, which may be over: :mod:`.timeline` keeps this row of a call
+    at its end, before the book forgets it."""
     return status.row(book, call, now) | _more(call)
 
 
 def _more(call: Call) -> dict[str, Any]:
+    """What the page knows a call by: ``id`` is trunkline's own, which its URLs name
+    (``/api/calls/{id}/hang-up``), because a call has it before Twilio has given it a SID. A call
+    that came in has no mode of a dial."""
     return {
         "id": call.id,
         "session": call.session,
@@ -70,7 +85,9 @@ def _more(call: Call) -> dict[str, Any]:
 
 
 def _dial(dial: Dial, place: int | None, book: Book, now: float) -> dict[str, Any]:
-    """``place``: in the queue for Twilio."""
+    """A dial that waits. ``place``: in the queue for Twilio, from 1; None where it does not stand
+    in that queue. ``seconds``: until it is its turn there, at the pace of
+    ``TRUNKLINE_CALLS_PER_SECOND``."""
     return {
         "request": dial.request,
         "session": dial.row.session,

@@ -3,7 +3,16 @@
 :data:`METRICS` is the one list. A metric that is not in it cannot be told, and docs/metrics.md is
 drawn from it. Values come from the same object as ``trunkline status --json``, from the book's
 counters, and from what was measured (:mod:`.rules.book.measures`). Nothing is computed between two
-scrapes.
+scrapes. A scrape reads, for example::
+
+    trunkline_calls{state="live"} 1.0
+    trunkline_cap_left{setting="TRUNKLINE_MAX_CALLS"} 3.0
+    trunkline_events_total{event="calls inbound"} 1.0
+    trunkline_rest_seconds_bucket{le="0.5",request="find_number"} 1.0
+
+Names follow Prometheus's rules (its page "Metric and label naming"): the unit is a base unit and
+stands in the name (``_seconds``, never ms), and only a counter ends in ``_total``. A name is never
+changed, because a dashboard that asks for the old one would show nothing and say nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +42,11 @@ from .rules.tables import CALL
 
 @dataclass(frozen=True)
 class Row:
-    """One metric. ``label``: the names of its labels."""
+    """One metric. ``labels``: the names of its labels.
+
+    ``help`` has no full stop: it is Prometheus's HELP line, and docs/metrics.md adds the stop, and
+    the buckets of a histogram behind it.
+    """
 
     name: str
     kind: Literal["gauge", "counter", "histogram"]
@@ -122,14 +135,21 @@ METRICS: Final = (
     Row("trunkline_events_total", "counter", "What has happened, by its name", ("event",)),
 )
 
+#: Histograms are made by :meth:`Metrics._histogram`, because their values are no single numbers.
 _FAMILIES: Final = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily}
 _ROWS: Final = {row.name: row for row in METRICS}
-#: Values by those of the labels.
+#: Values of one metric, each behind the values of its labels in the order of :attr:`Row.labels`.
+#: For example ``[(("planned",), 0), (("applied",), 1)]``; ``[((), 7)]`` where there is no label.
 Values = Iterable[tuple[tuple[str, ...], float]]
 
 
 class Metrics(Collector):
-    """All metrics of a stack, for Prometheus's client and for OTLP."""
+    """All metrics of a stack, for Prometheus's client and for OTLP.
+
+    It belongs to the controller's loop and takes no lock: it reads the book, which only the loop
+    changes. The first who asks for ``/metrics`` or for OTLP makes it, and all later ones share it
+    (``process.py``).
+    """
 
     def __init__(self, book: Book, clock: Clock) -> None:
         self._book = book
@@ -137,11 +157,14 @@ class Metrics(Collector):
         self._version = version("trunkline")
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: registering it need not collect once more."""
+        """Nothing. Prometheus's client asks for this when a collector is registered, to find names
+        that come twice. Without it, a registry that has ``auto_describe`` would collect all of the
+        metrics at that moment, for their names alone."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """All of them, as they are now."""
+        """One family for each row of the table. A row that nothing has a value for raises KeyError:
+        a metric that is documented and never told would be found by nobody."""
         now = self._clock()
         told = status.build(self._book, now)
         found = self._of_status(told) | self._of_book(now)
@@ -155,6 +178,10 @@ class Metrics(Collector):
             yield family
 
     def _histogram(self, row: Row) -> Metric:
+        """Prometheus's buckets count up: each has all values up to its bound, and ``+Inf`` has all
+        there are. Ours are apart, so that counting one value touches one number. Counts of 2, 1 and
+        0 up to 0.5 s, up to 1 s and beyond become ``le="0.5"`` 2, ``le="1.0"`` 3, ``le="+Inf"``
+        3."""
         name = row.name.removeprefix("trunkline_").removesuffix("_seconds")
         family = HistogramMetricFamily(row.name, row.help, labels=row.labels)
         for value in HISTOGRAMS[name].values:
@@ -165,7 +192,11 @@ class Metrics(Collector):
         return family
 
     def _of_status(self, told: dict[str, Any]) -> dict[str, Values]:
+        """What :func:`.status.build` shows, counted. ``told`` is that object, so ``/metrics`` and
+        ``trunkline status`` can never differ."""
         silent = Counter(row["role"] for row in told.get("unhealthy", ()))
+        # Each state is told, at 0 too. If a series came with the first such call and went with the
+        # last, a graph would have a gap where it means 0.
         by_state = {
             "calls": dict.fromkeys((state for state in CALL if state != "ended"), 0),
             "overrides": dict.fromkeys(("planned", "applied", "restoring"), 0),
@@ -179,8 +210,11 @@ class Metrics(Collector):
         }
         for name in ("gateways", "codec_workers", "sessions"):
             found[f"trunkline_{name}"] = _one(len(told[name]))
+        # These fall when a call is over, so they are gauges. `rate` needs trunkline_frames_total.
         for name in ("frames_in", "frames_out", "frames_lost", "underruns"):
             found[f"trunkline_live_{name}"] = _one(sum(call[name] for call in told["calls"]))
+        # A process that has not said on which machine it runs is taken to be on none, and its calls
+        # are not counted as crossing.
         hosts = {row["id"]: row.get("host") for row in (*told["gateways"], *told["codec_workers"])}
         ends = [
             [hosts.get(call[name]) for name in ("gateway", "codec_worker")]
@@ -205,7 +239,12 @@ class Metrics(Collector):
         }
 
     def _of_book(self, now: float) -> dict[str, Values]:
+        """What has been counted since this controller's start, whichever process or call it came
+        of. A restart begins at 0, which ``rate`` and ``increase`` take for a reset and not for a
+        fall."""
         book, frames = self._book, self._book.measures.frames
+        # Kinds of refusal and of failure are known beforehand, and begin at 0. Events have names
+        # that the rules give them ("calls inbound"), so such a series begins with its first event.
         counters = {
             "trunkline_gateway_refused_total": book.refused,
             "trunkline_events_total": book.counts,
@@ -225,5 +264,5 @@ class Metrics(Collector):
 
 
 def _one(value: float) -> Values:
-    """The value of a metric without labels."""
+    """The value of a metric without labels, for example of ``trunkline_epoch``: ``[((), 7)]``."""
     return [((), value)]

@@ -7,6 +7,13 @@ on. It is a restart of that stack, in another place. We do so until nothing of i
 Of any other stack the numbers are put back and the calls hung up, as a start does with what was
 left before it (:mod:`.journal.orphans`). So a machine that dies for ever leaves no number behind
 for longer than its lease, as long as one controller of the account runs.
+
+For example, of two machines with one public URL, B sees A's beat stand still for 10 s. No gateway
+hears A's controller. B takes A's row, and serves A's clients on its own socket as stack A. When
+their sessions have ended B closes A's journal, and A is no more.
+
+There are such stacks only where journals are in PostgreSQL. :mod:`.process` makes this watcher, and
+:mod:`.shell` runs it from its start to its end.
 """
 
 from __future__ import annotations
@@ -30,7 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("trunkline.controller")
 
-#: How often they are looked at.
+#: How often the database is asked for silent stacks (seconds). A stack is silent after 10 s, so a
+#: death is noticed 10 to 12.5 s after the last beat.
 EVERY: Final = 2.5
 
 
@@ -38,13 +46,15 @@ class Stacks(Protocol):
     """Where stacks show that they live (:class:`.journal.postgres.register.Register`)."""
 
     async def silent(self, but: Container[str]) -> Sequence[Left]:
-        """Those with open rows, or of the fleet, that have not shown themselves for the time of a
-        lease."""
+        """Stacks with open rows, or of the fleet, whose beat has not moved for the time of a lease
+        while we watched. ``but``: ids of stacks that need not be told. JournalError: the database
+        does not answer, and then nobody can be seen to be silent."""
         ...
 
     @property
     def fleet(self) -> list[tuple[str, str]]:
-        """The stacks of the fleet with the addresses of their buses, when ``silent`` looked."""
+        """The stacks of the fleet with the addresses of their buses, as ``silent`` last found them:
+        ``[("3fa9c2d01b7e", "tcp://10.0.0.1:7000"), …]``."""
         ...
 
 
@@ -79,8 +89,9 @@ class OtherStacks:
         fleet_seen: Callable[[list[m.ControllerRef]], None],
         host: Callable[[Shell], Awaitable[None]],
     ) -> None:
-        """Until it is cancelled. ``spawn`` keeps a task, ``lock`` is the lock of a number, by which
-        one write at a time goes to it, and ``count`` counts what has become of an override.
+        """Watch until cancelled. All that it needs of the shell is given to it: ``spawn`` keeps a
+        task and ends the process if it fails, ``lock`` is the lock of a number, by which one write
+        at a time goes to it, and ``count`` counts what has become of an override for /metrics.
         ``fleet_seen`` hears which controllers there are, and ``host`` serves a shell."""
         self._lock, self._count, self._host = lock, count, host
         for orphan in self._orphans.add(self._left, self._present):
@@ -99,7 +110,8 @@ class OtherStacks:
                 spawn(self._take_over(orphan))
 
     async def _take_over(self, orphan: Orphan) -> None:
-        """All of one stack, until nothing of it is left. An error is the end of our try alone."""
+        """All of one stack, until nothing of it is left. An error ends our try alone: the stack is
+        looked at again, by us or by another controller."""
         try:
             ops = await orphan.take(self._ops)
             if ops is not None and orphan.fleet:
@@ -109,13 +121,17 @@ class OtherStacks:
         except JournalError as error:
             log.error("stack %s: %s", orphan.stack, error)
         if self._ops.hurried.is_set():
-            return  # we end, and look what is left of it
+            return  # we end, and the exit status needs its journal open to see what is left
         await orphan.close()
         self._orphans.drop(orphan)
 
     async def _put_back(self, orphan: Orphan, ops: Operations) -> None:
-        """A session of ours that wants one of its numbers need not wait: whoever comes to the
-        number first opens its seal, and the other one finds another's override."""
+        """Put the numbers of a stack back and hang its calls up, all at once.
+
+        A session of ours that wants one of its numbers need not wait: whoever comes to the number
+        first opens its seal, and the other one finds another's override. A number that Twilio does
+        not take back holds up no other one.
+        """
         rows = await ops.journal.open_overrides()
         restored = (self._restored(ops, row) for row in rows)
         await asyncio.gather(orphan.hang_up_left(self._ops), *restored)

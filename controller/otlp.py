@@ -4,6 +4,11 @@ They are those of ``/metrics``, under the same names. The endpoint, its headers 
 two pushes are set by OpenTelemetry's own variables (``OTEL_EXPORTER_OTLP_ENDPOINT``,
 ``OTEL_METRIC_EXPORT_INTERVAL``, …). A push runs in a thread, so that a collector that is slow or
 away holds up nothing. OpenTelemetry's instruments are not used: they would count everything twice.
+
+What is ``trunkline_calls{state="live"} 1.0`` at ``/metrics`` is pushed as a gauge
+``trunkline_calls`` with the attribute ``state=live``. The resource of all of them is
+``service.name=trunkline`` and ``service.instance.id=<stack id>``, by which stacks that push to one
+collector are told apart. At ``/metrics`` Prometheus tells them apart by where it scraped.
 """
 
 from __future__ import annotations
@@ -28,20 +33,28 @@ log = logging.getLogger("trunkline.controller")
 
 CHOICE: Final = "OTEL_METRICS_EXPORTER"
 INTERVAL: Final = "OTEL_METRIC_EXPORT_INTERVAL"
-#: Milliseconds between two pushes, as OpenTelemetry has it.
+#: Milliseconds between two pushes: the default of OpenTelemetry's specification ("Periodic
+#: exporting MetricReader"), which our own loop has to keep to because it takes the reader's place.
 _EVERY_MS: Final = "60000"
-#: Seconds that the last push of a controller that ends may take.
+#: Seconds that the last push of a controller that ends may take. It ends within 4 s in all, and
+#: most of that belongs to its numbers.
 _LAST_WITHIN: Final = 0.5
 
 
 def chosen() -> bool:
-    """Somebody wants the metrics by OTLP."""
+    """Somebody wants the metrics by OTLP. Any other value of the variable, such as OpenTelemetry's
+    own "prometheus" or "none", is not for us: ``/metrics`` is served in any case."""
     return os.environ.get(CHOICE, "").strip().lower() == "otlp"
 
 
 class Pusher:
-    """Pushes ``metrics`` until it is closed. SettingsError where the extra is missing, or the time
-    between two pushes is no number."""
+    """Pushes ``metrics`` until it is closed. ``stack``: the stack's id. SettingsError where the
+    extra is missing, or the time between two pushes is no number: whoever asked for metrics learns
+    it at the start, and not from an empty dashboard.
+
+    Make it on the running loop. The metrics are collected there, between two events, and only the
+    sending is done in the thread.
+    """
 
     def __init__(self, metrics: Metrics, stack: str) -> None:
         try:
@@ -71,7 +84,8 @@ class Pusher:
             await self.push()
 
     async def push(self) -> None:
-        """Once. The exporter logs by itself when the collector does not take it."""
+        """Push once, and return when the collector has answered or the exporter has given up. The
+        exporter logs by itself when the collector does not take it."""
         data = metrics_data(self._metrics.collect(), self._resource, self._began, time.time_ns())
         try:
             await self._pool.run(self._exporter.export, data)
@@ -79,7 +93,8 @@ class Pusher:
             log.warning("the metrics could not be pushed", exc_info=True)
 
     async def close(self) -> None:
-        """Push what has come since, if the collector takes it at once, and end."""
+        """Push what has come since the last push, if the collector takes it at once, and end. A
+        stack of a test lives for seconds: without this none of its figures would ever leave."""
         self._pushing.cancel()
         await asyncio.wait({self._pushing})
         last = asyncio.create_task(self.push())
@@ -92,13 +107,15 @@ class Pusher:
 
 
 def metrics_data(families: Iterable[Metric], resource: Any, began: int, now: int) -> Any:
-    """The metrics as OpenTelemetry's exporters take them. Times are Unix times in ns."""
+    """The metrics as OpenTelemetry's exporters take them. ``began`` (the start of the counts) and
+    ``now`` are Unix times in ns. A collector knows by a new ``began`` that a counter was reset."""
     from opentelemetry.sdk.metrics import export as otel
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
     metrics = [
         otel.Metric(
-            # A counter's suffix is Prometheus's own.
+            # A counter's suffix is Prometheus's own. A collector that exports to Prometheus adds it
+            # again, and a name that kept it would end in "_total_total" there.
             name=family.name.removesuffix("_total"),
             description=family.documentation,
             unit="s" if family.name.endswith("_seconds") else "1",
@@ -113,6 +130,8 @@ def metrics_data(families: Iterable[Metric], resource: Any, began: int, now: int
 
 
 def _points(otel: Any, family: Metric, began: int, now: int) -> Any:
+    """The data of one metric. All is cumulative, since ``began``, as Prometheus counts: a push that
+    is lost loses no counts, because the next one has them too."""
     if family.type == "histogram":
         return otel.Histogram(
             data_points=_histograms(otel, family, began, now),
@@ -138,7 +157,11 @@ def _points(otel: Any, family: Metric, began: int, now: int) -> Any:
 
 def _histograms(otel: Any, family: Metric, began: int, now: int) -> list[Any]:
     """One point for each value of the label, from Prometheus's samples: buckets that count up, and
-    then the count and the sum."""
+    then the count and the sum.
+
+    OpenTelemetry's buckets do not count up. Samples ``le=0.5`` 2, ``le=1.0`` 3, ``le=+Inf`` 3
+    become ``bucket_counts=[2, 1, 0]`` and ``explicit_bounds=[0.5, 1.0]``.
+    """
     found: list[Any] = []
     bounds: list[float] = []
     counts: list[int] = []

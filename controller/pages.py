@@ -7,6 +7,15 @@ or Referer ever has the token in it.
 
 An action is an event of the core, or a message to the call's client, whose own ``hang_up``,
 ``interrupt`` and ``send_audio`` then do it. Nothing here knows the state of a call.
+
+For example, with ``c1`` as trunkline's own id of a live call::
+
+    GET  /api/live                      -> 200, text/event-stream (see viewers.py)
+    POST /api/calls/c1/hang-up          -> 401, "open the console with `trunkline console`"
+    POST /api/calls/c1/hang-up          -> 204; 404 once the call is over
+      Authorization: Bearer <token>
+    GET  /api/recordings/CA…/report     -> 200, the JSON of `trunkline report --json`
+      Authorization: Bearer <token>
 """
 
 from __future__ import annotations
@@ -33,7 +42,10 @@ from trunkline.bus.launch import clean_environment, trunkline_argv
 from . import instructions as do
 from .viewers import Viewers
 
+#: The page's own files. They are read at the start, so nothing in a request can name another one.
 _WEB: Final = Path(__file__).with_name("web")
+#: By ending. The browser takes nothing by its looks (``nosniff``), so each has to be right; a file
+#: with another ending fails the start, and with it the tests.
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -41,9 +53,10 @@ _TYPES: Final = {
     ".svg": "image/svg+xml",
     ".txt": "text/plain; charset=utf-8",
 }
-#: The most of one SpeakByHand: two seconds of PCM16 at 24 kHz.
+#: The most of one SpeakByHand: two seconds of PCM16 at 24 kHz. The page sends a file in pieces of
+#: half a second, so that an interrupt has little left to drop.
 MOST_PCM: Final = 96_000
-#: A report of five minutes takes a second or two; one is made at a time.
+#: Seconds after which a report is given up. One of a call of five minutes takes a second or two.
 REPORT_WITHIN: Final = 60.0
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -51,7 +64,9 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 class Pages:
     """``is_live``: whether a call of this id (trunkline's own) lives. ``act``: gives the core an
-    order. ``recordings``, ``cassettes``: their directories; None: none are kept."""
+    order. ``token``: made at each start of the controller, and told by the bus alone, so who has it
+    could end the call by the bus as well. ``recordings``, ``cassettes``: their directories; None:
+    none are kept."""
 
     def __init__(
         self,
@@ -71,7 +86,8 @@ class Pages:
         self._reporting = asyncio.Semaphore(1)
 
     def routes(self) -> list[Route]:
-        """Files by their names, and the rest under /api."""
+        """Files by their names, and the rest under /api. What is guarded stands in one list, so
+        that a new action cannot forget the token."""
         found = [self._file(path) for path in sorted(_WEB.rglob("*.*"))]
         guarded: list[tuple[str, Endpoint, str]] = [
             ("/api/allowed", self._allowed, "GET"),
@@ -88,10 +104,12 @@ class Pages:
         return [*found, Route("/api/live", self._live)]
 
     def close(self) -> None:
-        """Push nothing any more."""
+        """End the answers that are pushed. They have no end of their own, and the listener would
+        wait for them."""
         self._viewers.close()
 
     def _file(self, path: Path) -> Route:
+        """``web/app.js`` is ``/app.js``, and ``web/index.html`` is ``/``."""
         content, kind = path.read_bytes(), _TYPES[path.suffix]
 
         async def show(request: Request) -> Response:
@@ -101,7 +119,8 @@ class Pages:
         return Route("/" if name == "index.html" else f"/{name}", show)
 
     def _guard(self, endpoint: Endpoint) -> Endpoint:
-        """Only with the token."""
+        """The endpoint, for requests that bring the token. It is compared in constant time, so that
+        no other user of this machine can find it out character by character."""
 
         async def guarded(request: Request) -> Response:
             given = request.headers.get("authorization", "")
@@ -115,11 +134,13 @@ class Pages:
     # ------------------------------------------------------------------ what is pushed
 
     async def _live(self, request: Request) -> Response:
+        """All that is pushed to a page; it takes no token, because anybody may look."""
         if self._viewers.pages_full:
             return PlainTextResponse("as many pages are open as may be", 503)
         return StreamingResponse(self._viewers.page(), media_type="text/event-stream")
 
     async def _sound(self, request: Request) -> Response:
+        """A live call's sound, for as long as the browser listens (:meth:`.Viewers.listen`)."""
         call = request.path_params["call"]
         if not self._is_live(call):
             return PlainTextResponse("there is no such call", 404)
@@ -131,10 +152,13 @@ class Pages:
     # ------------------------------------------------------------------ what may be done
 
     async def _allowed(self, request: Request) -> Response:
-        """The token is the right one."""
+        """204: the token is the right one. The page asks this before it shows its buttons."""
         return Response(status_code=204)
 
     def _order(self, order: Literal["hang_up", "interrupt", "speak"]) -> Endpoint:
+        """204 says that the order was given, and not that it is done: what became of it comes with
+        the next state. A body counts for ``speak`` alone, as raw PCM16 (mono, 24 kHz)."""
+
         async def give(request: Request) -> Response:
             call, pcm = request.path_params["call"], await request.body()
             if order == "speak" and (not pcm or len(pcm) % 2 or len(pcm) > MOST_PCM):
@@ -149,20 +173,25 @@ class Pages:
     # ------------------------------------------------------------------ recordings
 
     def _find(self, directory: Path | None, pattern: str, sid: str) -> Path | None:
-        """The newest file of the call."""
+        """The newest file of the call. ``pattern`` has ``{}`` for the SID. Nothing but
+        letters, digits and ``_`` gets into a path: no ``..``, and no ``*`` that finds others'."""
         if directory is None or re.fullmatch(r"[A-Za-z0-9_]{1,64}", sid) is None:
             return None
         found = sorted(directory.glob(pattern.format(sid)))
         return found[-1] if found else None
 
     def _wav(self, sid: str) -> Path | None:
+        """``20260301T101500-CA….wav``: names begin with the time, so the last by name is the newest
+        (``gateway/recording.py`` gives them)."""
         return self._find(self._recordings, "*-{}.wav", sid)
 
     def _tape(self, sid: str) -> Path | None:
         return self._find(self._cassettes, "{}.cassette", sid)
 
     async def _kept(self, request: Request) -> Response:
-        """What there is of a call."""
+        """What there is of a call, and whether any is kept at all, so that the page can say which
+        setting is missing: ``{"recordings": true, "wav": "20260301T101500-CA….wav", "cassettes":
+        false, "cassette": null}``."""
         sid = request.path_params["sid"]
         wav, tape = self._wav(sid), self._tape(sid)
         kept: dict[str, Any] = {
@@ -180,8 +209,12 @@ class Pages:
         return _whole(self._tape(request.path_params["sid"]), "application/octet-stream")
 
     async def _report(self, request: Request) -> Response:
-        """What the ear says of the recording, as it is by now. A process of its own listens, so
-        that no call has to wait for it, and only one at a time."""
+        """What the ear says of the recording. A call that goes on is reported as far as it has got.
+
+        A process of its own listens, at a low priority: during a second of arithmetic on the
+        controller's loop no webhook would be answered, and callers would go on hearing it ring. One
+        report is made at a time; 422 has the command's last words.
+        """
         wav = self._wav(request.path_params["sid"])
         if wav is None:
             return PlainTextResponse("there is no recording of this call", 404)
@@ -205,6 +238,7 @@ class Pages:
 
 
 def _whole(path: Path | None, kind: str) -> Response:
+    """The file, for the browser to play or to save under its name."""
     if path is None:
         return PlainTextResponse("there is none", 404)
     return FileResponse(path, media_type=kind, filename=path.name)

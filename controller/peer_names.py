@@ -22,14 +22,19 @@ from typing import Final, Literal
 
 from trunkline.bus import messages as m
 
+#: Why a Hello is dropped. These words are also the names under which /metrics counts it.
 Objection = Literal["names in use", "late hellos", "second names", "too many peers"]
 
-#: Peers that are remembered at once.
+#: Names that are held at once. A name costs its peer a connection, and a connection a descriptor,
+#: so this bounds what a stranger on the bus can have us remember.
 MOST_PEERS: Final = 10_000
 
 
 @dataclass(frozen=True)
 class _Holder:
+    """Who has a name. ``identity``: the connection, by its ZeroMQ routing id. ``key``: what the
+    peer showed with its first Hello on it; "": it has none."""
+
     identity: bytes
     key: str
     #: the number of its connection, by the peer's own count
@@ -45,7 +50,12 @@ class PeerNames:
         self._names: dict[bytes, str] = {}
 
     def objection(self, hello: m.Hello, identity: bytes) -> Objection | None:
-        """Why this Hello may not be heard; None: it may."""
+        """Why this Hello may not be heard; None: it may, and :meth:`bind` comes next.
+
+        For example, ``a1`` said Hello on a connection that broke, and comes back on another. With
+        its key it is let in. Without it, or with another key, it is "names in use" for as long as
+        the old connection stands.
+        """
         if self._names.get(identity, hello.peer) != hello.peer:
             return "second names"
         holder = self._holders.get(hello.peer)

@@ -1,12 +1,22 @@
 """The controller's process: settings in, exit status out.
 
 It holds the locks of its directories for life, opens the journal, and runs the shell
-(:mod:`.shell`) beside the console. On SIGTERM numbers come first. A number that could not be put
-back in time stays in the journal, and the exit status says so.
+(:mod:`.shell`) and the console on one loop. On SIGTERM numbers come first. A number that could not
+be put back in time stays in the journal, and the exit status says so: 0 nothing is left, 1 it could
+not run, 3 something is still to be put back or hung up.
 
-Locks come before everything else, because two controllers on one state directory would each put
-back what the other has just written. The journal comes before the socket: a client that is welcomed
-must be able to claim what it had.
+The order of a start is a promise::
+
+    settings     a missing one is named before anything is touched
+    locks        two controllers on one state directory would each put back what the other wrote
+    journal      ours, then those that others left
+    seals        only if rows are lost or cannot be read: the numbers say what they were
+    core         a new epoch, with all that is open
+    socket       a client that is welcomed must be able to claim what it had
+    console      its port; then the log says where everything is
+
+The end goes the same way back. Journals are closed behind everything that may still write to them,
+and locks after that, because a lock that is free says that nobody uses its journal.
 """
 
 from __future__ import annotations
@@ -65,10 +75,12 @@ log = logging.getLogger("trunkline.controller")
 
 T = TypeVar("T")
 
-#: A start that still waits for its journal when SIGTERM comes gives up after so many seconds.
+#: A start that still waits for its journal when SIGTERM comes gives up after so many seconds. A
+#: file answers long before, so only a database that is away is given up.
 STARTED_WITHIN: Final = 2.0
-#: Seconds by which the system's clock may go back unnoticed. A clock that the network sets goes
-#: back by less.
+#: Seconds by which the system's clock may go back unnoticed. A clock that NTP keeps goes back by
+#: less. One that was hours fast is worth a line: the journal has Unix times, and what lies ahead of
+#: the clock has to be taken for now.
 CLOCK_SLACK: Final = 5.0
 _BEGUN: Final = (
     "a new one is begun, and the account's numbers are asked what they were before this stack "
@@ -96,7 +108,13 @@ def main(settings: Settings) -> int:
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> int:
-    """Run a controller on the running loop until ``stop``; errors as main's."""
+    """Run a controller on the running loop until ``stop``; errors as main's. Tests call this, too,
+    with a stack in their own process.
+
+    ``holder`` is what the locks say of us, for example "controller (pid 4711, ipc:///run/…)": the
+    error of whoever wants the same directory names it. The bus is locked as well as the state
+    directory, since two stacks with two state directories may still be given one bus.
+    """
     holder = f"controller (pid {os.getpid()}, {settings.bus})"
     address = settings.address
     address.make_directory()
@@ -114,8 +132,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
 async def _serve_locked(
     settings: Settings, stop: asyncio.Event, holder: str, hold: Callable[[FileLock], None]
 ) -> int:
-    """Everything that has to be closed again, in the order in which it depends on one another: the
-    journal last, because notes may still be under way. ``hold`` keeps a lock until all is over."""
+    """Open everything that has to be closed again, serve, and close it: first whatever may still
+    write to a journal, and then the journals.
+
+    EXIT_PENDING: we were to end before the journal was there. A stack of ours whose journal another
+    machine has taken is replaced by a new one, so ``stack`` may be another one behind
+    :func:`.places.open_own`, and its lock has to be released in the end as well: ``hold`` keeps a
+    lock until all is over.
+    """
     account = settings.require("account_sid")
     stack = places.own_dir(settings, account, holder)
     lost = _set_aside(stack)
@@ -153,7 +177,8 @@ async def _serve_locked(
         carrier.watched_by(core.book.measures.asked_twilio)
         others = None
         if stacks is not None:
-
+            # For a stack of the fleet whose controller has died (:mod:`.other_stacks`). Its core
+            # has no orphans and no console: what others left is our own stack's business.
             async def run_too(of_another: Operations) -> Shell:
                 core = await _core(settings, of_another, account, Orphans(), lost=False, fleet=True)
                 return Shell(core, of_another, asyncio.Event())
@@ -172,19 +197,21 @@ async def _serve_locked(
         prober.close()
         await journal.close()
         await orphans.close()
+    # Only where nothing is left: the journal of anything else is what the next start reads.
     if status == EXIT_DONE:
         clear_away(stack)
     return status
 
 
 async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of ``work``, or None: we were to end before it was there, because a database does
-    not answer. What is still to be put back stands in it."""
+    """The result of ``work``, or None where the stack was ended before ``work`` was done, because a
+    database does not answer. What is still to be put back stands in that database."""
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            # A disk has answered by then, and a start goes on to its orderly end.
+            # A journal on a disk answers within this time. Then the start goes on, and ends in good
+            # order right away.
             await asyncio.wait({working}, timeout=STARTED_WITHIN)
         if working.done():
             return working.result()
@@ -196,8 +223,9 @@ async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> 
 
 
 def _set_aside(stack: StackDir) -> bool:
-    """Whether the stack's journal is lost. A new one is begun then, under the same id of the stack:
-    numbers that were overridden name it, and say themselves what they were before."""
+    """Whether the stack's journal is lost; one that was cut to nothing is given another name. A new
+    journal is begun then, under the same id of the stack: numbers that were overridden name that id
+    in their voice_url, and their seal says what they were before."""
     if not file.is_cut(stack.journal):
         if stack.lost:
             log.error("%s: the journal is gone; %s", stack.journal, _BEGUN)
@@ -223,7 +251,13 @@ async def _core(
 ) -> Core:
     """A new epoch's state machine, with what the journals have open. ``lost``: the journal is gone,
     and nobody knows how many epochs there were. Then the epoch is the number of minutes since 1970,
-    which no count of starts has reached. ``fleet``: the stack is one of a fleet."""
+    which no count of starts has reached (29.5 million in 2026): peers take a greater number for a
+    newer controller, and would not listen to an epoch 1 behind an epoch 7. ``fleet``: the stack is
+    one of a fleet.
+
+    Closed dials of the last day are read too, because the caps count them, and so are the webhooks
+    of the last day, because a replayed one has to be known.
+    """
     journal = ops.journal
     now = time.time()
     ahead = await journal.newest() - now
@@ -260,7 +294,11 @@ async def _core(
 
 
 async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket[bytes]]) -> int:
-    """Serve until stopped; returns the exit status."""
+    """Serve until stopped; returns the exit status.
+
+    The socket is bound first. If it cannot be, nothing was promised to anybody. The console is
+    closed after the shell has put numbers back, so that its pages show how.
+    """
     core = shell.core
     try:
         endpoint = shell.listen(context, settings.address.control, settings.curve)

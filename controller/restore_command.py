@@ -5,7 +5,17 @@ but only on the machine where the stacks ran. With ``--account`` the seals on th
 are read too, for instance on a laptop after the CI runner that made the override was thrown away.
 
 The numbers of a live stack are left alone, because to take them would end the calls of somebody's
-tests. A stack lives if its lock is held, or if it answers at its public URL.
+tests. A stack lives if its lock is held, if its beat in the database moves, or if it answers at its
+public URL.
+
+A run prints a line for each number and call, for example::
+
+    ***1234: put back to https://me:***@agent.example.com/voice
+    ***5678: changed by someone else meanwhile; left as it is
+    a call from ***1234 to ***7777: not hung up yet; run this again
+
+The status is 3 as soon as one line says that something is left, so that a script can repeat the
+command. With ``--dry-run`` nothing is written, and each thing that would be done is such a line.
 """
 
 from __future__ import annotations
@@ -37,7 +47,8 @@ from .twilio.sealed import journal_seal, sealed_numbers
 if TYPE_CHECKING:
     from .journal.postgres.register import LeftInDatabase, Register
 
-#: How long one number, or one call, is tried before it is said to be pending.
+#: How long one number, or one call, is tried before it is said to be pending (seconds). A write may
+#: be in doubt for 60 s, so one lost answer does not make its number pending.
 COMMAND_WITHIN: Final = 90.0
 
 
@@ -67,7 +78,8 @@ async def restore_command(
 
 
 def _holder() -> str:
-    """How this command names itself in the locks that it holds."""
+    """How this command names itself in the locks that it holds. A controller that starts meanwhile
+    sees it there, and takes another stack of its directory."""
     return f"trunkline restore (pid {os.getpid()})"
 
 
@@ -83,14 +95,15 @@ class RestoreRun:
     live: set[str] = field(default_factory=set)
 
     def _still(self, line: str) -> None:
-        """Say it, and end with the status of something left to do."""
+        """Print the line, and end with the status that says that something is left to do."""
         self.lines.append(line)
         self.pending = True
 
     # ------------------------------------------------------------------ from the journals
 
     async def journals(self, settings: Settings, account: str) -> None:
-        """Put back, and hang up, by the journals of stacks that are gone."""
+        """Put back, and hang up, by the journals of stacks that are gone. A journal that cannot be
+        read is named, and costs no other stack its turn. Live stacks are only listed."""
         gone, live = state_dir.others(settings.state_path, account, _holder())
         for stack in live:
             self.live.add(stack.path.name)
@@ -109,7 +122,8 @@ class RestoreRun:
                 found.release()
 
     async def database(self, settings: Settings, account: str) -> None:
-        """The same by the rows that stacks have in PostgreSQL, wherever these ran."""
+        """The same by the rows that stacks have in PostgreSQL, wherever these ran. All are waited
+        for at once, because each may take the 10 s in which a live stack would show itself."""
         stacks = places.register(settings, account, _holder())
         if stacks is not None:
             try:
@@ -149,7 +163,7 @@ class RestoreRun:
         )
 
     def _in_use(self, holder: str, rows: list[OverrideRow]) -> None:
-        """Numbers of a stack that lives."""
+        """Name the numbers of a stack that lives. A stack without any needs no line."""
         if rows:
             numbers = ", ".join(redact_number(row.number) for row in rows)
             self._still(
@@ -163,7 +177,8 @@ class RestoreRun:
         )
 
     async def _with(self, journal: Journal, stack: str) -> None:
-        """By this journal of a stack that is gone."""
+        """Put back, hang up and stop all that this journal has open, then close it. All at once: a
+        number that Twilio refuses must not hold up the others for 90 s each."""
         try:
             ops = dataclasses.replace(self.ops, stack=stack, journal=journal)
             overrides, dials = await journal.open_overrides(), await journal.open_dials()
@@ -178,7 +193,8 @@ class RestoreRun:
             await journal.close()
 
     async def _put_back(self, ops: Operations, row: OverrideRow) -> None:
-        """One number, within a time after which a person may as well try again."""
+        """One number, within a time after which a person may as well try again. ``why`` collects
+        the reasons of the pauses, so that the line can name the last one."""
         shown = redact_number(row.number)
         before = mask_url((row.prior or {}).get("voice_url")) or "(none)"
         try:

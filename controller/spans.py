@@ -1,4 +1,10 @@
-"""Spans of the controller: one for each traced request, from when it came until it is answered."""
+"""Spans of the controller: one for each traced request, from when it came until it is answered.
+
+A test that is traced sends the context of its span with each request (W3C Trace Context's
+``traceparent``). So its trace shows how much of, say, ``place_call`` was spent here and at Twilio::
+
+    trunkline.controller.Dial  1.9 s   trunkline.client=a1, trunkline.call_sid=CA…
+"""
 
 from __future__ import annotations
 
@@ -7,19 +13,22 @@ from typing import Final
 from trunkline.bus import messages as m
 from trunkline.bus import tracing
 
-#: Traced requests that are not answered yet, as far as they are looked after.
+#: Traced requests that are not answered yet. A client that dies leaves some that never will be; of
+#: more than these the oldest is ended as "never answered".
 MOST: Final = 1000
 
 
 class Spans:
-    """Those of the requests to one stack."""
+    """The spans of the requests to one stack. :mod:`.shell` begins and ends them; the core, which
+    has no I/O, knows nothing of traces."""
 
     def __init__(self, stack: str) -> None:
         self._stack = stack
         self._begun: dict[tuple[str, int], tracing.RoomSpan] = {}
 
     def begin(self, request: m.Request) -> None:
-        """The request has come, perhaps once more."""
+        """The request has come. A client that lost its connection asks again under the same number,
+        and that is the same span."""
         key = (request.peer, request.id)
         if key in self._begun:
             return

@@ -2,6 +2,23 @@
 
 It is built from the book alone, between two events, so it never shows half of a change. Numbers
 and callers are shown as they are: whoever may ask runs on this machine, or holds the bus's keys.
+
+Four ask for it: a peer by ``GetStatus`` (``trunkline status``), ``/api/status``, the console's page
+(:mod:`.live`) and ``/metrics`` (:mod:`.metrics`). Scripts of users read it, so its names are a
+promise: a key may be added, and none is renamed. For example, with one call up::
+
+    {"controller": {"pid": 4711, "epoch": 7, "console": "http://127.0.0.1:8766"},
+     "gateways": [{"id": "g1", "pid": 4712, "streams": 1}],
+     "codec_workers": [{"id": "w1", "pid": 4713, "calls": 1}],
+     "sessions": [{"id": "2b1f…", "number": "+14155551234", "mode": "answer",
+                   "since": "2026-03-01T10:00:00+00:00"}],
+     "calls": [{"sid": "CA…", "direction": "inbound", "caller": "+14155557777",
+                "callee": "+14155551234", "state": "live", "gateway": "g1",
+                "codec_worker": "w1", "seconds": 3.2, "frames_in": 160, "frames_out": 150,
+                "frames_lost": 0, "underruns": 0}],
+     "overrides": [{"number": "+14155551234", "number_sid": "PN…", "state": "applied",
+                    "prior_voice_url": "https://me:***@agent.example.com/voice",
+                    "since": "2026-03-01T10:00:00+00:00", "session": "2b1f…"}]}
 """
 
 from __future__ import annotations
@@ -17,7 +34,9 @@ from .rules.book.lease import Lease
 from .rules.book.peers import GATEWAY_LOST_AFTER, Peer
 from .rules.book.workers import QUIET_AFTER
 
-#: The contract's word for how an override stands.
+#: How an override stands: a lease's state -> the word for users. They need to know whether the
+#: number may have been written to, and not which of our operations is under way. An unclaimed
+#: override was found by a restart and still answers calls, so it reads "applied".
 _STATES: Final = {
     "planned": "planned",
     "unclaimed": "applied",
@@ -28,7 +47,12 @@ _STATES: Final = {
 
 
 def build(book: Book, now: float) -> dict[str, Any]:
-    """The contract's status object."""
+    """The whole object. ``now`` is monotonic, and what is shown is Unix time, as ISO 8601 in UTC.
+
+    The lists that a stack may do without (calls of others that are listened to, processes that do
+    not answer, caps) are left out while they are empty. Then most stacks show the six keys above
+    and nothing to puzzle over.
+    """
     found = [row(book, call, now) for call in shown(book)]
     at_times = {
         "listening": listening(book, now),
@@ -73,7 +97,12 @@ def build(book: Book, now: float) -> dict[str, Any]:
 
 
 def unhealthy(book: Book, now: float) -> list[dict[str, Any]]:
-    """Gateways and workers that hold their connection and are not heard. No call goes to them."""
+    """Gateways and workers that hold their connection and are not heard, for example because they
+    are stopped (SIGSTOP) or their machine swaps. No call goes to them. One that has died is not
+    here, because its connection is gone.
+
+    A row is ``{"id": "w1", "role": "codec_worker", "pid": 4713, "silent_seconds": 2.104}``.
+    """
     limits = {"gateway": GATEWAY_LOST_AFTER, "codec_worker": QUIET_AFTER}
     return [
         {
@@ -88,17 +117,22 @@ def unhealthy(book: Book, now: float) -> list[dict[str, Any]]:
 
 
 def shown(book: Book) -> list[Call]:
-    """The calls that are not over, but for those of which nobody knows who speaks in them."""
+    """The calls that are shown: those that are not over, and of which it is known who speaks. A
+    call that only a stream or a worker has told us of after a restart has no row yet, because its
+    numbers would be empty; its client names them when it announces itself."""
     return [call for call in book.calls.values() if call.state != "ended" and is_known(call)]
 
 
 def is_known(call: Call) -> bool:
-    """It is known who speaks in it."""
+    """A caller or a callee is known. Calls of others that are listened to have neither, and are
+    shown by :func:`listening`."""
     return bool(call.caller or call.callee)
 
 
 def row(book: Book, call: Call, now: float) -> dict[str, Any]:
-    """The contract's row of a call."""
+    """The row of one call, which may be over (the console shows those too). ``sid`` is the leg that
+    carries our stream, or until that is known the leg that we dialled; ``seconds`` count from when
+    its first stream came up."""
     stats = _stats(book, call.id)
     return {
         "sid": call.sid or call.dialled_sid,
@@ -117,7 +151,9 @@ def row(book: Book, call: Call, now: float) -> dict[str, Any]:
 
 
 def listening(book: Book, now: float) -> list[dict[str, Any]]:
-    """Calls of others that are listened to, and not over."""
+    """Calls of others that are listened to, and not over. ``theirs`` says which track is the agent
+    under test. Each call is two on the media plane, one for each track, so its frames are the sum
+    of both; it has none going out."""
     found = []
     for call in book.calls.values():
         if call.theirs is None or call.state == "ended":
@@ -139,13 +175,15 @@ def listening(book: Book, now: float) -> list[dict[str, Any]]:
 
 
 def _told(peer: Peer) -> dict[str, Any]:
-    """Its machine, if it has said that, and the messages of the bus that it has dropped, if any."""
+    """The keys that only some processes have: ``"host": "node-3"`` if it has said on which machine
+    it runs, and ``"dropped": {"undecodable": 3}`` if it dropped messages of the bus, by reason."""
     dropped: dict[str, Any] = {"dropped": peer.dropped} if peer.dropped else {}
     return ({"host": peer.host} if peer.host else {}) | dropped
 
 
 def _stats(book: Book, call: str) -> m.CallStats:
-    """The counts of all workers that have had the call."""
+    """The counts of all workers that have had the call. Each counts from 0 when a call moves to it,
+    so the newest worker's count alone would fall at each move."""
     of = [w.stats[call] for w in book.workers.all() if call in w.stats]
     return m.CallStats(
         call=call,
@@ -158,7 +196,8 @@ def _stats(book: Book, call: str) -> m.CallStats:
 
 
 def _override(lease: Lease) -> dict[str, Any]:
-    """The contract has the session that holds it now, or the one that it was made for."""
+    """One number that is not as it was. ``session`` is a session that holds the override now. If
+    nobody holds it any more (it is being put back), it is the one that it was made for."""
     row = lease.row
     return {
         "number": row.number,

@@ -1,8 +1,17 @@
-"""The recent past, for the console: one table of what is told of events and facts. No I/O.
+"""The recent past, for the console: one table of which events and facts are shown, and as what
+text. No I/O.
 
 :class:`~.core.Core` lets the timeline hear each event and fact before the rules hear it. So a call
 that ends is still described with all that is known of it. What the table does not name costs one
-look-up. Both rings are bounded, and nothing here is read by any rule.
+look-up. Both rings are bounded, and nothing here is read by any rule: a mistake in a text can show
+something wrong, and can do nothing wrong.
+
+A call that comes in and ends is told like this, one entry a line (``kind``: ``text``)::
+
+    session: opens
+    number:  our override is on
+    call:    its stream is up, from +14155557777 to +14155551234
+    call:    over (stop)
 
 A text is for people. It may quote words of carriers and callers, and is shown as text alone. No
 secret is among them: digits that are sent may be somebody's PIN, so only their number is told.
@@ -23,17 +32,26 @@ from . import live, status
 from .rules import facts as f
 from .rules.book import Book
 
-#: Entries, and calls that are over, which are kept.
+#: Entries, and calls that are over, which are kept. The page keeps as many itself
+#: (``web/live.js``), and a page that is opened later gets all of them at once.
 ENTRIES_KEPT: Final = 2_000
 CALLS_KEPT: Final = 500
-#: More than a controller has entries: each start counts on from the next multiple of it.
+#: More than a controller has entries: each start counts on from the next multiple of it. A page
+#: that stays open over a restart drops entries whose ``n`` it has seen, so numbers that began at 1
+#: again would hide everything new. The first entry of epoch 7 is 7,000,000,001.
 AN_EPOCH: Final = 10**9
+#: Characters of a text. Errors quote carriers, who may send any amount.
 _LONGEST: Final = 300
 
 
 class Entry(msgspec.Struct, frozen=True):
     """Something that happened. ``n`` counts up, over restarts too. ``at``: Unix time. ``call``:
-    trunkline's own id of the call."""
+    trunkline's own id of the call, because a CallSid is often not known yet.
+
+    On the page it is JSON, and there ``call``, ``session`` and ``number`` are what it is filtered
+    by: ``{"n": 7000000006, "at": 1700000100.0, "kind": "number", "text": "our override is on",
+    "call": null, "session": "2b1f…", "number": "+14155551234"}``.
+    """
 
     n: int
     at: float
@@ -44,11 +62,14 @@ class Entry(msgspec.Struct, frozen=True):
     number: str | None = None
 
 
+#: The fields of an :class:`Entry` that a row of the table gives: ``text``, and what it is about. A
+#: function that gives None has nothing to show this time.
 Said = dict[str, Any]
 
 
 def _of_dial(text: str) -> Callable[[Any, Book], Said | None]:
-    """Told of a result that names a dial by its request."""
+    """The text of a result that names a dial by its request, with the error if it has one. A dial
+    that is not in the book was an earlier epoch's, and nobody remembers whom it was for."""
 
     def said(result: Any, book: Book) -> Said | None:
         dial = book.dials.get(result.request)
@@ -63,7 +84,8 @@ def _of_dial(text: str) -> Callable[[Any, Book], Said | None]:
 
 
 def _of_call(text: Callable[[Any], str]) -> Callable[[Any, Book], Said]:
-    """Told of a fact that carries a call."""
+    """The text of a fact that carries a call. ``text`` gets the fact, because some texts need its
+    reason."""
 
     def said(fact: Any, book: Book) -> Said:
         call = fact.call
@@ -73,6 +95,7 @@ def _of_call(text: Callable[[Any], str]) -> Callable[[Any, Book], Said]:
 
 
 def _hello(hello: m.Hello, book: Book) -> Said | None:
+    """A process is new, or it only said Hello once more because its connection broke."""
     if book.peers.get(hello.peer) is not None:
         return None
     return {"text": f"{hello.role} {hello.peer} is here (pid {hello.pid})"}
@@ -89,11 +112,13 @@ def _dial(ask: f.Ask[m.Dial], book: Book) -> Said:
 
 
 def _digits(ask: f.Ask[m.SendDigits], book: Book) -> Said:
+    """How many, and not which: they may be a PIN."""
     body = ask.body
     return {"text": f"{len(body.digits)} digits are sent", "call": body.call}
 
 
 def _moved(moved: m.CallMoved, book: Book) -> Said | None:
+    """A gateway may say it of a call that the book does not have (any more)."""
     if moved.call not in book.calls:
         return None
     return {"text": f"runs on {moved.worker} now", "call": moved.call}
@@ -124,6 +149,8 @@ def _restored(result: do.Restored, book: Book) -> Said | None:
 
 
 def _lost(lost: f.SessionLost, book: Book) -> Said | None:
+    """A session is lost with its client. One that closes already was shown by :func:`_closing`,
+    and the end of its client is no news."""
     session = book.sessions.get(lost.session)
     if session is None or session.state == "closing":
         return None
@@ -137,6 +164,7 @@ def _closing(closing: f.SessionClosing, book: Book) -> Said | None:
 
 
 def _opened(ask: f.Ask[m.OpenSession], book: Book) -> Said | None:
+    """A client that got no answer asks again. Then the session is there already."""
     info = ask.body.info
     if info.session in book.sessions:
         return None
@@ -161,6 +189,7 @@ def _answered_by(known: f.AnsweredByKnown, book: Book) -> Said:
 
 
 def _leg_over(over: f.LegOver, book: Book) -> Said:
+    """With Twilio's own word for how it ended, such as "busy", where Twilio has said one."""
     row, word = over.dial.row, over.dial.known.status
     text = f"our leg is over ({word})" if word else "our leg is over"
     return {"text": text, "call": row.call, "session": row.session, "number": row.callee}
@@ -170,7 +199,9 @@ def _answered(answered: f.Answered, book: Book) -> Said:
     return {"text": "the far end has picked up", "call": answered.dial.row.call}
 
 
-#: What is told of what, under which kind.
+#: Event or fact -> the kind that the page filters by, and who words it. The kinds are process,
+#: session, number, dial and call. Beats and ticks are not here: they would push everything else out
+#: of the ring within minutes.
 TOLD: Final[dict[type, tuple[str, Callable[[Any, Book], Said | None]]]] = {
     m.Hello: ("process", _hello),
     m.Goodbye: ("process", _gone),
@@ -208,12 +239,14 @@ class Timeline:
     def __init__(self, epoch: int) -> None:
         self.entries: deque[Entry] = deque(maxlen=ENTRIES_KEPT)
         self.over: deque[dict[str, Any]] = deque(maxlen=CALLS_KEPT)
-        #: entries so far, and calls that are over
+        #: the number of the newest entry, and how many calls have ended. Pages that are open
+        #: remember up to where they were told, and ask for what came :meth:`since`
         self.count = epoch * AN_EPOCH
         self.count_over = 0
 
     def hear(self, heard: object, book: Book, now: float) -> None:
-        """Note it, if the table says so."""
+        """Note it, if the table says so. ``heard`` is an event, a fact, or a request in its
+        envelope (``f.Ask``), which the table names by its body. ``now`` is monotonic."""
         told = TOLD.get(type(heard.body) if isinstance(heard, f.Ask) else type(heard))
         if told is None:
             return
@@ -230,11 +263,12 @@ class Timeline:
             self.count_over += 1
 
     def since(self, n: int) -> list[Entry]:
-        """The entries after the ``n``-th, the oldest first."""
+        """The entries after number ``n``, the oldest first; 0: all that are kept."""
         first = self.count - len(self.entries)
         return list(self.entries)[max(0, n - first) :]
 
     def over_since(self, n: int) -> list[dict[str, Any]]:
-        """The calls that were over after the ``n``-th, the first over first."""
+        """The calls that ended after the ``n``-th did, the earliest first. If more have ended than
+        are kept, the oldest of them are missing."""
         first = self.count_over - len(self.over)
         return list(self.over)[max(0, n - first) :]

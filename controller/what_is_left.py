@@ -1,6 +1,12 @@
 """What a controller that ends leaves to be done: named in the log, and told by the exit status.
 
-The journal is asked and not the core, because the next start will find the journal.
+The journal is asked and not the core, because the next start will find the journal. A number that
+Twilio did not take back within the 4 s of an end is such a thing, and so is a call that it did not
+hang up. A line for each, with all but four digits of its number hidden, for example::
+
+    number ***1234 is still to be restored: the next start, or `trunkline restore`, does it
+
+A script that ends a stack looks at the status (3) and runs the command.
 """
 
 from __future__ import annotations
@@ -17,7 +23,9 @@ log = logging.getLogger("trunkline.controller")
 
 
 async def say_what_is_left(journal: Journal, orphans: Orphans) -> int:
-    """The exit status. DatabaseAwayError: nobody can say."""
+    """The exit status: 3 where something is left, or where a row cannot be read that may be of a
+    number. Unreadable dials do not count, because no start can do anything about them; their calls
+    end by their time limit. DatabaseAwayError: nobody can say."""
     overrides = await journal.open_overrides()
     overrides += await orphans.open_overrides()
     dials = await journal.open_dials()

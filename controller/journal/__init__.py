@@ -1,1 +1,2 @@
-"""What must survive a death: overrides and dials, in SQLite, in a directory of the stack's own."""
+"""What must survive a death: overrides, dials and calls that are listened to, as rows in SQLite or
+PostgreSQL, and the directories and locks that show whose rows they are."""

@@ -33,7 +33,8 @@ class StackHeldError(JournalError):
 
 
 class Cursor(Protocol):
-    """What a statement has found or changed."""
+    """What a statement has found or changed, as much of PEP 249's cursor as sqlite3's and psycopg's
+    have alike."""
 
     @property
     def rowcount(self) -> int: ...
@@ -45,7 +46,8 @@ class Cursor(Protocol):
 
 
 class Connection(Protocol):
-    """A transaction that is under way. Values stand for the ``?`` of a statement."""
+    """A transaction that is under way. Values stand for the ``?`` of a statement, in either
+    database. No value is ever written into the SQL itself: numbers and names come from outside."""
 
     def execute(self, sql: str, values: Sequence[Any] = (), /) -> Cursor: ...
 
@@ -55,7 +57,7 @@ Work = Callable[[Connection], Any]
 
 
 class Outcome(NamedTuple):
-    """The result of a piece of work, or its error."""
+    """The result of a piece of work, or its error, which only whoever asked for that piece gets."""
 
     result: Any = None
     error: Exception | None = None
@@ -65,15 +67,17 @@ class Shared(Protocol):
     """What several stacks have together, asked within a transaction."""
 
     def number(self, db: Connection, number: str) -> None:
-        """NumberBusyError: another stack has the number."""
+        """Asked before an override is planned. NumberBusyError: another stack has the number."""
         ...
 
     def dial(self, db: Connection, row: DialRow) -> None:
-        """LimitReachedError: the dial would pass a cap of all stacks together."""
+        """Asked when a dial is noted. LimitReachedError: it would pass a cap of all stacks
+        together, and its row is not there afterwards."""
         ...
 
     def turn(self, db: Connection) -> float:
-        """In how many seconds the next call may be asked for."""
+        """In how many seconds the next call may be asked for. The turn is taken by asking: the one
+        who asks next gets the one behind it."""
         ...
 
 
@@ -130,7 +134,8 @@ class Database(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Wait for the database no longer: in another thread, and for good."""
+        """Have ``run`` wait for the database no longer. It is called in another thread while the
+        journal's own one waits, at the process's end, and there is no way back."""
         ...
 
     def close(self) -> None: ...

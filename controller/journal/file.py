@@ -3,6 +3,16 @@ ours, is refused with an error that names it, and never written to.
 
 A journal is made under another name, and gets its own once it is whole and on the disk. So an empty
 file of that name was no journal that is just being made: it had rows, and somebody has cut it.
+
+These are the files of one stack (SQLite's "Write-Ahead Logging" explains the last two)::
+
+    journal.sqlite3        the journal
+    journal.sqlite3-wal    what was committed and is not moved into it yet
+    journal.sqlite3-shm    an index of that, for all who have the journal open
+    journal.sqlite3.new    a journal that is being made; a start that died left it
+
+Anybody of this user can look: ``sqlite3 -readonly journal.sqlite3 "SELECT number, state FROM
+overrides"``.
 """
 
 from __future__ import annotations
@@ -19,10 +29,14 @@ from .database import Dialect, JournalError, Outcome, Work
 
 T = TypeVar("T")
 
-#: "trkl": SQLite's application_id of our files.
+#: "trkl": SQLite's application_id of our files, by which another program's database is told from a
+#: journal before anything is read from it or written to it.
 APPLICATION_ID: Final = 0x74726B6C
 
-#: Migration n takes a file from user_version n to n + 1.
+#: Migration n takes a file from user_version n to n + 1. What users' files have been through cannot
+#: change any more, so a change is a further migration, never an edit of one that was released.
+#: Times are Unix times, because another process reads them after another boot. ``prior`` and
+#: ``written`` are JSON objects of strings.
 MIGRATIONS: Final = (
     """
     CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -61,17 +75,22 @@ MIGRATIONS: Final = (
 )
 
 
-#: SQLite keeps whatever it is given, so a column may have a value of another kind, and a text may
-#: be no UTF-8.
+#: SQLite keeps whatever it is given ("Datatypes In SQLite": a column's type is a preference), so a
+#: column may have a value of another kind, and a text may be no UTF-8. A query that compared such a
+#: value as a time, or decoded it, would fail for all rows because of one.
 DIALECT: Final = Dialect(is_time="typeof({}) IN ('real', 'integer')", as_bytes="CAST({} AS BLOB)")
 
-#: A journal without a file, for rows that no later process has to know.
+#: A journal without a file, for rows that no later process has to know: ``trunkline restore
+#: --account`` makes rows of what the account's numbers say themselves.
 IN_MEMORY: Final = Path(":memory:")
 
 
 def connect(path: Path, account: str, stack: str) -> sqlite3.Connection:
-    """Open or make the journal of ``account`` at ``path``, as its newest version. JournalError
-    where that cannot be."""
+    """Open or make the journal of ``account`` at ``path``, as its newest version. ``stack``: the
+    stack's id, which a new journal notes. JournalError where that cannot be.
+
+    A link is refused, because somebody else could have put it there to have their file written to.
+    """
     if path != IN_MEMORY:
         if path.is_symlink():
             raise JournalError(f"{path} is a link, not a journal of ours: `rm {path}`")
@@ -101,7 +120,11 @@ class SqliteDatabase:
         return cls(str(path), connect(path, account, stack))
 
     def run(self, work: Sequence[Work]) -> list[Outcome]:
-        """All of the work in one transaction. Each piece has its own result or error."""
+        """All of the work in one transaction. Each piece has its own result or error.
+
+        The savepoint takes back what a failed piece did before it failed. If the transaction as a
+        whole fails, for instance because the disk is full, nothing is done and all get that error.
+        """
         found: list[Outcome] = []
         try:
             with self.connection as db:
@@ -119,7 +142,8 @@ class SqliteDatabase:
         return found
 
     def failed(self, error: Exception) -> Exception:
-        """SQLite's errors as ours."""
+        """SQLite's errors as ours. Any other error is one that a piece raised on purpose, such as
+        NumberBusyError, and goes to its caller as it is."""
         if not isinstance(error, sqlite3.Error):
             return error
         failed = JournalError(f"{self.name}: the journal cannot be used: {error}")
@@ -127,25 +151,30 @@ class SqliteDatabase:
         return failed
 
     def interrupt(self) -> None:
-        """Nobody asks for it: a disk is always waited for."""
+        """Nobody asks for it: a disk of this machine's is waited for to the end, because it answers
+        within the time that an end has (:meth:`.store.Journal._try`)."""
 
     def close(self) -> None:
         self.connection.close()
 
 
 def has_listening(db: sqlite3.Connection) -> bool:
-    """Its version knows of calls that are listened to."""
+    """Its version knows of calls that are listened to. A journal that is only looked at is not
+    migrated, so it may be an earlier release's."""
     found = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'listening'").fetchone()
     return found is not None
 
 
 def is_cut(path: Path) -> bool:
-    """There was a journal at ``path``, and nothing of it is left."""
+    """There was a journal at ``path``, and nothing of it is left. SQLite would take the empty file
+    for a new database, and a start would take that for a stack that has nothing to put back."""
     return path.exists() and path.stat().st_size == 0
 
 
 def set_aside(path: Path) -> Path:
-    """Give the file another name, so that a new journal can be made; returns that name."""
+    """Give the file another name, so that a new journal can be made; returns that name, such as
+    ``journal.sqlite3.cut-1772359200000000000``. Its -wal file goes with it: under the old name
+    SQLite would take it for the new journal's."""
     aside = path.with_name(f"{path.name}.cut-{time.time_ns()}")
     for ending in ("-wal", "-shm", ""):
         beside = path.with_name(path.name + ending)
@@ -155,7 +184,12 @@ def set_aside(path: Path) -> Path:
 
 
 def _make(path: Path, account: str, stack: str) -> None:
-    """Make a new journal. A death meanwhile leaves none."""
+    """Make a new journal. A death meanwhile leaves none.
+
+    The file is made with mode 0600 before SQLite opens it, because SQLite gives its -wal and -shm
+    files the mode of the database. The directory is synced too: otherwise a power cut may take the
+    new name back, and with it all that was written to the file since.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.new")
     for ending in ("-wal", "-shm", ""):
@@ -170,6 +204,12 @@ def _make(path: Path, account: str, stack: str) -> None:
 
 
 def _open(path: Path, account: str, stack: str) -> sqlite3.Connection:
+    """A connection on which each commit is on the disk before it returns.
+
+    With WAL, ``synchronous = NORMAL`` loses the last commits in a power cut; FULL syncs each one
+    (SQLite's documentation of that PRAGMA). In WAL mode those who only look do not keep us from
+    writing. The 5 s are for a look that has the file locked.
+    """
     db: sqlite3.Connection | None = None
     try:
         db = sqlite3.connect(path, timeout=5.0)
@@ -189,7 +229,12 @@ def _open(path: Path, account: str, stack: str) -> sqlite3.Connection:
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:
-    """JournalError if the file is not ours, of a newer release, or damaged. It is left as it is."""
+    """JournalError if the file is not ours, of a newer release, or damaged. It is left as it is.
+
+    A newer release's file is not read even where its rows would fit: what they mean may have
+    changed, and a wrong guess writes to somebody's number. ``quick_check`` reads the whole file,
+    and finds torn pages that a query of one table would not touch.
+    """
     application = db.execute("PRAGMA application_id").fetchone()[0]
     version = db.execute("PRAGMA user_version").fetchone()[0]
     tables = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
@@ -224,7 +269,9 @@ def _check_account(db: sqlite3.Connection, path: Path, account: str) -> None:
 
 
 def _migrate(db: sqlite3.Connection, account: str, stack: str) -> None:
-    """Bring an older file up to date, each step whole or not at all."""
+    """Bring an older file up to date, each step whole or not at all: in SQLite a transaction covers
+    changes of the schema and the version as well. The BEGIN is ours, because Python's sqlite3
+    begins a transaction by itself only before rows are changed, and not before CREATE."""
     version = db.execute("PRAGMA user_version").fetchone()[0]
     for number in range(version, len(MIGRATIONS)):
         steps = [s for s in MIGRATIONS[number].split(";") if s.strip()]

@@ -9,6 +9,12 @@ A stack is gone when its lock is free and none of its gateways answers at its pu
 alone does not tell: while a controller is being started again by its keeper the lock is free, and
 taking its journal then would hang up calls that go on. We take the journal of a stack that is gone.
 It is ours from then on: its numbers are put back, and the calls of its dials are hung up.
+
+For example, ``pytest`` was killed with everything below it. Its private stack's directory lies in
+``<state dir>/private/``, with a free lock and one override in the state "applied". The next
+controller of this user finds it at its start, asks at the public URL that the override's own seal
+names, hears nothing, locks the directory, and puts the number back. A start that comes more than a
+minute later removes the directory.
 """
 
 from __future__ import annotations
@@ -35,16 +41,19 @@ from .store import Journal, peek
 
 log = logging.getLogger("trunkline.controller")
 
-#: A stack whose gateways answer has this long to come back.
+#: A stack whose gateways answer has this long to come back (seconds). A keeper starts a controller
+#: again within a second or two; a machine that is busy may need some more.
 COMES_BACK_WITHIN: Final = 15.0
 ASK_EVERY: Final = 2.0
 #: A stack whose public URL we do not know cannot be asked, so it just gets so many seconds.
 COMES_BACK_SOON: Final = 5.0
 #: The journal of a private stack that left nothing open is deleted so many seconds after the last
-#: write to it.
+#: write to it. Sooner, it might be that of a stack with nothing open whose keeper is just starting
+#: its controller again.
 KEPT: Final = 60.0
 
-#: ``present(base, stack)``: a gateway at ``base`` says that it is one of ``stack``.
+#: ``present(base, stack)``: a gateway at ``base`` (a public URL) says that it is one of ``stack``,
+#: whether it hears its controller or not (:meth:`..twilio.probe.Prober.present`).
 Present = Callable[[str, str], Awaitable[bool]]
 
 
@@ -56,8 +65,9 @@ def clear_away(stack: StackDir) -> None:
 
 
 class Orphan:
-    """A stack of the account that seemed to be gone when we looked. ``rows``: its open
-    overrides."""
+    """A stack of the account that seemed to be gone when we looked. ``rows``: its open overrides,
+    as they were then; what is done goes by the journal, once that is ours. ``fleet``: another
+    controller may run the stack, so that its sessions and calls go on."""
 
     def __init__(self, left: Left, present: Present) -> None:
         self.stack = left.stack
@@ -69,9 +79,10 @@ class Orphan:
         self._taking: asyncio.Task[Operations | None] | None = None
 
     async def take(self, ops: Operations) -> Operations | None:
-        """``ops`` with its journal; None: it lives, or its journal cannot be used.
+        """``ops`` with the stack's journal; None: the stack lives, or its journal cannot be used.
 
-        Each of its numbers asks for this, and its dials do too. All get the one answer.
+        Each of its numbers asks for this, and its dials do too. All get the one answer. The task is
+        shielded, so one of them that is cancelled does not cancel it for the others.
         """
         if self._taking is None:
             self._taking = asyncio.get_running_loop().create_task(self._take(ops))
@@ -86,7 +97,12 @@ class Orphan:
 
     async def _take(self, ops: Operations) -> Operations | None:
         """Give the stack time to come back, and take its journal if it does not. A controller that
-        its keeper is just starting again must find its numbers as it left them."""
+        its keeper is just starting again must find its numbers as it left them.
+
+        A lock that is taken meanwhile comes out as StackHeldError of ``open``. In a database there
+        is no lock to try, so a stack is watched for ``silent_for`` seconds, and then asked a last
+        time: one that only lost the database still answers its calls.
+        """
         began = ops.clock()
         stack = self.stack
         rows = [ops.opened(row) for row in self.rows]
@@ -118,8 +134,9 @@ class Orphan:
         return dataclasses.replace(ops, stack=stack, journal=self.journal)
 
     async def hang_up_left(self, ops: Operations) -> None:
-        """Calls of its dials, which nobody can claim, and streams that nobody hears. Nothing is
-        done where it lives."""
+        """Hang up the calls of the stack's dials, which nobody can claim, and stop streams that
+        nobody hears. Nothing is done where the stack lives. The shell starts one of these for each
+        orphan; numbers go through the core, because a session of ours may want one of them."""
         taken = await self.take(ops)
         if taken is not None:
             dials = await taken.journal.open_dials()
@@ -130,6 +147,7 @@ class Orphan:
             )
 
     async def close(self) -> None:
+        """Give up a take that is under way, and let go of the journal and then of its lock."""
         if self._taking is not None and not self._taking.done():
             self._taking.cancel()
             await asyncio.wait({self._taking})
@@ -139,7 +157,7 @@ class Orphan:
 
 
 class Orphans:
-    """All of them."""
+    """All orphans that were found, by start or later, and whose each open override is."""
 
     def __init__(self, found: Sequence[Orphan] = ()) -> None:
         self.found = found
@@ -147,8 +165,12 @@ class Orphans:
 
     @classmethod
     def find(cls, directory: Path, account: str, holder: str, present: Present) -> Orphans:
-        """Look around ``directory``; nothing is taken yet. Journals that cannot be read are
-        logged."""
+        """Look around ``directory``, the state directory; nothing is taken yet. Journals that
+        cannot be read are logged. A private stack that left nothing is cleared away.
+
+        A lock is held only while its journal is looked at: a keeper may be starting that very stack
+        again, and must get it.
+        """
         found = []
         gone, _ = state_dir.others(directory, account, holder)
         for stack in gone:
@@ -168,7 +190,8 @@ class Orphans:
         return cls(found)
 
     def add(self, left: Sequence[Left], present: Present) -> list[Orphan]:
-        """Those of other machines, too."""
+        """Add stacks that a database shows; returns those that have anything to be done. A stack of
+        the fleet counts even without open rows, because its clients look for it."""
         added = []
         for stack in left:
             for row in stack.rows.unreadable:
@@ -181,19 +204,22 @@ class Orphans:
         return added
 
     def drop(self, orphan: Orphan) -> None:
-        """It is put back, or lives: if it falls silent once more, it is another orphan."""
+        """The stack is put back, or lives. If it falls silent once more, it is another orphan."""
         self.found = [other for other in self.found if other is not orphan]
         self._of = {row: other for row, other in self._of.items() if other is not orphan}
 
     @property
     def rows(self) -> list[OverrideRow]:
+        """Open overrides of all of them. A new core begins with these as leases to be put back."""
         return [row for orphan in self.found for row in orphan.rows]
 
     def of(self, override: str) -> Orphan | None:
+        """Whose override this is; None: it is our own."""
         return self._of.get(override)
 
     async def open_overrides(self) -> list[OverrideRow]:
-        """The open overrides of the stacks that were taken."""
+        """The open overrides of the stacks that were taken: they count for our exit status. Those
+        of stacks that were not taken are not ours to speak of."""
         pending = []
         for orphan in self.found:
             if orphan.journal is not None:
@@ -201,7 +227,7 @@ class Orphans:
         return pending
 
     async def give_up(self) -> None:
-        """The process ends, and waits for no database any longer."""
+        """The process ends: no journal of an orphan waits for its database any longer."""
         for orphan in self.found:
             if orphan.journal is not None:
                 await orphan.journal.give_up()

@@ -4,6 +4,10 @@ A journal is a file in the state directory, or has its rows in PostgreSQL. There
 directory still says which stack is ours: its lock keeps two controllers of this machine apart, and
 the lease in the database those of several machines. Files that were left are looked for in either
 case, so that a stack that moves to PostgreSQL leaves no number behind.
+
+Only this file decides between the two, by ``TRUNKLINE_DATABASE_URL``. Everything else has a
+:class:`.store.Journal`, and does not know which. psycopg is an extra, so :mod:`.postgres` is
+imported here where it is needed: a stack without a database must run without it.
 """
 
 from __future__ import annotations
@@ -31,7 +35,8 @@ if TYPE_CHECKING:
 
 
 class Left(Protocol):
-    """The journal of a stack that seems to be gone, with its open rows.
+    """The journal of a stack that seems to be gone, with its open rows. There are two kinds:
+    :class:`LeftInFile`, and ``LeftInDatabase`` (:mod:`.postgres.register`).
 
     ``silent_for``: wait this many seconds before you open it, because the stack may still live.
     ``on_a_network``: the stack may live, but be cut off from the database, so that it cannot show
@@ -45,16 +50,18 @@ class Left(Protocol):
     fleet: bool
 
     async def open(self) -> Journal:
-        """Take it. StackHeldError: the stack lives. JournalError."""
+        """Take the stack, so that nobody else writes to its journal, and open that. StackHeldError:
+        the stack lives. JournalError: its journal cannot be used."""
         ...
 
     def release(self) -> None:
-        """Its journal is closed."""
+        """Let go of whatever :meth:`open` took; call it once the journal is closed."""
         ...
 
 
 class LeftInFile:
-    """A file whose lock was free."""
+    """A file whose lock was free when we looked. The lock says all that can be known, so nothing
+    has to be waited for: ``open`` gets it, or the stack lives. ``path``: the stack's directory."""
 
     silent_for = 0.0
     on_a_network = False
@@ -82,7 +89,8 @@ class LeftInFile:
 
 @contextlib.contextmanager
 def _psycopg() -> Iterator[None]:
-    """Within it psycopg is imported. SettingsError: it is missing."""
+    """Within it psycopg is imported. SettingsError: psycopg, or the library that it needs, is
+    missing; the message says what to install."""
     try:
         yield
     except ImportError as error:
@@ -95,7 +103,10 @@ def _psycopg() -> Iterator[None]:
 def dialled(settings: Settings) -> Iterator[Callable[[], list[DialRow]]]:
     """Functions that each read one source: a journal of this user's, or the account's rows in
     PostgreSQL. A function returns the dials that Twilio took. It takes a while, and may raise
-    JournalError or SettingsError."""
+    JournalError or SettingsError.
+
+    They are functions, so that the caller can go on with the next source where one fails.
+    """
     for path in state_dir.journals(settings.state_path):
         yield partial(store.dialled, path)
     if settings.database_url:
@@ -116,8 +127,13 @@ def register(
     *,
     serves: bool = False,
 ) -> Register | None:
-    """The stacks in PostgreSQL; None: journals are files. ``serves``: this process is to run one or
-    more of them. SettingsError: psycopg is missing."""
+    """The stacks in PostgreSQL; None: journals are files. SettingsError: psycopg is missing.
+
+    ``holder``: how this process names itself to others. ``home``: the state directory's name in the
+    database, where it has one. ``serves``: this process is to run one or more of the stacks, so
+    that peers may look for them at its bus. ``trunkline restore`` and private stacks do not: nobody
+    shall move to one that is about to end.
+    """
     if not settings.database_url:
         return None
     with _psycopg():
@@ -135,7 +151,8 @@ def register(
 
 
 def own_dir(settings: Settings, account: str, holder: str) -> StackDir:
-    """The account's stack in the state directory, which is locked."""
+    """The account's stack in the state directory, which is locked. A directory may have stacks with
+    a file and stacks in a database; only one of the kind that the settings ask for is ours."""
     in_database = bool(settings.database_url)
     return state_dir.own(settings.state_path, account, holder, in_database=in_database)
 
@@ -157,6 +174,7 @@ async def open_own(
         try:
             journal, new = await stacks.take(stack.id, passing=passing, runs=True)
         except StackHeldError:
+            # Its id is another machine's from now on, and so it must not be found here again.
             stack.forget()
             stack = own_dir(settings, account, holder)
             journal, new = await stacks.take(stack.id, passing=passing, runs=True)

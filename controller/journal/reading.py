@@ -1,4 +1,13 @@
-"""Reading the journal's rows. If one cannot be read it is named, and all others are read."""
+"""Reading the journal's rows. If one cannot be read it is named, and all others are read.
+
+A row comes from a disk, and from whatever release of ours wrote it, so it is input. It may be cut,
+edited by hand, or of a kind that SQLite took and we cannot use: "yesterday" as a time, bytes that
+are no UTF-8, settings that are no JSON. One such row must not keep a start from putting back the
+other numbers, so nothing here raises for it.
+
+The store reads its own journal by this, a start those of others (:func:`.store.peek`), and
+``trunkline restore`` both, in SQLite and in PostgreSQL.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +21,19 @@ from .database import Connection, Dialect
 from .rows import DialRow, ListeningRow, OverrideRow
 
 _OVERRIDE: Final = "id, number, number_sid, session, state, prior, written, uncertain_until, since"
-#: Seconds, in the year 5138.
+#: Unix times from here on (the year 5138) are no times. Python's datetime ends with the year 9999:
+#: a later one could not be shown.
 _NO_TIME: Final = 1e11
+#: Rows with something still to do. The condition names the closed states, and not the open ones. So
+#: a row whose state is spoilt counts as open, and is named, instead of being forgotten.
 OVERRIDES_OPEN: Final = "state NOT IN ('restored', 'left_alone')"
 DIALS_OPEN: Final = "state != 'closed'"
 
 
 class Unreadable(NamedTuple):
-    """A row that cannot be read, by its id; ``why`` names what is wrong with it."""
+    """A row that cannot be read. ``number``: the number of an override, the callee of a dial, or
+    the CallSid of a call that is listened to. ``why`` names what is wrong, for example "since:
+    1e+300 is no time"."""
 
     table: Literal["override", "dial", "listening"]
     id: str
@@ -27,7 +41,9 @@ class Unreadable(NamedTuple):
     why: str
 
     def text(self, journal: object) -> str:
-        """The line for the log, with advice. ``journal``: its name."""
+        """The line for the log, with advice. ``journal``: the journal's name, or its path. The
+        advice differs: a number answers nobody until it is put back, while a call and a stream end
+        by themselves."""
         if self.table == "listening":
             return (
                 f"{journal}: the row of {self.number}, which was listened to, cannot be read "
@@ -46,7 +62,7 @@ class Unreadable(NamedTuple):
 
 
 class OpenRows(NamedTuple):
-    """The open rows of a journal."""
+    """The open rows of a journal: all that the next start has to put back, hang up or stop."""
 
     overrides: list[OverrideRow]
     dials: list[DialRow]
@@ -56,7 +72,8 @@ class OpenRows(NamedTuple):
 
 def open_rows(db: Connection, dialect: Dialect, has_listening: bool = True) -> OpenRows:
     """Overrides that may stand on a number, dials that may still lead to a call, and calls that may
-    still be listened to. ``has_listening``: the journal is no earlier version's, which has none."""
+    still be listened to. ``has_listening``: the journal is no earlier version's, which has none. Of
+    a journal that is only looked at nothing is migrated, so its tables may be older than we are."""
     overrides, unreadable = read_overrides(db, dialect, OVERRIDES_OPEN)
     dials, more = read_dials(db, dialect, DIALS_OPEN)
     listening, most = read_listening(db, dialect) if has_listening else ([], [])
@@ -64,7 +81,8 @@ def open_rows(db: Connection, dialect: Dialect, has_listening: bool = True) -> O
 
 
 def read_listening(db: Connection, dialect: Dialect) -> tuple[list[ListeningRow], list[Unreadable]]:
-    """All rows, the oldest first: one that is over is removed."""
+    """All rows, the oldest first. There are no closed ones, because nobody asks about a listening
+    that is over: its row is removed."""
     names = ListeningRow.__struct_fields__
     where, values = dialect.where("TRUE")
     select = f"SELECT {', '.join(names)} FROM listening WHERE {where} ORDER BY since, call"
@@ -104,7 +122,8 @@ def read_dials(
 def read_overrides(
     db: Connection, dialect: Dialect, condition: str, *values: Any
 ) -> tuple[list[OverrideRow], list[Unreadable]]:
-    """The oldest first. Holders stand in a table of their own, because they come one by one."""
+    """The oldest first. Holders stand in a table of their own, because they come one by one: a
+    second line on the same number joins an override that is on already."""
     where, values = dialect.where(condition, *values)
     select = f"SELECT {_OVERRIDE} FROM overrides WHERE {where} ORDER BY since, id"
     rows, unreadable = [], []
@@ -122,7 +141,8 @@ def read_overrides(
 
 
 def _dial(known: dict[str, Any]) -> DialRow:
-    """A row of its columns. ValueError, or msgspec's error, says what is wrong with them."""
+    """A row of its columns. ValueError, or msgspec's error, says what is wrong with them. msgspec
+    leaves columns out that the row does not have, such as PostgreSQL's ``stack``."""
     row = msgspec.convert(known, DialRow)
     _check_times(asked=row.asked, timeout=row.timeout, max_duration=row.max_duration)
     _check_times(seconds=row.seconds or 0.0)
@@ -130,14 +150,20 @@ def _dial(known: dict[str, Any]) -> DialRow:
 
 
 def _check_times(**times: float) -> None:
-    """ValueError if one of these is no time: it would overflow where it is shown."""
+    """ValueError if one of these is no time: it would overflow where it is shown. NaN and infinity
+    are none either; no comparison with NaN is true."""
     for name, seconds in times.items():
         if not 0.0 <= seconds < _NO_TIME:
             raise ValueError(f"{name}: {seconds:g} is no time")
 
 
 def _override(known: dict[str, Any]) -> OverrideRow:
-    """A row of its columns. ValueError, or msgspec's error, says what is wrong with them."""
+    """A row of its columns. ValueError, or msgspec's error, says what is wrong with them.
+
+    Prior and written have to fit together, because a restore writes each field of ``written`` with
+    its value in ``prior``: with one missing it would put back half of the settings. Both are
+    missing only while nothing has been written.
+    """
     for name in ("prior", "written"):
         try:
             known[name] = _fields(known[name])

@@ -14,7 +14,8 @@ import msgspec
 from trunkline.bus.wire import Shown
 
 OverrideState = Literal["planned", "applied", "restoring", "restored", "left_alone"]
-#: Seconds for which the CallSids of webhooks are kept.
+#: Seconds for which the CallSids of webhooks are kept. Twilio's signature has
+#: no time in it, so by these a replayed webhook is known (:mod:`..rules.book.seen`).
 SEEN_KEPT: Final = 86_400.0
 OPEN_STATES: Final = ("planned", "applied", "restoring")
 
@@ -27,6 +28,10 @@ class OverrideRow(Shown, frozen=True, kw_only=True):
     ``uncertain_until``: a write of ours may take effect until then. ``holders``: session id ->
     hash of its secret: after a restart only the session itself can claim its number again, and who
     reads the file learns no secret.
+
+    For example, ``prior={"voice_url": "https://agent.example.com/", "voice_method": "GET", …}`` and
+    ``written={"voice_url": "https://line.example.com/twilio/voice?o=…&s=…&p=…", "voice_method":
+    "POST"}``: each field of ``written`` has its value from before in ``prior``.
     """
 
     id: str

@@ -9,7 +9,14 @@
     <state dir>/private/<name>/…                    the same again, for each private stack
 
 A stack id begins with six digits that its account gives it, so that journals of other accounts are
-told apart without opening them. A lock that can be taken means that its stack is gone.
+told apart without opening them. For example, ``3fa9c2d01b7e`` is a stack (``d01b7e``) of the
+account whose SID has a SHA-256 that begins with ``3fa9c2``. A lock that can be taken means that its
+stack is gone: the kernel lets go of a ``flock`` when its process dies, however it dies
+(:mod:`trunkline.bus.locks`). A pid in a file would tell nothing, since pids are used again.
+
+Who calls what: a controller :func:`lock_state_dir`, :func:`lock_bus_dir` and :func:`own` at its
+start; :mod:`.orphans` and ``trunkline restore`` :func:`others`; ``trunkline up``
+:func:`check_free`, before it starts anything.
 """
 
 from __future__ import annotations
@@ -37,12 +44,14 @@ _LOOKED_WITHIN: Final = 2.0
 
 
 class StackRunsError(TrunklineError, RuntimeError):
-    """Another live stack has the directory; the message names it."""
+    """Another live stack has the directory. The message names it by its own words, for example
+    "controller (pid 4711, ipc:///run/user/1000/trunkline)", and says what to do."""
 
 
 @dataclass
 class StackDir:
-    """A stack's directory, locked by us until ``release``."""
+    """A stack's directory, locked by us until ``release``. While we have it nobody else opens its
+    journal to write."""
 
     path: Path
     lock: FileLock
@@ -59,7 +68,8 @@ class StackDir:
 
     @property
     def private_root(self) -> Path | None:
-        """The whole state directory, where it is a private stack's alone."""
+        """The whole state directory, where it is a private stack's alone; None: it is a shared one,
+        which other stacks of this user lie in, and is never removed."""
         root = self.path.parent.parent
         return root if root.parent.name == PRIVATE else None
 
@@ -70,7 +80,9 @@ class StackDir:
         return path.read_text() if path.exists() else None
 
     def keep_home(self, home: str) -> None:
-        """From now on the stack's journal is in a database."""
+        """Note that the stack's journal is in a database from now on, and ``home``, by which that
+        knows this directory: a start that shows it gets its stack back at once, without waiting
+        for the lease of the process before it (:class:`.postgres.stacks.Claim`)."""
         (self.path / _IN_DATABASE).write_text(home)
 
     def forget(self) -> None:
@@ -79,12 +91,14 @@ class StackDir:
         self.release()
 
     def release(self) -> None:
+        """Let others have it; the directory stays."""
         self.lock.release()
 
 
 @dataclass(frozen=True)
 class LiveStack:
-    """A stack whose lock is held; ``holder``: its own words in the lock's file."""
+    """A stack whose lock is held; ``holder``: its own words in the lock's file. Its journal may be
+    looked at (:func:`.store.peek`), for instance to say which numbers it uses, and no more."""
 
     path: Path
     holder: str
@@ -95,23 +109,26 @@ class LiveStack:
 
 
 def prefix(account: str) -> str:
-    """How the ids of the account's stacks begin."""
+    """How the ids of the account's stacks begin, for example ``3fa9c2``."""
     return hashlib.sha256(account.encode()).hexdigest()[:6]
 
 
 def lock_state_dir(state_dir: Path, holder: str) -> FileLock:
-    """Hold the directory for life. StackRunsError names who has it."""
+    """Hold the state directory for life; it is made where it is missing. StackRunsError names who
+    has it. ``holder``: how we name ourselves to whoever is refused because of us."""
     _make(state_dir)
     return _lock(_state_lock(state_dir), holder)
 
 
 def lock_bus_dir(directory: Path, holder: str) -> FileLock:
-    """Hold the bus directory for life. StackRunsError names who has it."""
+    """Hold the bus directory for life. Whoever has it clears away the sockets that are left in it,
+    and a second controller would clear away ours. StackRunsError names who has it."""
     return _lock(_bus_lock(directory), holder)
 
 
 def check_free(state_dir: Path | None, bus_dir: Path | None) -> None:
-    """StackRunsError where a live stack has one of them. Nothing is made there."""
+    """StackRunsError where a live stack has one of them; None stands for one that is not used.
+    Nothing is made there, because whoever asks only wants to know whether it may start."""
     for path in (state_dir and _state_lock(state_dir), bus_dir and _bus_lock(bus_dir)):
         if path is not None and (holder := holder_of(path)) is not None:
             raise _taken(path, holder)
@@ -133,6 +150,7 @@ def _lock(path: Path, holder: str) -> FileLock:
 
 
 def _taken(path: Path, holder: str) -> StackRunsError:
+    """The error, with the setting that leads to this lock: that is what the user can change."""
     if path == _bus_lock(path.parent):
         where, instead = f"TRUNKLINE_BUS=ipc://{path.parent}", "address"
     else:
@@ -174,7 +192,8 @@ def own(state_dir: Path, account: str, holder: str, *, in_database: bool = False
 
 
 def _newest(found: list[StackDir], file: Callable[[StackDir], Path]) -> StackDir:
-    """The one whose file was written last; the others are released."""
+    """The one whose file was written last; the others are released. There is more than one where a
+    start found the last stack's lock held by ``trunkline restore``, and began another."""
     found.sort(key=lambda stack: file(stack).stat().st_mtime)
     for other in found[:-1]:
         other.release()
@@ -195,7 +214,8 @@ def others(state_dir: Path, account: str, holder: str) -> tuple[list[StackDir], 
 
 
 def lives_here(state_dir: Path, stack: str, but: str) -> bool:
-    """The lock of the stack with this id, around ``state_dir``, is held by another than ``but``."""
+    """The lock of the stack with this id, around ``state_dir``, is held by another than ``but``.
+    We hold locks ourselves, of orphans that we have taken, and these do not live."""
     found = [holder_of(root / "stacks" / stack / "lock") for root in _roots(state_dir)]
     return any(holder not in (None, but) for holder in found)
 
@@ -206,7 +226,8 @@ def take(path: Path, holder: str) -> StackDir:
 
 
 def _roots(state_dir: Path) -> list[Path]:
-    """Where stacks of this user may be: the shared directory, and private ones beside it."""
+    """Where stacks of this user may be: the shared directory, and the private ones in it. From a
+    private stack's directory the shared one is found again by its place."""
     base = state_dir.parent.parent if state_dir.parent.name == PRIVATE else state_dir
     return [base, *_inside(base / PRIVATE)]
 
@@ -223,7 +244,11 @@ def _take(
     root: Path, account: str, holder: str, file: str | None
 ) -> tuple[list[StackDir], list[LiveStack]]:
     """The account's stacks there that have this file (None: no journal anywhere): those whose locks
-    we could take, and those that others hold."""
+    we could take, and those that others hold. Whoever calls it has to release the first.
+
+    No stack has both files: one that moves to a database begins anew under another id, and its file
+    is found as an orphan's.
+    """
     free: list[StackDir] = []
     live: list[LiveStack] = []
     for path in _inside(root / "stacks"):
@@ -257,6 +282,6 @@ def _look(how: Callable[[Path], None], path: Path) -> None:
 
 def journals(state_dir: Path) -> list[Path]:
     """The journals of all stacks of this directory, and of the private ones in it, whether they
-    live or not."""
+    live or not. They are only read, for ``trunkline calls`` and the like, so no lock is taken."""
     roots = (state_dir, *_inside(state_dir / PRIVATE))
     return sorted(path for root in roots for path in root.glob(f"stacks/*/{_JOURNAL}"))

@@ -51,9 +51,11 @@ from .rows import SEEN_KEPT, DialRow, ListeningRow, OverrideRow, OverrideState
 
 log = logging.getLogger("trunkline.controller")
 
-#: Between two tries of a database that does not answer (seconds).
+#: Between two tries of a database that does not answer (seconds). It is short, because all that is
+#: new waits for it, and constant, because only one connection of each stack asks.
 AGAIN_AFTER: Final = 0.5
-#: At the process's end a database is waited for no longer than this, twice (seconds).
+#: At the process's end a database is waited for no longer than this, twice (seconds): once until
+#: the connection is cut, and once until the thread has noticed.
 LAST_WAIT: Final = 0.15
 
 
@@ -61,7 +63,17 @@ class Journal:
     """Everything that the controller writes down; use :meth:`on`, or :meth:`in_file`.
 
     Each method is durable once it returns. A change to an override that is not in the journal
-    raises JournalError, because it would be lost.
+    raises JournalError, because it would be lost. So does every method once the journal cannot be
+    used any more, and the controller ends then: it must not ask Twilio for what nobody would find.
+
+    The life of an override, as the methods write it::
+
+        plan            planned                      before the number is read
+        intend          planned, prior and written   before it is written
+        set_state       applied                      Twilio has confirmed
+        add_holder      applied, one more holder     another session joins
+        set_state       restoring, uncertain_until   before each write of the prior fields
+        set_state       restored
     """
 
     def __init__(
@@ -109,7 +121,7 @@ class Journal:
 
     @property
     def name(self) -> str:
-        """Where it is, for messages."""
+        """Where it is, for messages: a path, or the database's URL without its password."""
         return self._db.name
 
     @property
@@ -118,7 +130,8 @@ class Journal:
         return self._db.beats > 0.0
 
     async def confirm(self) -> None:
-        """Return once it is known that nobody has taken it. JournalError: somebody has."""
+        """Return once it is known that nobody has taken it. JournalError: somebody has. An empty
+        transaction tells that, because each begins with the lease (:mod:`.postgres.stacks`)."""
         await self._do(lambda db: None)
 
     async def give_up(self) -> None:
@@ -126,6 +139,8 @@ class Journal:
         self._ends.set()
 
     async def close(self) -> None:
+        """End what is under way, and let go of the database. It takes about two seconds at
+        most, even if the database stands still: a controller has 4 s to end."""
         await self.give_up()
         if self._beating is not None:
             self._beating.cancel()
@@ -136,7 +151,8 @@ class Journal:
 
     async def _do(self, work: Work) -> Any:
         """Do the work and return its result, once that is durable. A crash leaves all of it or
-        nothing."""
+        nothing. Work that is asked for in one order is done in that order, so a row that was
+        planned is there for whatever comes behind it."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((work, future))
@@ -159,7 +175,8 @@ class Journal:
         self._writing = None
 
     async def _until_done(self, work: Sequence[Work]) -> list[Outcome]:
-        """The work in one transaction, which is tried for as long as the database is away."""
+        """The work in one transaction, which is tried for as long as the database is away. The log
+        has two lines for an outage, however long: its beginning and its end."""
         began = None
         while True:
             try:
@@ -198,7 +215,7 @@ class Journal:
         return trying.result()
 
     async def _pause(self) -> None:
-        """Until the next try, or the process's end."""
+        """Wait until the next try is due, or until the process ends."""
         sleep: asyncio.Future[Any] = asyncio.ensure_future(self._sleep(AGAIN_AFTER))
         either = {sleep, asyncio.ensure_future(self._ends.wait())}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -213,14 +230,15 @@ class Journal:
             await asyncio.gather(self.confirm(), return_exceptions=True)
 
     async def _change(self, sql: str, values: Sequence[Any]) -> int:
-        """One statement that changes rows; returns how many it changed."""
+        """One statement that changes rows, in a transaction with whatever else waits; returns how
+        many it changed."""
         return int(await self._do(lambda db: db.execute(sql, values).rowcount))
 
     # ------------------------------------------------------------------ epochs and overrides
 
     async def begin_epoch(self, pid: int, now: float, least: int = 1) -> int:
         """Count up: the first is 1, or ``least``. Peers take a greater number for a controller that
-        restarted."""
+        restarted. ``now``: Unix time. The pid is for whoever reads the journal by hand."""
 
         def work(db: Connection) -> int:
             where, values = self._dialect.where("TRUE")
@@ -233,7 +251,9 @@ class Journal:
         return int(await self._do(work))
 
     async def newest(self) -> float:
-        """The latest time (Unix) of all that happened by the journal; 0: it is empty."""
+        """The latest time (Unix) of all that happened by the journal; 0: it is empty. If it is
+        ahead of our clock, that was set back since. A value that is no time, which SQLite keeps as
+        it is, would come out as the greatest and is left out."""
         where, own = self._dialect.where("TRUE")
         times = (("started", "epochs"), ("changed", "overrides"), ("asked", "dials"))
         newest = " UNION ".join(
@@ -254,7 +274,9 @@ class Journal:
         return found
 
     async def forget(self, override: str) -> None:
-        """Remove an override that cannot be read."""
+        """Remove an override that cannot be read, once its number's own seal was journalled in its
+        place, or shows that the number carries no override of ours. Its holders go first, because
+        they refer to it."""
 
         def work(db: Connection) -> None:
             where, values = self._dialect.where("override = ?", override)
@@ -265,11 +287,13 @@ class Journal:
         await self._do(work)
 
     async def open_overrides(self) -> list[OverrideRow]:
-        """The oldest first."""
+        """Overrides that may stand on a number, the oldest first. If there are two of
+        one number, the book sets one of them aside, which is only put back."""
         return list((await self._open_rows()).overrides)
 
     async def override(self, override: str) -> OverrideRow | None:
-        """Closed ones too."""
+        """The override with this id, closed or not; None: there is none, or it cannot be read. A
+        seal on a number may name one that we closed, when a write of it took effect late."""
         found, _ = await self._do(lambda db: read_overrides(db, self._dialect, "id = ?", override))
         return found[0] if found else None
 
@@ -291,6 +315,7 @@ class Journal:
         await self._do(work)
 
     async def add_holder(self, override: str, session: str, secret_hash: str) -> None:
+        """Another session holds the override too, and may claim it after a restart."""
         await self._do(lambda db: self._hold(db, override, session, secret_hash))
 
     def _hold(self, db: Connection, override: str, session: str, secret_hash: str) -> None:
@@ -303,12 +328,16 @@ class Journal:
     async def intend(
         self, override: str, prior: dict[str, str], written: dict[str, str], now: float
     ) -> None:
-        """Before we write to a number: its present fields, and those that we are going to write."""
+        """Before we write to a number: its present fields, and those that we are going to write.
+        Passwords in them are sealed by the caller (:meth:`..twilio.operations.Operations.intend`).
+        """
         await self._set(override, prior=_json(prior), written=_json(written), changed=now)
 
     async def set_state(
         self, override: str, state: OverrideState, now: float, uncertain_until: float = 0.0
     ) -> None:
+        """Times are Unix times. ``uncertain_until``: a write of ours that got no answer may take
+        effect until then; 0: none may."""
         await self._set(override, state=state, uncertain_until=uncertain_until, changed=now)
 
     async def _set(self, override: str, **columns: Any) -> None:
@@ -321,6 +350,7 @@ class Journal:
     # ------------------------------------------------------------------ dials
 
     async def open_dials(self) -> list[DialRow]:
+        """Dials of which a call may be up, or may still come."""
         found, _ = await self._do(lambda db: read_dials(db, self._dialect, DIALS_OPEN))
         return list(found)
 
@@ -331,8 +361,9 @@ class Journal:
         return list(found)
 
     async def dial_asked(self, row: DialRow) -> bool:
-        """False: a dial with this request id is there already, and stays as it is.
-        LimitReachedError: it would pass a cap of the fleet's, and is not there."""
+        """Note that Twilio is going to be asked. False: a dial with this request id is there
+        already, and stays as it is: an earlier controller asked, and asking again would ring twice.
+        LimitReachedError: the dial would pass a cap of the fleet's, and its row is not kept."""
         insert, values = self._dialect.insert("dials", msgspec.structs.asdict(row))
 
         def work(db: Connection) -> bool:
@@ -344,7 +375,8 @@ class Journal:
         return bool(await self._do(work))
 
     async def turn(self) -> float:
-        """The next call of all stacks together: in how many seconds it may be asked for."""
+        """Take the next turn of all stacks together: in how many seconds Twilio may be asked for a
+        call. 0 where a stack is alone: the core keeps to ``TRUNKLINE_CALLS_PER_SECOND`` itself."""
         shared = self._dialect.shared
         return 0.0 if shared is None else float(await self._do(shared.turn))
 
@@ -364,7 +396,7 @@ class Journal:
     # ------------------------------------------------------------------ calls that are listened to
 
     async def open_listening(self) -> list[ListeningRow]:
-        """The calls of which a stream may still be there."""
+        """The calls of others of which a stream may still be there, and be billed."""
         return list((await self._open_rows()).listening)
 
     async def listening_asked(self, row: ListeningRow) -> None:
@@ -413,6 +445,7 @@ class Journal:
 
 
 def _json(fields: dict[str, str]) -> str:
+    """As a column has them: ``{"voice_url":"https://agent.example.com/","voice_method":"GET"}``."""
     return msgspec.json.encode(fields).decode()
 
 

@@ -249,8 +249,8 @@ class _Errand:
                 await self.ops.journal.intend(row.id, prior, written, self.ops.wall())
 
     def report_left(self) -> None:
-        """Say that somebody else's fields were left alone, and which of ours still stand beside
-        them. Only the owner of their URL can say whether these are in its way."""
+        """Say that somebody else's fields were left alone, and which of ours are still on the same
+        number. Only the owner of their URL can say whether these are in its way."""
         assert self.found is not None
         ours = ", ".join(still_ours(self.row, self.found))
         log.warning(

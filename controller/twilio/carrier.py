@@ -5,6 +5,14 @@ out. It was not if it got 429, a refused connection or a 4xx; it may have been a
 timeout or a reset. This file repeats nothing, because only whoever asks knows whether a repeat does
 harm. The one exception is a 401, which did nothing at all: while the account's auth token is
 rotated, the request is made once more with the other token.
+
+For example::
+
+    429 Too Many Requests, Retry-After: 7    repeatable, not uncertain, retry_after 7.0
+    503 Service Unavailable                  repeatable, uncertain
+    no answer within 8 s, or a reset         repeatable, uncertain
+    connection refused                       repeatable, not uncertain
+    400, error 21211 (a bad To)              neither
 """
 
 from __future__ import annotations
@@ -45,6 +53,7 @@ log = logging.getLogger("trunkline.controller")
 
 #: Seconds until a request is given up. Whether it was carried out is uncertain then.
 REST_TIMEOUT: Final = 8.0
+#: Requests at a time. More wait for a thread in the order in which they were asked for.
 REST_THREADS: Final = 12
 #: HTTP status of a resource that does not exist (any more).
 GONE: Final = 404
@@ -52,9 +61,13 @@ GONE: Final = 404
 UNAUTHORIZED: Final = 401
 #: The longest pause before another try, unless Twilio asks for more (seconds).
 LONGEST_PAUSE: Final = 30.0
-#: A Retry-After above this is not waited for in full.
+#: A Retry-After above this is not waited for in full (seconds): a number that is to be put back is
+#: tried again before an hour has passed, whatever an answer says.
 LONGEST_RETRY_AFTER: Final = 120.0
 
+#: The events of a call for which Twilio is to call us (TD voice/api/call-resource,
+#: StatusCallbackEvent). By default it would only tell "completed", and a dial that rings would look
+#: like one that Twilio has forgotten.
 STATUS_EVENTS: Final = ("initiated", "ringing", "answered", "completed")
 _RINGING: Final = frozenset(("queued", "initiated", "ringing"))
 #: 21220: the call is not in progress; 20404: gone. Ending such a call is done already.
@@ -160,7 +173,8 @@ _TOKEN_NAMES: Final = ("TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_SECONDARY")
 class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
     """The package's HTTP client with another base, our rule for proxies, and the account's two
     tokens: after a 401 the other is tried, and the one that is taken is kept. So are some facts
-    about the last answer."""
+    about the last answer, for each thread apart: the package's errors do not have them, and twelve
+    threads share this client."""
 
     def __init__(self, tokens: Sequence[str], base: str | None, timeout: float) -> None:
         super().__init__(timeout=timeout)
@@ -219,7 +233,8 @@ class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
         return response
 
     def _keep(self, index: int) -> None:
-        """Twilio takes this token."""
+        """Twilio takes this token, so it comes first from now on: in a rotation of hours, each
+        request would otherwise be made twice."""
         if index != self._good:
             refused, self._good = self._good, index
             names = _TOKEN_NAMES[refused], _TOKEN_NAMES[index]
@@ -329,7 +344,8 @@ class TwilioCarrier:
             http_client=self._http,
             region=region,
             edge=edge,
-            # Else the package reads the process's environment, past our settings.
+            # Without this the package reads region and edge from the process's environment, past
+            # our settings.
             environment={"TWILIO_ACCOUNT_SID": account_sid},
         )
         self._pool = DaemonPool("trunkline-rest", REST_THREADS)
@@ -349,7 +365,7 @@ class TwilioCarrier:
         )
 
     def watched_by(self, told: Watcher) -> None:
-        """Tell it of each request from now on."""
+        """From now on each request is counted, by its duration and its fault: for /metrics."""
         self._told = told
 
     def close(self) -> None:
@@ -386,6 +402,7 @@ class TwilioCarrier:
             self._told(request, monotonic() - began, None if failure is None else failure.fault)
 
     async def find_number(self, number: str) -> NumberSettings | None:
+        """The account's number; None: it has no such one."""
         numbers = self._client.incoming_phone_numbers
         # Twilio's filter matches parts and patterns; only the exact number is meant, and longer
         # ones may come before it.
@@ -394,6 +411,7 @@ class TwilioCarrier:
         return _settings(exact[0]) if exact else None
 
     async def list_numbers(self) -> list[NumberSettings]:
+        """All numbers of the account; the package asks for one page after the other."""
         numbers = self._client.incoming_phone_numbers
         return [
             _settings(n)
@@ -401,16 +419,21 @@ class TwilioCarrier:
         ]
 
     async def read_number(self, sid: str) -> NumberSettings:
+        """How the number is set at the moment, by its SID (PN…)."""
         return _settings(
             await self._do("read_number", self._client.incoming_phone_numbers(sid).fetch)
         )
 
     async def write_number(self, sid: str, fields: dict[str, str]) -> NumberSettings:
+        """Set these of :data:`VOICE_FIELDS`, by the package's names (``voice_url=…``); the others
+        stay as they are. "" clears a field."""
         number = self._client.incoming_phone_numbers(sid)
         return _settings(await self._do("write_number", lambda: number.update(**fields)))
 
     async def create_call(self, order: CallOrder) -> CallState:
-        # In the background: else the call would have no stream until Twilio has decided.
+        """Ask for a call; its SID and its first status ("queued") come back."""
+        # Who answers is found out in the background (AsyncAmd). Without that Twilio would run our
+        # TwiML, and so start the stream, only once it has decided.
         detection = {}
         if order.machine_detection is not None:
             detection = {
@@ -436,6 +459,7 @@ class TwilioCarrier:
         return _state(await self._do("create_call", create))
 
     async def fetch_call(self, sid: str) -> CallState:
+        """How the call stands. A RestFailure that is ``gone``: Twilio has no such call (yet)."""
         return _state(await self._do("fetch_call", self._client.calls(sid).fetch))
 
     async def end_call(self, sid: str) -> None:
@@ -452,11 +476,14 @@ class TwilioCarrier:
             raise
 
     async def complete_call(self, sid: str) -> CallState:
-        """Ask once for Status=completed; the call as Twilio shows it then."""
+        """Ask once for Status=completed; the call as Twilio shows it then. :meth:`end_call` is what
+        ends one for certain."""
         call = self._client.calls(sid)
         return _state(await self._do("end_call", lambda: call.update(status="completed")))
 
     async def instruct_call(self, sid: str, twiml: str) -> None:
+        """Have a live call leave its document and run this one. A stream of the document that it
+        leaves ends."""
         call = self._client.calls(sid)
         await self._do("instruct_call", lambda: call.update(twiml=twiml))
 

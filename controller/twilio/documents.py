@@ -12,7 +12,8 @@ from trunkline.bus import twiml
 from trunkline.bus.digits import check_digits
 from trunkline.bus.twilio_urls import status_url
 
-#: The document of a leg that carries no stream of ours (b-leg, originate).
+#: The document of a leg that carries no stream of ours (b-leg, originate). Without a pause the
+#: document would be over after its words, and Twilio would hang up.
 HOLD_THE_LINE: Final = twiml.response(
     '<Say voice="Polly.Joanna">Thank you for calling. I will hold the line while you complete your '
     'scenario.</Say><Pause length="120"/>'
@@ -35,7 +36,8 @@ def status_callback(public_url: str, query: dict[str, str]) -> str:
 
 
 def digits(tones: str) -> str:
-    """``<Play digits>`` and a pause, so that the call lives on. InvalidRequestError: bad tones."""
+    """``<Play digits>`` and a pause, so that the call lives on. InvalidRequestError: bad tones. For
+    "1#" it is ``<Response><Play digits="1#"/><Pause length="120"/></Response>``."""
     return f'<Response>{_play(tones)}<Pause length="120"/></Response>'
 
 

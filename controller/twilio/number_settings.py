@@ -1,4 +1,8 @@
-"""A phone number of the account and its voice fields, as REST shows and takes them."""
+"""A phone number of the account and its voice fields, as REST shows and takes them.
+
+For example ``NumberSettings(sid="PN…", number="+14155551234", fields={"voice_url":
+"https://agent.example.com/voice", "voice_method": "POST", "trunk_sid": "", …})``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ from typing import Final
 
 from trunkline.bus.wire import Shown
 
-#: Every field that decides what happens to the number's calls (IncomingPhoneNumber resource).
+#: Every field that decides what happens to the number's calls (TD
+#: phone-numbers/api/incomingphonenumber-resource). We write some of them and read all, so that it
+#: can be told afterwards which somebody else has changed meanwhile.
 VOICE_FIELDS: Final = (
     "voice_url",
     "voice_method",

@@ -48,11 +48,13 @@ T = TypeVar("T")
 
 #: After this long whoever asked for a hang-up hears that Twilio does not take it.
 TELL_AFTER: Final = 15.0
-#: The call of a dial names its dial within this time, as a rule, by a callback or its stream.
+#: As a rule a call names its dial within this time (seconds), by a callback or by its stream: both
+#: have the dial's request id, or its token, in their URL.
 EVIDENCE_WITHIN: Final = 3.0
-#: How often it is looked for after that.
+#: After that Twilio's list of calls is read this often (seconds).
 LOOK_EVERY: Final = 2.0
-#: A call that Twilio makes now may be that of a dial which was asked for this long ago (seconds).
+#: For how long before a dial other dials are looked at, whose calls look like its own (seconds):
+#: Twilio may make a call long after it was asked, when the account's queue is full.
 OTHERS_ASKED_BEFORE: Final = 600.0
 #: Where a number bears another stack's seal, that stack is asked whether it lives: this many times,
 #: with so many seconds between them, because a stack that its keeper is just starting again does
@@ -83,7 +85,8 @@ class Operations:
     take_over_routed: bool = False
     clock: Clock = monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    #: the stack ends: nothing new is tried on, and pauses are short
+    #: the stack ends: only what has to succeed (a restore, a hang-up) is tried again, and after
+    #: short pauses. What is not done then, the next start does
     hurried: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
@@ -150,7 +153,9 @@ class Operations:
             sleep.cancel()
 
     async def lives(self, base: str, stack: str) -> bool:
-        """Another stack answers at its public URL, or does so within 10 s."""
+        """Another stack answers at its public URL, or does so within 10 s. Asked before we take
+        over a number that bears its seal: to take a live stack's number would end somebody's test.
+        """
         for attempt in range(PROBES):
             if attempt:
                 await self.pause(PROBE_EVERY)
@@ -189,7 +194,8 @@ async def retried(
 
 
 async def look_up(ops: Operations, asked: do.LookUp) -> do.NumberFound | do.LookUpFailed:
-    """Whether the account has the number, and under which SID: REST names numbers by SID."""
+    """Whether the account has the number, and under which SID: REST names numbers by SID. A number
+    that is not the account's is an answer, with no SID, and not a failure."""
     number, deadline = asked.number, asked.deadline
     doing = f"look up number {redact_number(number)}"
     try:
@@ -221,8 +227,11 @@ async def create(
     """Ask Twilio for a call: again only where it cannot have taken it, while it is ``wanted``.
 
     The dial is in the journal before Twilio is asked, and its SID after. If we die in between, the
-    next controller knows that a call may be ringing which nobody will answer. ``tell``: called when
-    Twilio is asked, because the dial's timeout begins then and not while it waits with us.
+    next controller knows that a call may be ringing which nobody will answer. ``wanted``: whoever
+    asked still waits for the call. ``tell``: called when Twilio is asked, because the dial's
+    timeout begins then and not while it waits with us.
+
+    Unsure says that Twilio may have made the call and its answer was lost; :func:`settle` is next.
     """
     shown = redact_number(row.callee)
     given_up = CallFailedError(f"the dial to {shown} was given up", status="canceled")
@@ -348,7 +357,8 @@ async def _until_taken(
     requests: Sequence[tuple[str, Callable[[], Awaitable[None]]]],
     tell: Callable[[do.EndFailed], None],
 ) -> do.Ended:
-    """Ask each of them until Twilio takes it, or never will."""
+    """Make each of the ``requests`` (what it does, for messages, and the request) until Twilio
+    takes it, or never will: a refusal that is not about credentials stays a refusal."""
     began = ops.clock()
     told = False
     for doing, ask in requests:
@@ -427,7 +437,7 @@ async def vouch(ops: Operations, asked: do.Vouch) -> do.Vouched:
 
 
 async def instruct(ops: Operations, instruction: do.Instruct) -> do.Instructed:
-    """Have a leg run other TwiML, which plays digits."""
+    """Have a leg that carries no stream of ours run other TwiML, which plays digits."""
     try:
         # Digits are not idempotent, so they are sent once: "1" twice is "11" to a phone menu.
         await ops.carrier.instruct_call(instruction.sid, instruction.twiml)
@@ -437,7 +447,9 @@ async def instruct(ops: Operations, instruction: do.Instruct) -> do.Instructed:
 
 
 async def start_stream(ops: Operations, instruction: do.StartStream) -> do.StreamAsked:
-    """Once: without it the digits are sent all the same."""
+    """Ask for a one-way stream of the far end's sound while digits play (docs/architecture.md,
+    "Digits"). It is asked for once: without it the digits are sent all the same, and some of the
+    far end is lost."""
     error = None
     try:
         await ops.carrier.start_stream(instruction.sid, instruction.url, instruction.token)
@@ -448,8 +460,9 @@ async def start_stream(ops: Operations, instruction: do.StartStream) -> do.Strea
 
 
 async def open_listening(ops: Operations, order: do.OpenListening) -> do.ListeningAsked:
-    """Ask for a stream of both tracks, which is in the journal before. A repeat does no harm: the
-    token lets one stream in."""
+    """Journal the stream, then ask Twilio for both tracks. If we die in between, the next
+    controller stops the stream by its name, which Twilio would otherwise bill until the call ends.
+    A repeat does no harm, because the token lets one stream in."""
     row = order.row
     await ops.journal.listening_asked(row)
     if order.former:
@@ -467,7 +480,8 @@ async def open_listening(ops: Operations, order: do.OpenListening) -> do.Listeni
 
 
 async def play_digits(ops: Operations, instruction: do.PlayDigits) -> do.DigitsSent:
-    """Digits are not idempotent: asked again only where Twilio cannot have taken them."""
+    """Have the leg that carries our stream play digits. They are not idempotent, so they are sent
+    again only where Twilio cannot have taken them. ``unsure`` in the result: it may have."""
     call, digits = instruction.call, instruction.digits
     play = functools.partial(ops.carrier.instruct_call, instruction.sid, instruction.twiml)
     try:

@@ -1,5 +1,10 @@
 """Does another stack live? Its public URL answers ``/healthz`` with its id while it does; one on
-this machine holds its lock, whatever has become of its URL."""
+this machine holds its lock, whatever has become of its URL.
+
+A gateway answers ``{"ok": true, "stack": "3fa9c2d01b7e"}``, and ``ok`` is false while it does not
+hear its controller. One of a fleet adds ``"stacks": ["3fa9c2d01b7e", …]``: those whose controllers
+it hears. Anything else (a tunnel's own page, a 404, nobody) means that no stack of ours is there.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,7 @@ from trunkline.bus.twilio_urls import HEALTH_PATH
 from ..journal.state_dir import lives_here
 from .threads import DaemonPool
 
+#: Seconds. A tunnel whose process is gone often takes a request and never answers it.
 _TIMEOUT: Final = 3.0
 
 
@@ -48,6 +54,7 @@ class Prober:
 
 
 def _of_fleet(found: dict[str, Any], stack: str) -> bool:
+    """A stranger may answer there, so ``stacks`` may be anything."""
     stacks = found["stacks"]
     return isinstance(stacks, list) and stack in stacks
 

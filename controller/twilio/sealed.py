@@ -39,7 +39,9 @@ class Sealed(NamedTuple):
 
 
 async def sealed_numbers(ops: Operations, within: float = 0.0) -> list[Sealed]:
-    """Those of the account. CarrierError: it could not be listed within so many seconds."""
+    """The account's numbers that carry a seal, of any stack. Most accounts have a few numbers with
+    other URLs, which are left out. CarrierError: the account could not be listed within so many
+    seconds."""
     deadline = ops.clock() + within
     numbers = await retried(ops, "list the account's numbers", ops.carrier.list_numbers, deadline)
     seals = [(number, Seal.read(number.voice_url)) for number in numbers]
@@ -51,7 +53,8 @@ async def sealed_numbers(ops: Operations, within: float = 0.0) -> list[Sealed]:
 
 
 async def journal_seal(ops: Operations, sealed: Sealed) -> OverrideRow:
-    """The row that the number's seal describes, for ``restore``."""
+    """Journal the override that the number's seal describes, and return its row for ``restore``.
+    It is "restoring" from the beginning, because no session will claim it."""
     assert sealed.prior is not None, "the seal could be opened"
     row = row_of(sealed.number, sealed.seal, sealed.prior)
     await ops.journal.plan(row, ops.wall())

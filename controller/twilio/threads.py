@@ -16,7 +16,8 @@ T = TypeVar("T")
 
 
 class DaemonPool:
-    """``size`` threads that run calls in the order in which they were given."""
+    """``size`` threads that run calls in the order in which they were given. With one thread the
+    calls never run at the same time, as SQLite's connection needs it (``check_same_thread``)."""
 
     def __init__(self, name: str, size: int) -> None:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -27,7 +28,8 @@ class DaemonPool:
             thread.start()
 
     async def run(self, call: Callable[..., T], *args: Any) -> T:
-        """``call(*args)`` in a thread. Cancelling gives up the answer, not the call."""
+        """``call(*args)`` in a thread. Cancelling gives up the answer, not the call: Python cannot
+        stop a thread, and a request to Twilio that is on its way may take effect."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -45,6 +47,7 @@ class DaemonPool:
                 result = call(*args)
             except BaseException as raised:  # noqa: BLE001  # handed to the one who asked
                 error = raised
+            # The process may be at its end: a call that outlives the loop has nobody to answer.
             if not loop.is_closed():
                 loop.call_soon_threadsafe(settle, result, error)
 
@@ -52,7 +55,8 @@ class DaemonPool:
         return await future
 
     def close(self, within: float = 0.0) -> None:
-        """Let the threads end after what they have; wait ``within`` seconds for each."""
+        """Let the threads end after what they have; wait ``within`` seconds for each. Those that
+        take longer end with the process."""
         for _ in self._threads:
             self._work.put(None)
         for thread in self._threads:

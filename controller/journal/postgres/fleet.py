@@ -3,6 +3,12 @@
 Each question is asked in the transaction that acts on its answer. They are asked one at a time in
 all the database, under one lock, so that two stacks never get the same answer, and never wait for
 one another in a circle.
+
+Why a lock, and no stricter isolation: under READ COMMITTED two transactions that ask "who has this
+number?" at once both see nobody, and both write. SERIALIZABLE would let one of them fail, to be
+repeated by us; a lock lets it wait for a millisecond. PostgreSQL lets go of
+``pg_advisory_xact_lock`` at the end of the transaction, also when its connection dies (its manual,
+"Advisory Locks"), so no stack that died can hold up the others.
 """
 
 from __future__ import annotations
@@ -19,14 +25,22 @@ from ..database import Connection, Dialect
 from ..reading import read_dials
 from ..rows import DialRow
 
-#: "trkf"
+#: "trkf": the key of that lock. All programs of a database share one space of keys, so it is no
+#: small number that others might pick too.
 _LOCK: Final = 0x74726B66
+#: The stack that has a number, by its own words and its bus. A stack without an owner has ended,
+#: and one without an endpoint is of no fleet: nobody could go to it, so it keeps no number from us.
+#: Its override is found on the number itself, by its seal.
 _HOLDER: Final = (
     "SELECT stacks.holder, stacks.endpoint"
     " FROM overrides JOIN stacks ON stacks.id = overrides.stack"
     " WHERE number = ? AND state NOT IN ('restored', 'left_alone') AND stack != ? AND account = ?"
     " AND owner IS NOT NULL AND endpoint IS NOT NULL LIMIT 1"
 )
+#: Take the account's next moment for a call, and say in how many seconds the one behind it is.
+#: ``clock_timestamp()`` and not ``now()``, which stands still from the transaction's beginning, and
+#: so would not count the wait for the lock. The server's clock alone is asked: machines differ. At
+#: one call a second, the answers of three dials at once are 1, 2 and 3 (then 1 is taken off).
 _TURN: Final = (
     "INSERT INTO paces (account, next_call)"
     " VALUES (?, clock_timestamp() + make_interval(secs => ?))"
@@ -38,7 +52,9 @@ _TURN: Final = (
 
 @dataclass(frozen=True)
 class InFleet:
-    """One stack, among the others (:class:`..database.Shared`). ``rate``: calls a second."""
+    """One stack, among the others (:class:`..database.Shared`). ``rate``: calls a second, of the
+    whole account. Caps and rate are this machine's own settings, so all machines should be given
+    the same."""
 
     account: str
     stack: str
@@ -46,7 +62,8 @@ class InFleet:
     rate: float
 
     def number(self, db: Connection, number: str) -> None:
-        """NumberBusyError: another stack has it."""
+        """NumberBusyError: another stack has it. The error has that stack's ``bus``: a client
+        that waits for the number's calls goes there and shares it, as it would here."""
         self._lock(db)
         found = db.execute(_HOLDER, (number, self.stack, self.account)).fetchone()
         if found is not None:
@@ -59,7 +76,12 @@ class InFleet:
             )
 
     def dial(self, db: Connection, row: DialRow) -> None:
-        """LimitReachedError: this dial would pass a cap of all stacks together."""
+        """LimitReachedError: this dial would pass a cap of all stacks together.
+
+        Dials of the last 24 hours are read, the longest that a cap counts. The row is inserted
+        already, and left out of the count; the error takes it back with its piece of the
+        transaction.
+        """
         if self.caps == Caps():
             return
         self._lock(db)
@@ -77,11 +99,14 @@ class InFleet:
             )
 
     def turn(self, db: Connection) -> float:
-        """The account's next call; returns in how many seconds it may be asked for."""
+        """Take the account's next call; returns in how many seconds it may be asked for, 0 for now.
+        A turn that is not used after all is lost: nobody is told, and one gap passes unused."""
         self._lock(db)
         gap = 1.0 / self.rate
         (until,) = db.execute(_TURN, (self.account, gap, gap)).fetchone()
         return max(0.0, float(until) - gap)
 
     def _lock(self, db: Connection) -> None:
+        """Wait for the lock; it is held until this transaction ends, its COMMIT included. May be
+        asked for twice in one transaction."""
         db.execute("SELECT pg_advisory_xact_lock(?)", (_LOCK,))

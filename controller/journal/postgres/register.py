@@ -1,4 +1,10 @@
-"""The stacks of an account in PostgreSQL, as one process sees them, and takes them."""
+"""The stacks of an account in PostgreSQL, as one process sees them, and takes them.
+
+A controller takes its own stack at its start, asks what others left, and looks every 2.5 s for
+stacks that fall silent (:mod:`...other_stacks`). ``trunkline restore`` only asks and takes. What is
+asked here runs in a thread for each question, since the journal's own thread may be waiting for a
+database that is away.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +19,10 @@ from .stacks import SILENT, Beats, Claim, Found, Place, PostgresDatabase, look
 
 
 class Register:
-    """``holder``: how the process calls itself. ``home``: the name of its state directory, or a new
-    one. ``place``: where the stacks that it runs are reached; None: it runs none.
+    """``holder``: how the process calls itself; "on" and the host's name are added, as in
+    "controller (pid 4711, tcp://10.0.0.1:7000) on node-3". ``home``: the name of its state
+    directory in the database, or a new one. ``place``: where the stacks that it runs are reached;
+    None: it runs none.
 
     ``fleet``: the stacks that are served at our public URL, each with the address of its bus, as
     they were when last looked at."""
@@ -30,6 +38,8 @@ class Register:
         self._url = url
         self._account = account
         self._holder = f"{holder} on {socket.gethostname()}"
+        # Not the pid and the host: both may be the same again after a restart of a container, and
+        # then a process that was fenced out would take the next one's row for its own.
         self._owner = secrets.token_hex(8)
         self.home = home or secrets.token_hex(8)
         self._place = place
@@ -42,8 +52,11 @@ class Register:
     async def take(
         self, stack: str, *, seen: int | None = None, passing: bool = False, runs: bool = False
     ) -> tuple[Journal, bool]:
-        """The stack's journal, and whether it was made just now. ``runs``: peers may look for it
-        here. StackHeldError, JournalError."""
+        """The stack's journal, and whether it was made just now. ``seen``: the beat that stood
+        still while we watched. ``passing``: it is a private stack, whose rows go with it. ``runs``:
+        peers may look for the stack here. StackHeldError: its beat has moved, so it lives.
+        JournalError.
+        """
         place = self._place if runs else None
         claim = Claim(self._owner, self._holder, self.home, seen, passing, place)
         opened: list[PostgresDatabase] = []
@@ -56,18 +69,21 @@ class Register:
         return journal, opened[0].new
 
     async def left(self, but: str) -> list[LeftInDatabase]:
-        """All stacks with open rows, and those of the fleet, but ours, whether they live or not."""
+        """All stacks with open rows, and those of the fleet, but for ``but``, whether they live or
+        not: nobody has watched their beats yet. Each says how long it has to be watched."""
         found = await self._found(None)
         return [LeftInDatabase(self, stack) for stack in found if stack.stack != but]
 
     async def silent(self, but: Container[str]) -> list[LeftInDatabase]:
-        """The same, but for those that have shown that they live since we began to ask."""
+        """The stacks of :meth:`left` whose beat has stood still for the time of a lease while this
+        was asked again and again. The first question only begins the watch, and finds none."""
         found = await self._found(self._beats)
         return [
             LeftInDatabase(self, stack, watched=True) for stack in found if stack.stack not in but
         ]
 
     async def _found(self, beats: Beats | None) -> list[Found]:
+        """One look at the database, in a thread that ends with it."""
         pool = DaemonPool("trunkline-register", 1)
         try:
             public_url = None if self._place is None else self._place.public_url
@@ -101,4 +117,4 @@ class LeftInDatabase:
         return journal
 
     def release(self) -> None:
-        """Closing the journal does it."""
+        """Nothing: the journal says at its close that the stack has ended, so no lock is left."""

@@ -1,8 +1,13 @@
 """Connections to PostgreSQL: opened, brought to the newest schema, quoted without the password.
 
 All tables stand in a schema of their own, ``trunkline``. Its migrations are the numbered SQL files
-beside this one. Each is applied in a transaction, whole or not at all, and noted in
-``trunkline.migrations``. Of several stacks that start at once, one does it and the others wait.
+in this directory (``0001_journal.sql``, …). Each is applied in a transaction, whole or not at all,
+and noted in ``trunkline.migrations``. Of several stacks that start at once, one does it and the
+others wait.
+
+Two kinds of error leave this file. *Away* may pass by itself, so the same work is tried again, and
+for as long as it takes. Everything else is *failed*: the statement, the rights or the disk are
+wrong, a repeat gets the same answer, and the controller ends with one line.
 """
 
 from __future__ import annotations
@@ -20,7 +25,10 @@ from ..database import DatabaseAwayError, JournalError
 
 T = TypeVar("T")
 
-#: A connection that cannot be made, or whose other end has gone, is given up after this long.
+#: A connection that cannot be made, or whose other end has gone, is given up after this long. The
+#: parameters are libpq's. Without keepalives a machine that lost its power would be waited for
+#: until the kernel's own limit, which is hours. ``tcp_user_timeout`` (in ms) bounds what was sent
+#: and not acknowledged, for which keepalives do nothing.
 SECONDS: Final = 3
 _NETWORK: Final[dict[str, Any]] = {
     "application_name": "trunkline",
@@ -30,14 +38,16 @@ _NETWORK: Final[dict[str, Any]] = {
     "keepalives_count": SECONDS,
     "tcp_user_timeout": SECONDS * 3000,
 }
-#: "trkl": the lock of whoever migrates.
+#: "trkl": the advisory lock of whoever migrates.
 _MIGRATING: Final = 0x74726B6C
-#: Parts of a URL, or of libpq's settings, that nobody may read.
+#: Parts of a URL, or of libpq's settings, that nobody may read: errors of libpq quote what they
+#: were given, and logs are shown to others.
 _SECRETS: Final = ("password", "sslpassword")
 
 #: Begins each transaction, in one round trip. Rows are durable before Twilio is asked, whatever the
-#: server's default is; a pool of connections between us and the server may give each transaction
-#: another one, so nothing is set for longer.
+#: server's default is: "off" becomes "on", and "remote_apply" stays. A pool of connections between
+#: us and the server (pgbouncer, say) may give each transaction another one, so nothing is set for
+#: longer: the third argument of ``set_config`` is ``is_local``.
 BEGIN: Final = (
     "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE;"
     "SELECT set_config('search_path', 'trunkline', true),"
@@ -45,7 +55,8 @@ BEGIN: Final = (
     " true)"
 )
 
-#: Not there, not reachable, not to be written to at the moment: whatever may pass by itself.
+#: Not there, not reachable, not to be written to at the moment: whatever may pass by itself. During
+#: a fail-over, for example, a standby that is to be the primary is still read only.
 AWAY: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -54,7 +65,8 @@ AWAY: Final = (
 
 
 def migrations() -> list[str]:
-    """The texts of all migrations. The first one brings an empty schema to number 1."""
+    """The texts of all migrations. The first one brings an empty schema to number 1. They are read
+    as the package's resources, because a wheel need not be unpacked."""
     files = [f for f in resources.files(__package__).iterdir() if f.name.endswith(".sql")]
     files.sort(key=lambda file: file.name)
     numbers = [int(file.name.partition("_")[0]) for file in files]
@@ -83,21 +95,26 @@ class Server:
         return f"Server({self.name})"
 
     def said(self, error: Exception) -> str:
-        """What an error says, in one line, and without a secret."""
+        """What an error says, in one line, and without a secret. libpq's errors have several lines,
+        for example one for each address that it tried."""
         text = re.sub(r"\s+", " ", str(error)).strip()
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text or type(error).__name__
 
     def away(self, error: Exception) -> DatabaseAwayError:
+        """Ours for an error of :data:`AWAY`: "postgresql://db:5432/lines: the database does not
+        answer (…)"."""
         return DatabaseAwayError(f"{self.name}: the database does not answer ({self.said(error)})")
 
     def failed(self, error: Exception) -> JournalError:
+        """Ours for any other error of PostgreSQL's."""
         return JournalError(f"{self.name}: the journal cannot be used: {self.said(error)}")
 
     def connect(self) -> psycopg.Connection[Any]:
-        """A connection in which transactions begin and end by their own statements.
-        DatabaseAwayError: none can be had now."""
+        """A connection in which transactions begin and end by their own statements: psycopg's
+        ``autocommit`` means that it adds none, and ours is :data:`BEGIN`. DatabaseAwayError: none
+        can be had now."""
         try:
             # Prepared statements do not outlive a transaction behind some pools.
             return psycopg.connect(self._url, autocommit=True, prepare_threshold=None, **_NETWORK)
@@ -105,7 +122,8 @@ class Server:
             raise self.away(error) from None
 
     def once(self, ask: Callable[[psycopg.Connection[Any]], T]) -> T:
-        """The result of ``ask``, in a transaction on a connection of its own."""
+        """The result of ``ask``, in a transaction on a connection of its own: for what happens
+        once, or every few seconds. A stack's own journal keeps its connection."""
         connection = self.connect()
         try:
             return self.within(connection, ask)
@@ -134,13 +152,16 @@ class Server:
 
     def migrate(self) -> None:
         """Bring the schema to its newest version. JournalError where it is newer than this, or may
-        not be changed."""
+        not be changed. Each step is a transaction of its own, so that a long one can be repeated
+        without those before it."""
         self.once(self._begin)
         for number, text in enumerate(migrations(), 1):
             self.once(lambda db, n=number, text=text: self._apply(db, n, text))  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
 
     def _begin(self, db: psycopg.Connection[Any]) -> None:
-        """The schema, and the table that says which migrations it has had."""
+        """Make the schema, and the table that says which migrations it has had, where they are
+        missing. The lock comes first: two CREATE … IF NOT EXISTS at once can both find nothing, and
+        then one of them fails."""
         db.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
         # To have made it already is enough: then nobody needs the right to make schemas.
         (found,) = db.execute("SELECT to_regnamespace('trunkline') IS NOT NULL").fetchone() or (
@@ -160,6 +181,7 @@ class Server:
             )
 
     def _apply(self, db: psycopg.Connection[Any], number: int, text: str) -> None:
+        """One migration, unless another stack has done it while we waited for the lock."""
         db.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
         if db.execute("SELECT 1 FROM migrations WHERE number = %s", (number,)).fetchone() is None:
             db.execute(text.encode())

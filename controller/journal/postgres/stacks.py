@@ -13,6 +13,11 @@ the row is still ours. That one statement is four things:
   the row to know waits for it.
 - *The receipt.* If the connection breaks during COMMIT, the beat says whether the transaction took
   effect. So nothing is lost, and nothing is written twice.
+
+The row of a stack that lives, for example::
+
+    id 3fa9c2d01b7e   owner 9b1d…   holder "controller (pid 4711, tcp://10.0.0.1:7000) on node-3"
+    home 77ae…        beat 41       endpoint tcp://10.0.0.1:7000   passing false
 """
 
 from __future__ import annotations
@@ -35,7 +40,8 @@ from .fleet import InFleet
 from .server import AWAY, BEGIN, Server
 
 #: How often a stack shows that it lives, and for how long it may not before it is taken for gone
-#: (seconds).
+#: (seconds). Four beats may be lost between: a controller that its keeper starts again is back
+#: within a second or two, and must find its stack as it left it.
 BEAT: Final = 2.0
 SILENT: Final = 10.0
 #: A start waits this long for the database, which may be just starting too.
@@ -44,7 +50,8 @@ _EVERY: Final = 0.3
 
 
 class StackTakenError(JournalError):
-    """Another process has taken the stack from us, because it did not see us live."""
+    """Another process has taken the stack from us, because it did not see us live. Our controller
+    ends: the numbers and calls are the other's now, and whatever we did would undo its work."""
 
 
 class Place(NamedTuple):
@@ -74,7 +81,8 @@ class Claim:
 
 
 class _Transaction:
-    """A connection on which a ``?`` stands for a value, as in the other database."""
+    """A connection on which a ``?`` stands for a value, as in the other database. psycopg has
+    ``%s``. No statement of the journal has either sign in it for anything else."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
@@ -84,7 +92,11 @@ class _Transaction:
 
 
 class PostgresDatabase:
-    """The journal of a stack, in the journal's thread (:class:`..database.Database`)."""
+    """The journal of a stack, in the journal's thread (:class:`..database.Database`).
+
+    It has one connection, which is made when it is needed, and thrown away when a transaction fails
+    as a whole. What is in doubt then is kept here.
+    """
 
     beats = BEAT
 
@@ -100,6 +112,7 @@ class PostgresDatabase:
         self._stack = stack
         self._claim = claim
         self._connection: psycopg.Connection[Any] | None = None
+        #: what our last transaction left in the row, as far as we know
         self._beat = 0
         #: outcomes of a transaction whose COMMIT got no answer
         self._doubt: list[Outcome] | None = None
@@ -110,7 +123,8 @@ class PostgresDatabase:
     @classmethod
     def open(cls, url: str, account: str, stack: str, claim: Claim) -> PostgresDatabase:
         """Take the stack, or make it. JournalError: the database cannot be reached in time, or
-        cannot be used; StackHeldError: another process has it."""
+        cannot be used; StackHeldError: another process has it. To try again is safe, because a
+        claim that was written by a try without an answer is our own, by its owner."""
         found = cls(Server(url), account, stack, claim)
         until = time.monotonic() + START_WITHIN
         while True:
@@ -128,6 +142,13 @@ class PostgresDatabase:
                 raise
 
     def _take(self, db: psycopg.Connection[Any]) -> None:
+        """Write our claim into the stack's row, which is locked from the SELECT on: of several that
+        want a dead stack at once, the second one reads what the first one wrote.
+
+        The stack may be taken if nobody has it, if we have it, if its last owner had our state
+        directory (its lock is ours, so that process is dead), or if its beat is still the one that
+        we saw stand still.
+        """
         claim = self._claim
         found = db.execute(
             "SELECT account, owner, holder, home, beat FROM stacks WHERE id = %s FOR UPDATE",
@@ -164,8 +185,8 @@ class PostgresDatabase:
     # ------------------------------------------------------------------ transactions
 
     def run(self, work: Sequence[Work]) -> list[Outcome]:
-        """All of the work in one transaction. After a DatabaseAwayError the same work comes
-        again."""
+        """All of the work in one transaction. After a DatabaseAwayError the same work comes again,
+        and if its COMMIT got no answer before, its outcomes may be known already."""
         try:
             if self._doubt is not None:
                 done = self._resolved()
@@ -197,7 +218,9 @@ class PostgresDatabase:
         return outcomes
 
     def _beat_of_ours(self, db: psycopg.Connection[Any]) -> int:
-        """The row's beat, once no transaction of ours is under way in the server any more."""
+        """The row's beat, once no transaction of ours is under way in the server any more: FOR
+        UPDATE waits for one that is. Read without it, the beat might be counted up a moment later.
+        """
         found = db.execute(
             "SELECT beat FROM stacks WHERE id = %s AND owner = %s FOR UPDATE",
             (self._stack, self._claim.owner),
@@ -242,7 +265,8 @@ class PostgresDatabase:
         return outcome
 
     def _begin(self, db: psycopg.Connection[Any]) -> None:
-        """The lease, the fence, the lock and the receipt."""
+        """Begin a transaction and count the beat up: the lease, the fence, the lock and the receipt
+        in one statement. No row is changed where another process has taken the stack."""
         db.execute(BEGIN)
         counted = db.execute(
             "UPDATE stacks SET beat = beat + 1 WHERE id = %s AND owner = %s AND beat = %s",
@@ -254,6 +278,7 @@ class PostgresDatabase:
             raise taken
 
     def _taken(self, db: psycopg.Connection[Any]) -> StackTakenError:
+        """The error that says who has the stack now."""
         found = db.execute("SELECT holder FROM stacks WHERE id = %s", (self._stack,)).fetchone()
         by = found[0] if found is not None else "whoever has removed its rows"
         return StackTakenError(
@@ -276,7 +301,9 @@ class PostgresDatabase:
             connection.close()
 
     def interrupt(self) -> None:
-        """Cut the connection, at which whoever waits for an answer wakes."""
+        """Cut the connection, at which whoever waits for an answer wakes. The socket is shut down
+        through a copy of its descriptor: closing the original in this thread would give its number
+        away while the other thread still waits on it."""
         self._interrupted = True
         connection = self._connection
         if connection is not None:
@@ -287,8 +314,8 @@ class PostgresDatabase:
                 cut.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Say that the stack has ended, so that nobody has to wait for that. If this cannot be
-        said, whoever comes next waits."""
+        """Say that the stack has ended, so that nobody has to watch its beat for 10 s to know. If
+        this cannot be said, whoever comes next waits."""
         if self._interrupted:
             return
         with contextlib.suppress(JournalError):
@@ -296,6 +323,8 @@ class PostgresDatabase:
         self._drop()
 
     def _leave(self, db: psycopg.Connection[Any]) -> None:
+        """Give the row up, if it is still ours. A private stack's rows go, unless something is
+        open: that is for the next controller to put back."""
         mine = (self._stack, self._claim.owner)
         db.execute(
             "UPDATE stacks SET owner = NULL, endpoint = NULL WHERE id = %s AND owner = %s", mine
@@ -308,12 +337,13 @@ class PostgresDatabase:
 
 
 def _of(place: Place | None) -> tuple[str | None, str | None]:
-    """The columns of a place."""
+    """The values of ``endpoint`` and ``public_url`` in a stack's row."""
     return (None, None) if place is None else (place.endpoint, place.public_url)
 
 
 def dialect(stack: str) -> Dialect:
-    """All tables have the stack in them, and columns that hold what they are made for."""
+    """The statements for one stack: each of its rows has its id in the column ``stack``. A column
+    holds only what it is made for, so ``is_time`` needs no condition here."""
     return Dialect(own={"stack": stack}, as_bytes="convert_to({}, 'UTF8')")
 
 
@@ -381,13 +411,15 @@ def dialled(url: str, account: str) -> list[DialRow]:
 
 
 class Beats:
-    """Which stacks have not moved their beat for :data:`SILENT` seconds, as one watches them."""
+    """Which stacks have not moved their beat for :data:`SILENT` seconds, as one watches them. It
+    goes by the watcher's monotonic clock alone, so machines whose clocks differ agree."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, float]] = {}
 
     def silent(self, beats: dict[str, int], now: float) -> set[str]:
-        """``beats``: those of all stacks, as they are now."""
+        """Those of the stacks that have been silent for so long. ``beats``: of all stacks, as they
+        are now; ``now``: monotonic. A stack that is seen for the first time is not silent yet."""
         before = self._seen
         self._seen = {
             stack: before[stack] if stack in before and before[stack][0] == beat else (beat, now)
