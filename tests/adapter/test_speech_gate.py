@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import time
@@ -30,7 +31,7 @@ from trunkline.adapter.turns.line_noise import KnownNoise
 from trunkline.adapter.turns.spectrum import Spectrum
 from trunkline.adapter.turns.speech_gate import GateCounters, SpeechGate
 from trunkline.adapter.turns.turns import Heard
-from trunkline.bus.testing import FakeClock
+from trunkline.bus.testing import FakeClock, until
 
 LEAD = 2.0
 TAIL = 0.6  # scenario's response_tail_silence
@@ -312,13 +313,10 @@ async def test_a_silent_turn_ends_with_its_silence() -> None:
     heard = Heard(call)  # type: ignore[arg-type]  # all that it needs
     waiting = noise("line", 4 * RATE, seed=1) * 30
     call.sound.put(pcm(waiting[:RATE]))
-    import asyncio
-
     turning = asyncio.ensure_future(turn(heard, first=60.0, most=2.0))
     for second in range(1, 4):
-        await asyncio.sleep(0)
+        await until(lambda: not len(call.sound))
         call.sound.put(pcm(waiting[second * RATE : (second + 1) * RATE]))
-        await asyncio.sleep(0.06)
     got = await asyncio.wait_for(turning, 5)
     assert len(got) == 2 * 2 * RATE
 

@@ -7,7 +7,7 @@ import builtins
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import replace as replace_ops
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,9 @@ from trunkline.controller.journal import places
 from trunkline.controller.journal.database import (
     DatabaseAwayError,
     JournalError,
+    Outcome,
     StackHeldError,
+    Work,
 )
 from trunkline.controller.journal.orphans import Orphans
 from trunkline.controller.journal.postgres import server as postgres_server_module
@@ -257,6 +259,39 @@ def lose_commit(journal: Journal, *, after: bool) -> None:
     connection.execute = breaks  # type: ignore[method-assign]  # of this one connection alone
 
 
+def waits_for_an_answer(journal: Journal) -> bool:
+    """Its thread has asked the server something, and has not heard what came of it."""
+    connection = database_of(journal)._connection
+    assert connection is not None
+    return connection.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE
+
+
+def count_tries(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Gets an item for each transaction that the journal begins from now on."""
+    database, tries = database_of(journal), list[int]()
+    run = database.run
+
+    def counted(work: Sequence[Work]) -> list[Outcome]:
+        tries.append(len(work))
+        return run(work)
+
+    monkeypatch.setattr(database, "run", counted)
+    return tries
+
+
+def count_refusals(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+    """Gets an item for each connection that the server refuses from now on."""
+    refused: list[Exception] = []
+    away = postgres_server_module.Server.away
+
+    def counted(self: postgres_server_module.Server, error: Exception) -> DatabaseAwayError:
+        refused.append(error)
+        return away(self, error)
+
+    monkeypatch.setattr(postgres_server_module.Server, "away", counted)
+    return refused
+
+
 @pytest.mark.parametrize("after", [True, False])
 async def test_a_commit_without_an_answer_is_done_once(url: str, after: bool) -> None:
     journal = await opened(url)
@@ -275,7 +310,10 @@ async def test_a_commit_without_an_answer_is_done_once(url: str, after: bool) ->
 
 
 async def test_what_is_asked_for_in_an_outage_waits_and_is_done_once(
-    caplog: pytest.LogCaptureFixture, postgres: Server, url: str
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    postgres: Server,
+    url: str,
 ) -> None:
     journal = await opened(url)
     await journal.plan(ROW, 5.0)
@@ -288,7 +326,8 @@ async def test_what_is_asked_for_in_an_outage_waits_and_is_done_once(
             ),
             journal.set_state("o1", "applied", 6.0),
         )
-        await asyncio.sleep(0.7)
+        tries = count_tries(journal, monkeypatch)
+        await until(lambda tries=tries: len(tries) >= 2)  # type: ignore[misc]  # bound at once
         assert not saying.done()
         postgres.start()
         async with asyncio.timeout(10.0):
@@ -306,7 +345,7 @@ async def test_a_server_that_stands_still_holds_nobody_up_at_the_end(
     journal = await opened(url)
     with postgres.stopped():
         saying = asyncio.ensure_future(journal.plan(ROW, 5.0))
-        await asyncio.sleep(0.2)
+        await until(lambda: waits_for_an_answer(journal))
         assert not saying.done()
         async with asyncio.timeout(10.0):  # the server stands still until the block is left
             await journal.give_up()
@@ -325,7 +364,7 @@ async def test_a_server_that_stood_still_goes_on(postgres: Server, url: str) -> 
     journal = await opened(url)
     with postgres.stopped():
         saying = asyncio.gather(journal.plan(ROW, 5.0), journal.dial_asked(DIAL))
-        await asyncio.sleep(0.3)
+        await until(lambda: waits_for_an_answer(journal))
         assert not saying.done()
     assert await saying == [None, True]
     await journal.close()
@@ -335,8 +374,9 @@ async def test_a_start_waits_for_the_database_and_gives_up_by_name(
     postgres: Server, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     postgres.stop()
+    refused = count_refusals(monkeypatch)
     starting = asyncio.ensure_future(opened(url))
-    await asyncio.sleep(0.5)
+    await until(lambda: len(refused) >= 2)
     postgres.start()
     await (await starting).close()
     monkeypatch.setattr(stacks, "START_WITHIN", 0.1)
@@ -346,8 +386,9 @@ async def test_a_start_waits_for_the_database_and_gives_up_by_name(
 
 
 async def test_a_start_that_waits_for_the_database_can_be_ended(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    refused = count_refusals(monkeypatch)
     settings = load(
         env_file=None,
         account_sid=ACCOUNT,
@@ -359,7 +400,7 @@ async def test_a_start_that_waits_for_the_database_can_be_ended(
     )
     stop = asyncio.Event()
     serving = asyncio.ensure_future(process.serve(settings, stop))
-    await asyncio.sleep(0.2)
+    await until(lambda: refused)
     stop.set()
     async with asyncio.timeout(4.0):
         assert await serving == EXIT_PENDING
