@@ -24,7 +24,7 @@ from trunkline.bus.process import EXIT_PENDING
 from trunkline.bus.settings import load
 from trunkline.bus.testing import until
 from trunkline.controller import process
-from trunkline.controller.journal import places
+from trunkline.controller.journal import places, store
 from trunkline.controller.journal.database import (
     DatabaseAwayError,
     JournalError,
@@ -113,7 +113,10 @@ def count_refusals(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
 
 
 @pytest.mark.parametrize("after", [True, False])
-async def test_a_commit_without_an_answer_is_done_once(url: str, after: bool) -> None:
+async def test_a_commit_without_an_answer_is_done_once(
+    url: str, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    monkeypatch.setattr(store, "AGAIN_AFTER", 0.02)
     journal = await opened(url)
     assert await journal.begin_epoch(1, 0.0) == 1
     for n, saying in enumerate(
@@ -208,6 +211,7 @@ async def test_a_start_waits_for_the_database_and_gives_up_by_name(
 async def test_a_start_that_waits_for_the_database_can_be_ended(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(process, "STARTED_WITHIN", 0.1)
     refused = count_refusals(monkeypatch)
     settings = load(
         env_file=None,

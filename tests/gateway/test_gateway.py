@@ -425,9 +425,14 @@ async def test_a_gateway_that_closes_its_streams_takes_no_new_connections(
     [("/twilio/voice", b"<Redirect"), ("/twilio/status", b"HTTP/1.1 503 ")],
 )
 async def test_a_stopping_gateway_answers_who_still_waits(
-    stack: Stack, caplog: pytest.LogCaptureFixture, path: str, expected: bytes
+    stack: Stack,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    expected: bytes,
 ) -> None:
     """Its controller stands still: Twilio is told to ask again, and another gateway answers."""
+    monkeypatch.setattr("trunkline.gateway.process.IDLE_DRAIN_SECONDS", 0.05)
     stack.controller.mute = True
     asked = asyncio.create_task(post(stack, path, {**FORM, "CallStatus": "completed"}))
     await until(lambda: stack.gateway.app._asking)
