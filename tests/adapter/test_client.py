@@ -96,6 +96,7 @@ def test_importing_a_line_imports_neither_scenario_nor_what_takes_long() -> None
 async def test_a_client_looks_at_the_clock_while_it_has_calls_and_not_before(
     stack: FakeStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("trunkline.bus.control.BEAT_SECONDS", 0.1)
     looks: list[float] = []
     poll = bus_client.BusClient.poll
     monkeypatch.setattr(
@@ -103,7 +104,8 @@ async def test_a_client_looks_at_the_clock_while_it_has_calls_and_not_before(
     )
     async with Line(OURS, bus=stack.bus) as line:
         looks.clear()
-        await asyncio.sleep(0.3)
+        # Beats tell that its loop has had the time for several looks.
+        await stack.controller.wait_for(m.Beat, len(stack.controller.all(m.Beat)) + 3)
         assert not looks
         call, _ = await answered(stack, line)
         looks.clear()

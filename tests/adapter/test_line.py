@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
+import threading
 from typing import Any
 
 import pytest
@@ -280,16 +280,20 @@ async def test_beats_go_on_while_the_users_loop_is_blocked(
 ) -> None:
     monkeypatch.setattr("trunkline.bus.control.BEAT_SECONDS", 0.1)
 
+    go_on = threading.Event()
+
     # The controller's double runs on another loop than the blocked one.
-    def blocked() -> None:
-        async def main() -> None:
+    def blocked() -> bool:
+        async def main() -> bool:
             async with Line(OURS, bus=stack.bus):
-                time.sleep(0.5)  # noqa: ASYNC251  # the very thing that is tried
+                return go_on.wait(20.0)  # the loop stands still meanwhile
 
-        asyncio.run(main())
+        return asyncio.run(main())
 
-    await asyncio.to_thread(blocked)
-    assert len(stack.controller.all(m.Beat)) >= 2
+    blocking = asyncio.ensure_future(asyncio.to_thread(blocked))
+    await stack.controller.wait_for(m.Beat, 2)
+    go_on.set()
+    assert await blocking
 
 
 async def test_no_stack_at_all(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:

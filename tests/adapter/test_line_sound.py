@@ -74,7 +74,7 @@ async def test_sound_is_waited_for_until_there_is_as_much_as_is_wanted(stack: Fa
         await worker.resumed(info.call)
         receiving = asyncio.ensure_future(call.recv_audio(5, at_least=0.1))
         for i in range(5):
-            await asyncio.sleep(0.01)
+            await until(lambda i=i: len(call.sound) == 960 * i)  # type: ignore[misc]  # bound at once
             assert not receiving.done()
             worker.hear(info.call, numbered(480, 480 * i))
         assert await receiving == numbered(2400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import time
@@ -24,11 +25,13 @@ from line_sound import (
     words,
 )
 
+from trunkline.adapter.turns import turns
 from trunkline.adapter.turns.gate_options import GateOptions
 from trunkline.adapter.turns.line_noise import KnownNoise
 from trunkline.adapter.turns.spectrum import Spectrum
 from trunkline.adapter.turns.speech_gate import GateCounters, SpeechGate
 from trunkline.adapter.turns.turns import Heard
+from trunkline.bus.testing import FakeClock, until
 
 LEAD = 2.0
 TAIL = 0.6  # scenario's response_tail_silence
@@ -310,31 +313,49 @@ async def test_a_silent_turn_ends_with_its_silence() -> None:
     heard = Heard(call)  # type: ignore[arg-type]  # all that it needs
     waiting = noise("line", 4 * RATE, seed=1) * 30
     call.sound.put(pcm(waiting[:RATE]))
-    import asyncio
-
     turning = asyncio.ensure_future(turn(heard, first=60.0, most=2.0))
     for second in range(1, 4):
-        await asyncio.sleep(0)
+        await until(lambda: not len(call.sound))
         call.sound.put(pcm(waiting[second * RATE : (second + 1) * RATE]))
-        await asyncio.sleep(0.06)
     got = await asyncio.wait_for(turning, 5)
     assert len(got) == 2 * 2 * RATE
 
 
-async def test_no_speech_in_time_is_a_timeout_outside_a_turn() -> None:
-    call = FakeCall()
+class SilentLine(FakeCall):
+    """Brings no more sound than it has, and whoever waits for more passes the time by that."""
+
+    def __init__(self, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+
+        async def wait(seconds: float, *_: int) -> bool:
+            clock.now += seconds
+            assert clock.now < 2000.0, "nobody gives up"
+            return False
+
+        monkeypatch.setattr(turns, "monotonic", clock)
+        monkeypatch.setattr(self.sound, "wait", wait)
+
+
+async def test_no_speech_in_time_is_a_timeout_outside_a_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = FakeClock()
+    call = SilentLine(clock, monkeypatch)
     heard = Heard(call)  # type: ignore[arg-type]  # all that it needs
     call.sound.put(pcm(noise("line", RATE, seed=1) * 30))
-    began = time.monotonic()
+    began = clock.now
     with pytest.raises(TimeoutError):
         await heard.next_chunk(0.15, most_silence=30.0, first=False)
-    assert time.monotonic() - began < 0.5
+    assert clock.now - began == pytest.approx(0.15, abs=0.01)
 
 
-async def test_a_dead_line_times_out_in_a_turn_too() -> None:
-    heard = Heard(FakeCall())  # type: ignore[arg-type]  # all that it needs
+async def test_a_dead_line_times_out_in_a_turn_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    heard = Heard(SilentLine(clock, monkeypatch))  # type: ignore[arg-type]  # all that it needs
+    began = clock.now
     with pytest.raises(TimeoutError):
         await heard.next_chunk(0.6, most_silence=30.0, first=True)
+    assert clock.now - began == pytest.approx(0.6, abs=0.01)
 
 
 async def test_a_farewell_before_the_hang_up_is_kept() -> None:

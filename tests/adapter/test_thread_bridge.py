@@ -64,11 +64,13 @@ async def test_what_is_there_already_is_not_waited_for() -> None:
 
 
 async def test_less_than_enough_wakes_nobody() -> None:
-    box = SoundBox(1_000)
+    box, other = SoundBox(1_000), SoundBox(1_000)
     wait = asyncio.ensure_future(box.wait(5.0, enough=6))
+    woken_next = asyncio.ensure_future(other.wait(5.0))
     await asyncio.sleep(0)
     box.put(b"abcd")
-    await asyncio.sleep(0.01)
+    other.put(b"ab")
+    assert await woken_next
     assert not wait.done()
     box.put(b"ef")
     assert await wait

@@ -128,7 +128,8 @@ async def test_a_stack_that_is_run_elsewhere_is_asked_there(
     waits = asyncio.ensure_future(fleet.request(callback, m.Done, timeout=5.0, stack="two"))
     three = Host(context, short_directory, "three")
     three.welcome["stack"] = "two"
-    await asyncio.sleep(0.1)
+    # What is asked after it is answered, and "one" has had nothing before that.
+    await fleet.request(m.GetStatus(), m.Done, timeout=5.0, stack="one")
     assert not waits.done() and one.all(m.StatusCallback) == []
     one.tell(m.Fleet(controllers=[one.ref, m.ControllerRef(stack="two", bus=three.bus)]))
     with pytest.raises(StackUnavailableError):  # Twilio asks again

@@ -272,7 +272,7 @@ async def test_429_is_not_processed(sim: CarrierSim, twilio: Client) -> None:
 async def detected(sim: CarrierSim, customer: Customer, twilio: Client) -> Any:
     """A call that asks who has answered, once the carrier knows it. It ends by itself later."""
     sim.add_number(OURS)
-    sim.add_callee(CALLEE, "hand-over:music:1,hang_up_after=6")
+    sim.add_callee(CALLEE, "hand-over:music:0.2,hang_up_after=6")
     customer.pages["/status"] = ""
     call = await asyncio.to_thread(
         lambda: twilio.calls.create(
@@ -280,6 +280,7 @@ async def detected(sim: CarrierSim, customer: Customer, twilio: Client) -> Any:
             from_=OURS,
             twiml='<Response><Pause length="9"/></Response>',
             machine_detection="Enable",
+            machine_detection_speech_end_threshold=500,  # the least
             async_amd="true",
             async_amd_status_callback=customer.base + "/status?d=7",
         )

@@ -207,7 +207,7 @@ async def test_no_message_ends_the_pace_of_the_calls(
     client, carrier = await open_calls(context, worker, names)
     rogue = gateway(context, worker.endpoint)
     await until(lambda: bool(rogue.all(m.Tick)))
-    seconds = 1.0
+    seconds = 0.5
     for name in names:
         client.send(m.Speak(name, GENERATION, 0, bytes(int(seconds * 48_000))))
     found = poison(call=CALL)

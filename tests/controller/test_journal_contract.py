@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from benchmarks.postgres_server import Server
 from trunkline.controller.journal.database import JournalError
 from trunkline.controller.journal.postgres.register import Register
 from trunkline.controller.journal.rows import SEEN_KEPT, DialRow, ListeningRow
@@ -33,11 +32,6 @@ LISTENING = ListeningRow(
 
 #: Opens the journal of a test's stack, however often.
 Opens = Callable[[], Awaitable[Journal]]
-
-
-@pytest.fixture(scope="module")
-def database(postgres: Server) -> str:
-    return postgres.database()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trunkline.bus.launch import clean_environment, free_ports, trunkline_argv
+from trunkline.bus.launch import apart, free_ports, trunkline_argv
 
 #: The contract's 4 s between SIGTERM and the end of a process, and 1 s for a busy machine.
 ENDS_WITHIN = 4.0 + 1.0
@@ -81,15 +81,11 @@ class Trunkline:
         self.directory = directory
         self.started: list[Running] = []
         (self.port,) = free_ports(1)
-        self.environment = clean_environment() | {
-            "TWILIO_ACCOUNT_SID": "AC" + "5" * 32,
-            "TWILIO_AUTH_TOKEN": "5ca1ab1e" * 4,
-            "TRUNKLINE_PUBLIC_URL": f"http://me:pa55@127.0.0.1:{self.port}/line",
-            "TRUNKLINE_HTTP_PORT": str(self.port),
-            "TRUNKLINE_CONSOLE_PORT": "0",
-            "TRUNKLINE_BUS": f"ipc://{directory}/bus",
-            "TRUNKLINE_STATE_DIR": f"{directory}/state",
-        }
+        self.environment = apart(
+            directory,
+            TRUNKLINE_PUBLIC_URL=f"http://me:pa55@127.0.0.1:{self.port}/line",
+            TRUNKLINE_HTTP_PORT=str(self.port),
+        )
 
     def start(self, *argv: str, parent_fd: int | None = None, **environment: str) -> Running:
         where = self.directory / f"run-{len(self.started)}"
@@ -111,7 +107,7 @@ class Trunkline:
 
 
 @contextlib.contextmanager
-def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trunkline]:
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trunkline]:
     """Commands apart from all others; whatever of them still runs at the end is killed."""
     found = Trunkline(tmp_path_factory.mktemp("tl"))
     try:
@@ -122,7 +118,7 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trunkline]:
 
 @pytest.fixture
 def trunkline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trunkline]:
-    with apart(tmp_path_factory) as found:
+    with commands(tmp_path_factory) as found:
         yield found
 
 

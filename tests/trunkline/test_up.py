@@ -26,7 +26,7 @@ from trunkline.bus.testing import hanging_up
 from trunkline.carrier_sim.client import SimClient
 from trunkline.stack import up
 
-from .conftest import ENDS_WITHIN, Running, Trunkline, all_end, apart
+from .conftest import ENDS_WITHIN, Running, Trunkline, all_end, commands
 
 pytestmark = pytest.mark.e2e
 
@@ -58,7 +58,7 @@ def stack(trunkline: Trunkline, sim: SimClient) -> Running:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Trunkline, Running]]:
-    with apart(tmp_path_factory) as trunkline, carrier(trunkline):
+    with commands(tmp_path_factory) as trunkline, carrier(trunkline):
         yield trunkline, ready(trunkline.start("up"))
 
 

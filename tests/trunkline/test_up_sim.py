@@ -29,7 +29,8 @@ BEFORE = "https://agent.example/voice"
 UNSET = dict.fromkeys(
     (
         *("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TRUNKLINE_PUBLIC_URL"),
-        *("TRUNKLINE_HTTP_PORT", "TRUNKLINE_CONSOLE_PORT"),
+        *("TRUNKLINE_HTTP_PORT", "TRUNKLINE_CONSOLE_PORT", "TRUNKLINE_SIM_PORT"),
+        "TRUNKLINE_CALLS_PER_SECOND",
     ),
     "",
 )
