@@ -23,16 +23,6 @@ from trunkline.controller.journal.database import (
 from trunkline.controller.journal.postgres import server as postgres_server_module
 from trunkline.controller.journal.postgres import stacks
 from trunkline.controller.journal.postgres.register import Register
-<<<<<<< HEAD
-from trunkline.controller.journal.postgres.stacks import Place
-from trunkline.controller.journal.store import Journal
-from trunkline.controller.other_stacks import OtherStacks
-from trunkline.controller.restore_command import RestoreRun
-from trunkline.controller.twilio.apply_restore import apply
-from trunkline.controller.twilio.operations import Operations
-from trunkline.controller.usage import Caps
-=======
->>>>>>> wtst
 
 from .machine import stack_id
 from .postgres_journal import STACK, ask, opened, ours

@@ -39,9 +39,9 @@ from trunkline.controller.journal.postgres.stacks import Place
 from trunkline.controller.journal.store import Journal
 from trunkline.controller.other_stacks import OtherStacks
 from trunkline.controller.restore_command import RestoreRun
-from trunkline.controller.rules.book.usage import Caps
 from trunkline.controller.twilio.apply_restore import apply
 from trunkline.controller.twilio.operations import Operations
+from trunkline.controller.usage import Caps
 
 from .fake_carrier import OURS, row_for
 from .machine import Machine, stack_id
