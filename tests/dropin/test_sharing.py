@@ -108,7 +108,8 @@ async def test_an_adapter_takes_a_number_of_the_pool(scene: Scene) -> None:
     agent = scene.stack.adapter("any", allowed_callees=["+14155557777"])
     async with agent:
         await agent.place_call("+14155557777", attach_stream="a-leg")
-        (call,) = scene.sim.calls()
-        assert call["from"] == agent.number and agent.number in SIM_NUMBERS
+        assert agent._call is not None
+        assert scene.sim.call(agent._call.sid)["from"] == agent.number
+        assert agent.number in SIM_NUMBERS
     with pytest.raises(RuntimeError, match="not connected"):
         _ = agent.number
