@@ -19,7 +19,12 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.control import UNAVAILABLE_AFTER
 from trunkline.bus.curve import ClientCurve
 from trunkline.bus.endpoints import BusAddress
-from trunkline.bus.errors import NumberBusyError, StackUnavailableError, WrongModeError
+from trunkline.bus.errors import (
+    NumberBusyError,
+    StackUnavailableError,
+    WrongModeError,
+    check_direction,
+)
 from trunkline.bus.messages import ANY_NUMBER, SessionInfo
 from trunkline.bus.redact import redact_number
 
@@ -38,9 +43,9 @@ log = logging.getLogger("trunkline.adapter")
 #: Called with each call of this process when it comes up. The pytest plugin follows a test's calls.
 followers: list[Callable[[Call], None]] = []
 
-#: Counts the calls of this process, and may refuse one. It is called before a call is dialled
-#: (True) or waited for (False), with the longest time that the call may last (seconds). The context
-#: manager that it returns gets the call once that is up.
+#: Counts the calls of this process, and may raise to refuse one. It is called before a call is
+#: dialled (True) or waited for (False), with the longest time that the call may last (seconds). It
+#: returns a context manager, whose value is called with the call once that is up.
 Meter = Callable[[float, bool], AbstractContextManager[Callable[[Call], None]]]
 
 
@@ -378,7 +383,7 @@ class Line:
     def check_mode(self, mode: Mode, owner: str = "Line", what: str = "line") -> None:
         """WrongModeError where the line has been used in the other direction. ``owner`` is the
         class that the user knows, and ``what`` the user's word for one of it."""
-        WrongModeError.must_be(mode, self.mode, what, owner)
+        check_direction(mode, self.mode, what, owner)
 
     async def dial(self, plan: DialPlan, timeout: float) -> Call:
         """Place a call whose checks have been made (``place_call`` makes them), except that of

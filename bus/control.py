@@ -132,7 +132,7 @@ class ControlClient:
         #: how many sockets were connected so far
         self._connections = 0
         self._last_heard = clock()
-        #: a connection is up; ``_stood_since`` says since when
+        #: one connection or another has been up without a break since ``_stood_since``
         self._stands = False
         self._stood_since = clock()
         #: beats since the controller's last message
@@ -330,7 +330,7 @@ class ControlClient:
             self._open()
 
     def _drop(self) -> None:
-        """Close the connection, and make no other."""
+        """Close the connection, and forget a try that is due."""
         self._connected_at = None
         if self._retry is not None:
             self._retry.cancel()

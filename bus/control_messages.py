@@ -1,9 +1,9 @@
 """The control plane: how a peer joins and stays known, and the envelopes of its requests.
 
 Peers are gateways, codec workers and clients; each has one connection to the controller. This
-module has the messages of all peers. adapter_messages.py has those of clients alone,
-gateway_messages.py those of gateways alone. The unions at the end name everything that may travel
-in each direction. Each message is a map with its class's name as ``type``. See messages.py for
+module has the messages that every kind of peer sends or gets. adapter_messages.py has those of
+clients alone, gateway_messages.py those of gateways alone. The unions at the end name everything
+that may travel in each direction. Each message is a map with its class's name as ``type``. See messages.py for
 units, docs/bus.md for the story.
 """
 
@@ -198,7 +198,8 @@ class Moved(Message, frozen=True):
 
 class Refused(Message, frozen=True):
     """The peer may not join: it speaks another protocol major, names another account, or its Hello
-    could not be handled. The peer logs ``error`` and ends."""
+    or Beat could not be handled. A gateway or worker whose own controller refuses it reports
+    ``error`` and ends. A client's requests fail with it."""
 
     error: ErrorInfo
 

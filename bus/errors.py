@@ -148,15 +148,15 @@ class LimitReachedError(TrunklineError, RuntimeError):
 class WrongModeError(TrunklineError, RuntimeError):
     """The session, or its call, is in a state in which this cannot be done."""
 
-    @staticmethod
-    def must_be(wanted: str, mode: str, what: str, owner: str = "") -> None:
-        """WrongModeError if ``what``, which is in ``mode``, was used in the other direction than
-        ``wanted``. ``owner`` stands at the head of the text."""
-        if mode not in ("idle", wanted):
-            raise WrongModeError(
-                f"{owner and owner + ': '}already in {mode!r} mode; cannot switch to {wanted!r}. "
-                f"Disconnect and reconnect to reuse this {what} in the other direction."
-            )
+
+def check_direction(wanted: str, mode: str, what: str, owner: str = "") -> None:
+    """WrongModeError if ``what`` is in another ``mode`` than "idle" and the ``wanted`` one.
+    ``owner`` stands at the head of the text."""
+    if mode not in ("idle", wanted):
+        raise WrongModeError(
+            f"{owner and owner + ': '}already in {mode!r} mode; cannot switch to {wanted!r}. "
+            f"Disconnect and reconnect to reuse this {what} in the other direction."
+        )
 
 
 class InternalError(TrunklineError, RuntimeError):

@@ -227,8 +227,8 @@ class Watch(Message, frozen=True):
 
 
 class CloseStream(Message, frozen=True):
-    """to a gateway: close this call's socket, because the hang-up by REST did not, or cannot, end
-    the call.
+    """to a gateway: close this call's socket. REST did not end the stream, or the stream has no
+    call any more.
 
     ``one_way``: close only the call's one-way stream with this ordinal. Without an ordinal: the
     one-way stream that waits for its turn.

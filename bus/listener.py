@@ -46,7 +46,7 @@ class Bounds:
     waiting: int
     #: a request may have this many bytes, head and body together
     request_bytes: int
-    #: a request has to be complete this long after the connection, or after the first byte of a
+    #: a request has to be complete within this time of the connection, or of the first byte of a
     #: further request. A peer that does not read its answer, or asks nothing further, has as long
     request_within: float
     #: after :meth:`Server.leave` requests have this long to be answered

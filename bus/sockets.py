@@ -72,7 +72,7 @@ def _descriptor(socket: zmq.Socket[bytes]) -> int:
 
 class BusSocket:
     """A ZeroMQ socket on a running asyncio loop. ``on_message`` gets the frames of one message.
-    When messages woke the loop, ``after`` is called once all of them were handed out."""
+    When messages woke the loop, ``after`` is called after each burst that was handed out."""
 
     #: the message that is being handed out came by a client's own key, and not by the bus's key
     by_client_key = False

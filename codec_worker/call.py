@@ -13,7 +13,7 @@ from .inbound import Inbound
 from .playout import FRAME_NS, SAMPLE_NS, Playout
 from .resample import Downsampler, History
 
-#: This many of the last digits are kept, because each Resume of the client repeats them.
+#: This many of the last digits are kept, because the worker sends them again after each Resume.
 DIGITS_KEPT: Final = 256
 
 
@@ -189,8 +189,8 @@ class Call:
             self.unplayed += self.playout.freeze(now, ended.unplayed).samples
 
     def gateway_lost(self) -> None:
-        """The gateway is gone. Its stream most likely is too, since we last heard the gateway; the
-        next OpenCall shows whether it is."""
+        """The gateway is gone. Its stream has most likely ended too, some time after we last heard
+        the gateway; the next OpenCall shows whether it has."""
         self.gateway = None
         if self.streamless_since is None:
             self.streamless_since = self.gateway_heard

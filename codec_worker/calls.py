@@ -74,7 +74,7 @@ class Calls:
         self._attached: dict[str, dict[bytes, str]] = {}
         #: how many Attaches in ``_attached`` are each client's
         self._attaches: Counter[bytes] = Counter()
-        #: call id -> generation of the CloseCall; the newest of them
+        #: call id -> the generation with which the call was forgotten, for the newest of them
         self._closed: dict[str, int] = {}
         #: one object for each gateway's identity, so that each frame costs a comparison of objects
         #: and not of bytes

@@ -124,7 +124,7 @@ class Inbound:
         self._more: list[bytes] = []
         self._runs: list[_Run] = []
         self._open: _Run | None = None  # the last run, while frames may still follow without a seam
-        #: the filter as the last batch left it; None: a seam came
+        #: the filter as the last batch left it; None: no sound yet, or none since a seam or a pause
         self._history: History | None = None
         self._out = (0, 0)  # call time and stream position of the next output
         self._looked_at = 0  # _next as :meth:`overdue` found it last
@@ -250,7 +250,8 @@ class Inbound:
             return  # heard before, so it does not show when new sound last came
         arrival = frame.arrival
         if ordinal == stream and self._last_arrival is not None:
-            # The frame may have waited until we read it. It was spoken right behind the last one.
+            # The frame may have waited until we read it. But it was spoken no later than the last
+            # arrival plus what lies between the two.
             arrival = min(arrival, self._last_arrival + (lost + len(payload)) * SAMPLE_NS)
         self._last_arrival = arrival
         if lost:
@@ -371,11 +372,11 @@ class Inbound:
         """Runs wait to be decoded, one after the other."""
         return bool(self._runs)
 
-    def take_run(self, upsampler: Upsampler) -> tuple[_Run, History, bytes]:
+    def take_run(self) -> tuple[_Run, History, bytes]:
         """The first run, the filter's history for it, and its sound."""
         run = self._runs.pop(0)
         if self._history is None or run.past is not None:
-            self._history = upsampler.history(run.past or b"")
+            self._history = Upsampler.history(run.past or b"")
             self._out = run.start
         if run.ends:
             run.data.append(_TAIL)
@@ -405,7 +406,8 @@ class Inbound:
 
 def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[SoundPiece]:
     """Decode all that waits. One product does all calls to which only whole frames came; the others
-    (at a stream's beginning, a gap, an end) take as many more as one of them has runs. Returns the
+    (at a stream's beginning, a gap, an end) take as many more products as the call with the most
+    runs has. Returns the
     sound of all calls; each call's is in order."""
     usual: list[int] = []
     windows: list[bytes] = []
@@ -432,7 +434,7 @@ def _hand_out_runs(
 ) -> None:
     """Decode the runs of the calls in ``work``, which are named by their place among all."""
     while work:
-        runs, histories, chunks = zip(*(call.take_run(upsampler) for _, call in work), strict=True)
+        runs, histories, chunks = zip(*(call.take_run() for _, call in work), strict=True)
         # The filter's output begins with the sample that follows its past.
         inputs = [
             (history.tail + chunk)[LOOKAHEAD:]

@@ -61,7 +61,7 @@ def _candidates(old: bytes, new: bytes) -> set[int]:
 
 
 def _alike(old: bytes, new: bytes, k: int) -> bool:
-    """If ``old`` ends at sample ``k`` of ``new``, both have the same bytes where they overlap."""
+    """Both have the same bytes where they overlap, if ``old`` ends at sample ``k`` of ``new``."""
     first, last = max(0, k - len(old)), min(len(new), k)
     shift = len(old) - k
     return new[first:last] == old[first + shift : last + shift]

@@ -71,12 +71,12 @@ DEFAULT_LEAD_NS: Final = 60_000_000
 #: An acknowledgement takes at most this long from the carrier's socket to here, on a machine that
 #: keeps up.
 ACK_NS: Final = 20_000_000
-#: A frame takes this long from here to the carrier's socket. A timeline that is in error by less
-#: stays where it is. Otherwise a frame that fell due just behind a tick would go out a tick
+#: A frame takes at most this long from here to the carrier's socket. A timeline that is in error by
+#: less stays where it is. Otherwise a frame that fell due just behind a tick would go out a tick
 #: earlier.
 WAY_NS: Final = 5_000_000
-#: Acknowledgements of an uncertain time may correct a timeline for this long after it has begun or
-#: moved.
+#: Acknowledgements of an uncertain time may correct a timeline for this long after a start or
+#: an underrun.
 SETTLES_NS: Final = 200_000_000
 #: This much sound beyond the lead may be on its way to a gateway.
 AHEAD_NS: Final = 100_000_000
@@ -140,7 +140,8 @@ class Playout:
     """The outbound sound of one call, from ``next_position`` on.
 
     ``lead_ns``: how long before its playback a frame is sent, at least one frame.
-    ``prebuffer_ns``: how long a start may wait for the lead to be in hand; None: as long as it.
+    ``prebuffer_ns``: how long a start may wait for the lead to be in hand; None: as long as the
+    lead.
     ``playback``: the carrier's playback generation (clears sent so far).
     """
 
@@ -317,8 +318,8 @@ class Playout:
         return payload
 
     def next_due(self) -> int | None:
-        """When ``due`` has something to do next, in ns; 0: at once; None: not before more sound or
-        an acknowledgement comes."""
+        """When ``due`` has something to do next, in ns; 0: at once; None: not before more sound,
+        an acknowledgement or a stream comes."""
         if self.frozen:
             return None
         if self._marks and self._marks[0][0] <= self.position:

@@ -84,11 +84,12 @@ PHASE_NS: Final = 2_000_000
 CLOCKED_FROM: Final = 3
 #: From this many calls on messages are read each READ_NS.
 DENSE_FROM: Final = 48
-#: Where gateways send in pairs, ticks are this long apart. They are called pair ticks.
+#: Ticks that send pairs of frames (pair ticks) are this long apart. While gateways send in pairs
+#: there are no others.
 PAIR_NS: Final = 2 * FRAME_NS
-#: A pair tick leaves frames that fall due in the last 5 ms before the next tick to that tick.
-#: Otherwise a pair tick that came a little late would send two pairs of a call, and the next tick
-#: none.
+#: While gateways send in pairs, and once after that, a pair tick leaves frames that fall due in the
+#: last 5 ms before the next tick to that tick. Otherwise a pair tick that came a little late would
+#: send two pairs of a call, and the next tick none.
 SLACK_NS: Final = 5_000_000
 #: Where the timer is the clock, pair ticks stand this long after whole multiples of PAIR_NS.
 #: Gateways look at their sockets at those multiples, so each side has 18 ms or more for its work.
@@ -105,7 +106,7 @@ BEAT_NS: Final = 100_000_000
 UNHEALTHY_NS: Final = 500_000_000
 #: At each tenth sign of life (1 s) the worker looks whether there is something to log.
 REPORT_BEATS: Final = 10
-#: A worker that is to end waits this long for its calls to move away.
+#: A worker that is to end goes on for at most this long with calls that have not moved away yet.
 DRAIN_SECONDS: Final = 2.0
 
 #: Messages that begin or end a span.
@@ -236,7 +237,7 @@ class WorkerProcess:
 
     @property
     def dropped(self) -> Counter[str]:
-        """How many messages were dropped, by the reason: unread, or by its calls."""
+        """What the wall has stopped and what the calls have dropped, by the reason."""
         return self._wall.dropped + self.calls.dropped
 
     def _control_beat(self) -> m.Beat | None:
@@ -304,7 +305,7 @@ class WorkerProcess:
             self._wall.fault("turn of the worker", error)
 
     def _came(self) -> None:
-        """The socket woke the worker, and all messages that had come were read."""
+        """The socket woke the worker, and a burst of its messages was read."""
         if self._received and not self._clocked:
             self._received = False
             self._turn(self._answer)
@@ -343,7 +344,8 @@ class WorkerProcess:
     def _send(self) -> None:
         gone: set[bytes] = set()
         while out := self.calls.take_instructions():
-            # Encode all messages before the first one leaves, which wakes ZeroMQ's own thread.
+            # Encode all messages before the first one leaves, because each one that leaves wakes
+            # ZeroMQ's own thread.
             ready = []
             for peer, message in out:
                 try:
@@ -425,9 +427,10 @@ class WorkerProcess:
         """Send what is due before the next tick, and do what the messages at hand brought.
 
         Every second tick sends pairs. While gateways send in pairs, the other ticks are left out,
-        and the pair ticks stay where they are. The first pair tick after that still sends what
-        falls due before the next pair tick. Otherwise, where all calls fall silent at nearly one
-        moment, the last words of most would leave 20 ms later than the words before."""
+        and the pair ticks stay where they are. The first pair tick after gateways have ended their
+        pairs still sends what falls due before the next pair tick. Otherwise, where all calls fall
+        silent at nearly one moment, the last words of most would leave 20 ms later than the words
+        before."""
         in_pairs = self.calls.pairs.on
         of_pairs = in_pairs or now >= self._pairs_at - READ_NS
         if of_pairs:

@@ -54,7 +54,7 @@ _ROWS: Final = 256
 HELD_PAST: Final = 2 * LOOKAHEAD
 #: A float of 32 bits has no room for a fraction beside this number. So adding it rounds a sample as
 #: ``rint`` does, and the low 16 bits of the sum are the integer. This takes fewer calls of numpy,
-#: and with few phone calls the number of those is what counts.
+#: and with few phone calls the number of calls of numpy is what counts.
 _ROUNDS: Final = np.array(1.5 * 2**23, np.float32)
 #: The least and the greatest sample of 16 bits.
 _LEAST, _MOST = np.array(-32_768, np.float32), np.array(32_767, np.float32)

@@ -128,7 +128,8 @@ class Applicant:
 
 class Admission:
     """All sockets of the gateway ``gateway`` (its peer id). ``now`` is the monotonic clock.
-    ``strangers``: fewer than MAX_STRANGERS where the process may have few descriptors."""
+    ``strangers``: how many sockets that were not let in there may be; fewer than MAX_STRANGERS
+    where the process may have few descriptors."""
 
     def __init__(self, gateway: str, strangers: int = MAX_STRANGERS) -> None:
         self.gateway = gateway

@@ -87,8 +87,8 @@ class OpenStream(msgspec.Struct, frozen=True):
     """The socket's stream carries its call from now on.
 
     ``early`` is sound that belongs into the OpenCall itself, because the worker joins it to the
-    stream before this one. ``held`` are the events that follow ``early``. Take them as if they came
-    now.
+    stream before this one. ``held`` are all other events that were kept. Take them once the stream
+    is open, as if they came then.
     """
 
     socket: int

@@ -66,12 +66,13 @@ class Links:
     def __init__(self, out: list[Instruction]) -> None:
         self._out = out
         self.by_endpoint: dict[str, Link] = {}
-        #: the links that the last flush used; a flush without anything to send does not count
+        #: the links that had something to send at the last flush; a flush where none had does not
+        #: count
         self._used: list[Link] = []
 
     @property
     def in_pairs(self) -> bool:
-        """All workers to which the last flush sent something want pairs now."""
+        """All workers for which the last flush had something want pairs now."""
         return bool(self._used) and all(link.pairs for link in self._used)
 
     @property

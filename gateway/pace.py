@@ -68,8 +68,8 @@ class Pace:
 
     @property
     def behind(self) -> float:
-        """How late the stream's newest message came (seconds): by how much the sound before it
-        falls short of the time since the socket was opened."""
+        """How late the stream's newest message came (seconds): by how much the sound up to and with
+        that message falls short of the time since the socket was opened, ARREARS at most."""
         return self._behind
 
     def judge(self, event: ms.Event | None, now: float) -> Verdict:

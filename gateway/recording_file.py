@@ -157,9 +157,9 @@ class RecordingFile:
         os.close(self._descriptor)
 
     def _mend(self) -> None:
-        """Write the file's size into the header, if it is not there, because the last writer may
-        have died before it could. The size of the whole file goes first, so that the header never
-        states more sound than file."""
+        """Write the file's size into the header, also when a file is opened, because the last
+        writer may have died before it could. The size of the whole file goes first, so that the
+        header never states more sound than file."""
         data = os.fstat(self._descriptor).st_size - HEADER_BYTES
         data = min(max(0, data), _MOST_BYTES) // MOMENT * MOMENT
         os.pwrite(self._descriptor, struct.pack("<I", HEADER_BYTES - 8 + data), 4)

@@ -222,7 +222,7 @@ class Streams:
 
     @property
     def in_pairs(self) -> bool:
-        """All workers to which the last flush sent something want frames in pairs."""
+        """All workers for which the last flush had something want frames in pairs."""
         return self._links.in_pairs
 
     def digit(self, socket: int, index: int, digit: str) -> list[Instruction]:

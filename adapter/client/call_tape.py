@@ -83,7 +83,7 @@ class CallTape:
         #: position has, as far as they are joined; and the least delay, in positions
         self._delays: Counter[int] = Counter()
         self._least = float("inf")
-        #: our sound that was sent to a worker, by its positions
+        #: our sound that was sent to a worker, by its positions; and the newest of it
         self._spoken = Side()
         self._speaking: tuple[int, bytearray] = (0, bytearray())
         self._spoken_to = -1

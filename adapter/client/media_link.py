@@ -238,7 +238,7 @@ class MediaPlane:
         for ref in wanted.values():
             link = self._links.get(ref.id)
             if link is not None and link.worker.endpoint != ref.endpoint:
-                # Another process has this worker's name now, and knows nothing of the old process.
+                # Another process has this worker's name now, and none of the old process's calls.
                 link.close()
                 for other in link.calls.values():
                     other.audio.worker_lost(ref.id, self.clock())

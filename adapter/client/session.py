@@ -36,7 +36,7 @@ from .thread_bridge import Box
 
 log = logging.getLogger("trunkline.adapter")
 
-#: Once Twilio has a dial, the client ends it this long (seconds) after its own timeout. The
+#: Once Twilio has a dial, the client ends it this long (seconds) after the dial's own timeout. The
 #: controller looks once more (3 s) and hangs up (15 s) before that, and then says what it last
 #: knew.
 DIAL_GRACE = 20.0

@@ -383,9 +383,9 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         if plan.mode == "a-leg":
             url = self.public_base_url or line.public_url
             await wait_for_tunnel(self.tunnel_readiness, url)
-        with dialling(type(self).__name__, "outbound", plan.to, line.number) as span:
-            await self._drop_call()
-            line = await self._as_it_is_set(line)
+        await self._drop_call()
+        line = await self._as_it_is_set(line)
+        with dialling(type(self).__name__, plan.to, line.number) as span:
             began = time.monotonic()
             call = await line.dial(plan, timeout)
             self._take(call, span, None if plan.mode == "originator-only" else began)
@@ -422,9 +422,9 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         line.check_mode("answer", "TwilioAgentAdapter", "adapter")
         check_seconds(timeout)
         check_greeting(greeting_timeout)
-        with dialling(type(self).__name__, "inbound", line.number, None) as span:
-            await self._drop_call()
-            line = await self._as_it_is_set(line)
+        await self._drop_call()
+        line = await self._as_it_is_set(line)
+        with dialling(type(self).__name__, line.number) as span:
             base = mask_url(line.public_url)
             log.info("TwilioAgentAdapter: webhook set to %s/twilio/voice", base)
             began = time.monotonic()

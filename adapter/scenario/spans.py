@@ -51,12 +51,12 @@ def _voice_span(
 
 
 @contextlib.contextmanager
-def dialling(owner: str, direction: str, to: str, number: str | None) -> Iterator[Span]:
-    """The span of a call that is being made (from our ``number``) or waited for (``number`` is
-    None) by the class ``owner``. It tells how a dial failed."""
+def dialling(owner: str, to: str, number: str | None = None) -> Iterator[Span]:
+    """The span of a call that the class ``owner`` makes from our ``number``, or (None) waits for at
+    our number ``to``. The span says how a dial failed."""
     attributes = {
         "voice.adapter.class": owner,
-        "voice.twilio.direction": direction,
+        "voice.twilio.direction": "inbound" if number is None else "outbound",
         "voice.twilio.to": redact_number(to),
         "voice.twilio.from": None if number is None else redact_number(number),
     }

@@ -66,8 +66,9 @@ _LEARN = 0.05
 
 
 class NoiseFloor:
-    """Each band's lowest late level, in dB; sound that is steady becomes the floor at once. Whether
-    it is steady is looked at after each second frame, so that frames are heard two by two."""
+    """Each band's lowest recent level, in dB. Sound that is steady becomes the floor at once.
+    Whether it is steady is looked at after each second frame, so that frames are heard two by
+    two."""
 
     def __init__(self, bands: int) -> None:
         self._frames = 0

@@ -91,7 +91,7 @@ def test_without_any_setting_it_can_be_used_at_once(trunkline: Trunkline) -> Non
     assert all_end(children, 0.0)
     assert not ready_file.exists()
     assert not (trunkline.directory / "state").exists()  # its journal goes with the carrier
-    assert f"TRUNKLINE_STATE_DIR={trunkline.directory / 'state'} is ignored" in running.err
+    assert f"the state directory {trunkline.directory / 'state'} is ignored" in running.err
     assert running.err.splitlines()[-1].endswith("ended with status 0")
 
 
@@ -124,7 +124,7 @@ def test_a_call_whose_stack_goes_away_has_failed_and_keeps_its_recording(
     running.end()
     assert call.process.wait(20) == 1
     assert "ended (error)" in call.out and heard.exists()
-    assert "trunkline: nobody hung up, the line was lost" in call.err
+    assert "trunkline: nobody hung up: the line was lost" in call.err
 
 
 @pytest.mark.parametrize("by", ["SIGTERM", "Ctrl-C in its terminal"])

@@ -107,24 +107,24 @@ def _one_call(line: Line, connect: Callable[[], Coroutine[Any, Any, Call]], wish
     saying = None if wishes.say is None else wav.read(wishes.say).tobytes()
 
     async def main(stop: asyncio.Event) -> int:
-        is_whole = True
+        line_held = True
         async with line:
             with contextlib.suppress(StoppedError):
-                is_whole = await _talk(await unless(stop, connect()), wishes, saying, stop)
-        return _closed(line, is_whole)
+                line_held = await _talk(await unless(stop, connect()), wishes, saying, stop)
+        return _closed(line, line_held)
 
     return run(main)
 
 
-def _closed(line: Line, is_whole: bool) -> int:
+def _closed(line: Line, line_held: bool) -> int:
     if line.pending_restores:
         raise TrunklineError(
             f"{', '.join(line.pending_restores)} could not be put back yet; while a stack runs, it "
             "goes on trying (`trunkline status` shows it), and without one `trunkline restore` does"
         )
-    if not is_whole:
+    if not line_held:
         raise TrunklineError(
-            "nobody hung up, the line was lost: the stack's log says why, or the stack is gone "
+            "nobody hung up: the line was lost. The stack's log says why, or the stack is gone "
             "(`trunkline status`)"
         )
     return EXIT_DONE
@@ -169,7 +169,7 @@ async def _talk(call: Call, wishes: Wishes, saying: bytes | None, stop: asyncio.
             "recording": None if wishes.record is None else str(wishes.record),
         }
         click.echo(json.dumps(told))
-    return call.ended_reason != "error"
+    return call.ended_reason != "error" or call.ended_by_far_end
 
 
 async def _speak(

@@ -102,13 +102,13 @@ def fit(settings: Settings, carrier: StackInfo, http_port: int, state_dir: Path)
 
     The console listens on a free port, and the public URL is the local listener's, unless they are
     set. The REST base is always the stand-in's. A public URL that is not this machine's is ignored,
-    with a warning: whoever listens there must not get the webhooks of a stand-in. So is a state
-    directory.
+    with a warning: whoever listens there must not get the webhooks of a stand-in. A state directory
+    is ignored too, and the log says so: the journal ends with the stand-in.
     """
     assert carrier.sim is not None
     if settings.state_dir is not None:
-        log.warning(
-            "TRUNKLINE_STATE_DIR=%s is ignored with --sim, because the journal ends with the "
+        log.info(
+            "the state directory %s is ignored with --sim, because the journal ends with the "
             "stand-in carrier",
             settings.state_dir,
         )

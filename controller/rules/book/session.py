@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from trunkline.bus import messages as m
-from trunkline.bus.errors import InvalidRequestError, WrongModeError
+from trunkline.bus.errors import InvalidRequestError, check_direction
 
 from ...instructions import ReplyTo
 from ..tables import MODES, SESSION, Subject
@@ -61,7 +61,7 @@ class Session(Subject):
 
     def must_be(self, mode: str) -> None:
         """WrongModeError where the session has become something else already."""
-        WrongModeError.must_be(mode, self.mode, "session")
+        check_direction(mode, self.mode, "session")
 
     def must_have_secret(self, info: m.SessionInfo) -> None:
         """InvalidRequestError where somebody else uses this session's id."""
