@@ -3,8 +3,8 @@
 Peers are gateways, codec workers and clients; each has one connection to the controller. This
 module has the messages that every kind of peer sends or gets. adapter_messages.py has those of
 clients alone, gateway_messages.py those of gateways alone. The unions at the end name everything
-that may travel in each direction. Each message is a map with its class's name as ``type``. See messages.py for
-units, docs/bus.md for the story.
+that may travel in each direction. Each message is a map with its class's name as ``type``. See
+messages.py for units, docs/bus.md for the story.
 """
 
 # ruff: noqa: RUF012  # msgspec gives each instance an empty list or dict of its own
