@@ -198,7 +198,7 @@ class Moved(Message, frozen=True):
 
 class Refused(Message, frozen=True):
     """The peer may not join: it speaks another protocol major, names another account, or its Hello
-    or Beat could not be handled. A gateway or worker whose own controller refuses it reports
+    could not be handled. A gateway or worker whose own controller refuses it reports
     ``error`` and ends. A client's requests fail with it."""
 
     error: ErrorInfo

@@ -27,9 +27,11 @@ made for another state.
 
 A rule that raises ends the handling of its event: its own facts are not heard, and the changes of
 earlier rules stay. If one peer's request is to blame, it is refused by name, and so is a peer whose
-Hello or Beat cannot be taken in. All three are sent again, so otherwise one of them would end this
-controller, and then the next one. Any other exception is a fault of ours. It leaves
-:meth:`Core.handle`, and the shell ends the controller, because half of a change cannot be trusted.
+Hello cannot be taken in. Both are sent again, so otherwise one of them would end this controller,
+and then the next one. Any other exception is a fault of ours. It leaves :meth:`Core.handle`, and
+the shell ends the controller, because half of a change cannot be trusted. That holds for a Beat as
+well, though it is sent again: its rules look at all calls of a gateway, so it is our book that they
+stumble over, and the next controller has a fresh one. To refuse the gateway would end its calls.
 """
 
 from __future__ import annotations
@@ -302,8 +304,8 @@ class Core:
         must not be used any more."""
         if isinstance(event, m.Request):
             self._request(event, now)
-        elif isinstance(event, m.Hello | m.Beat):
-            self._sign_of_life(event, now)
+        elif isinstance(event, m.Hello):
+            self._hello(event, now)
         elif isinstance(event, m.GatewayNotification) and not self._is_gateway(event.gateway):
             self.book.count("not a gateway")
         else:
@@ -369,15 +371,15 @@ class Core:
             log.exception("a %s could not be handled", type(request.body).__name__)
             at.fail(reply_to, self._blamed(error))
 
-    def _sign_of_life(self, sign: m.Hello | m.Beat, now: float) -> None:
-        """A peer whose sign of life cannot be taken in is refused: it would send it to the next
-        controller too."""
+    def _hello(self, hello: m.Hello, now: float) -> None:
+        """A peer whose Hello cannot be taken in is refused: it would send it to the next controller
+        too."""
         try:
-            self._hear(sign, now)
+            self._hear(hello, now)
         except Exception as error:
-            log.exception("the %s of %s could not be handled", type(sign).__name__, sign.peer)
+            log.exception("the Hello of %s could not be handled", hello.peer)
             refused = m.Refused(error=ErrorInfo.of(self._blamed(error)))
-            self._moment(now).send(sign.peer, refused)
+            self._moment(now).send(hello.peer, refused)
 
     def _blamed(self, error: Exception) -> TrunklineError:
         """The error that a peer gets when a rule failed in a way that nobody foresaw. The log has

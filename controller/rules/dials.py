@@ -50,6 +50,7 @@ from .book.session import REST_WITHIN
 from .book.tokens import digest
 from .facts import Ask
 from .moment import Moment
+from .tables import WaitsFor
 
 log = logging.getLogger("trunkline.controller")
 
@@ -97,12 +98,7 @@ def dial(at: Moment, ask: Ask[m.Dial]) -> None:
         asked=0.0,
     )
     shared = body.mode != "b-leg" and _is_shared(at, body.to)
-    if body.mode == "b-leg":
-        waits_for = "our override on the callee's number"
-    elif shared:
-        waits_for = "the b-leg dial that is open to the same number"
-    else:
-        waits_for = "Twilio's pace"
+    waits_for: WaitsFor = "number" if body.mode == "b-leg" else "turn" if shared else "pace"
     new = new_dial(row, at.now, waits_for, [ask.reply_to], token, body.trace)
     new.detects(body.machine_detection)
     at.book.add_dial(new, Call.of_dial(row, at.now, body.trace))

@@ -186,11 +186,10 @@ def wanted(at: Moment, wanted: f.Wanted) -> None:
 
 
 def let_go(at: Moment, closing: f.SessionClosing) -> None:
-    """A closing session holds nothing: a number that was its alone is put back."""
+    """A closing session holds nothing: a number that was its alone is put back (``Restore``)."""
     for lease in at.book.leases.values():
         if lease.leave(closing.session) and lease.state == "applied":
-            lease.put_back(at.now)
-            at.do(do.Restore(lease.row.id))
+            at.do(lease.put_back(at.now))
 
 
 def held_up(at: Moment, tick: do.Tick) -> None:
@@ -228,8 +227,7 @@ def applied(at: Moment, result: do.Applied) -> None:
     assert lease is not None, "an override was applied that nobody holds"
     lease.applied(result.row)
     if not lease.holders:
-        lease.put_back(at.now)
-        at.do(do.Restore(lease.row.id))
+        at.do(lease.put_back(at.now))
         return
     for request in lease.take_waiting():
         if request.session in lease.holders:
@@ -244,8 +242,7 @@ def apply_failed(at: Moment, result: do.ApplyFailed) -> None:
     waiting = lease.take_waiting()
     lease.failed()
     if result.open:
-        lease.put_back(at.now)
-        at.do(do.Restore(lease.row.id))
+        at.do(lease.put_back(at.now))
     else:
         lease.step("failed")
         at.book.drop_lease(lease)

@@ -81,8 +81,7 @@ def _found_override(at: Moment, row: OverrideRow, found: str) -> None:
     else:
         at.book.add_lease(lease)
     if lease.state == "restoring":
-        lease.begin_restore(at.now)
-        at.do(do.Restore(lease.row.id))
+        at.do(lease.begin_restore(at.now))
 
 
 def _found_dial(at: Moment, row: DialRow) -> None:
@@ -193,7 +192,7 @@ def _found_session(info: m.SessionInfo, own: Lease | None) -> str:
     found: str = info.mode
     if info.armed and found == "answer":
         is_on = own is not None and own.state in ("unclaimed", "applied")
-        found += ", its override on" if is_on else ", its override not on"
+        return found + (", its override on" if is_on else ", its override not on")
     return found
 
 
@@ -376,8 +375,7 @@ def unclaimed_numbers(at: Moment, over: f.ClaimsOver) -> None:
     on calling us, and every caller would be told that we are busy."""
     for lease in at.book.leases.values():
         if lease.unclaimed or (lease.state == "applied" and not lease.holders):
-            lease.put_back(at.now)
-            at.do(do.Restore(lease.row.id))
+            at.do(lease.put_back(at.now))
 
 
 def unclaimed_dials(at: Moment, over: f.ClaimsOver) -> None:

@@ -61,7 +61,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import cached_property
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
 from trunkline.bus.errors import WrongModeError
 
@@ -224,11 +224,11 @@ DIGITS: Final[Table] = {
 #: What a new dial has to wait for first, and the state in which it enters its table. Every other
 #: new thing has one beginning: a session is *opening*, a lease *applying*, a call *expected*, and
 #: digits are *opening*.
-NEW_DIAL: Final = {
-    "our override on the callee's number": "leasing",
-    "the b-leg dial that is open to the same number": "waiting",
-    "Twilio's pace": "queued",
-}
+#:
+#: *number*: our override on the callee's number. *turn*: the b-leg dial that is open to the same
+#: number. *pace*: Twilio starts only so many calls a second.
+WaitsFor = Literal["number", "turn", "pace"]
+NEW_DIAL: Final[dict[WaitsFor, str]] = {"number": "leasing", "turn": "waiting", "pace": "queued"}
 
 #: How a restarted controller finds a thing, and the state in which the thing enters its table.
 #:

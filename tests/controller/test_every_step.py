@@ -217,7 +217,7 @@ async def a_dial(world: Clockwork) -> None:
     """Twilio is asked for a call, which is looked for where it has not answered, and hung up."""
     ops = world.ops()
     row = replace(DIAL, asked=world.account.wall())
-    dial = new_dial(row, world.loop.time(), "Twilio's pace", [], "token", {})
+    dial = new_dial(row, world.loop.time(), "pace", [], "token", {})
     asked_for = order(dial, ops.public_url, {})
     deadline = world.loop.time() + 30
     result: object = await operations.create(

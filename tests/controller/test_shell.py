@@ -241,17 +241,7 @@ def test_a_peer_whose_hello_cannot_be_handled_is_refused_by_name(served: Served)
     assert isinstance(served.router.sent[-1][1], m.Welcome)
 
 
-def test_a_peer_whose_beat_cannot_be_handled_is_refused_by_name(served: Served) -> None:
-    """It beats twice a second: the next controller would hear the same."""
-    served.router.hear(b"one", hello(1))
-    served.router.sent.clear()
-    with wrong_rule(m.Beat):
-        served.router.hear(b"one", m.Beat(peer="a1"))
-    ((_, refused),) = served.router.sent
-    assert isinstance(refused, m.Refused) and refused.error.kind == "InternalError"
-
-
-@pytest.mark.parametrize("event", [do.Tick, m.Goodbye, do.Fetched])
+@pytest.mark.parametrize("event", [do.Tick, m.Beat, do.Fetched])
 async def test_any_other_fault_in_the_core_ends_the_controller(
     served: Served, event: type, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -261,8 +251,8 @@ async def test_any_other_fault_in_the_core_ends_the_controller(
     served.router.sent.clear()
     with wrong_rule(event):
         serving = asyncio.create_task(served.shell.serve())
-        if event is m.Goodbye:
-            served.router.hear(b"one", m.Goodbye(peer="a1"))
+        if event is m.Beat:
+            served.router.hear(b"one", m.Beat(peer="a1"))
         elif event is do.Fetched:
             served.carrier.plan("fetch", "500")
             served.shell._carry_out(do.Fetch("c1", "CA1"))

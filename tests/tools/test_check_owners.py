@@ -126,6 +126,7 @@ def test_a_second_name_for_what_is_another_s(lines: tuple[str, ...]) -> None:
         "lease = book.Lease(row, state='applied')",
         "lease = dataclasses.replace(lease, state='applied')",
         "from ..journal.rows import OverrideRow\nrow = replace(row, state='applied')",
+        "class Dial(Subject): ...\ndial = replace(dial, state='taken')",
     ],
 )
 def test_a_state_that_no_event_has_led_to(code: str) -> None:
@@ -137,6 +138,33 @@ def test_who_may_say_a_state() -> None:
     assert faults(entity) == []
     row = "from ..journal.rows import OverrideRow\nrow = OverrideRow(id, state='planned')"
     assert faults(row) == []
+
+
+def test_which_files_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    room = tmp_path / "controller"
+    (room / "rules" / "book").mkdir(parents=True)
+    for name, text in {
+        "rules/book/__init__.py": "self.calls: dict[str, Call] = {}",
+        "rules/calls.py": "call.sid = ''",
+        "rules/tables.py": "self.state = after",
+        "rules/book/call.py": "self.state = 'ended'",
+        "shell.py": "core.book\ncall.sid = ''",
+        "usage.py": "use.over = True",
+        "status.py": "keep(book.calls)",
+        "otlp.py": "request.headers = {}",
+    }.items():
+        (room / name).write_text(text)
+    monkeypatch.setattr(check_owners, "ROOM", room)
+    assert check_owners.main() == 1
+    assert set(capsys.readouterr().out.splitlines()) == {
+        "controller/rules/calls.py:1: call.sid is another's field",
+        "controller/rules/book/call.py:1: a state is set past its table",
+        "controller/shell.py:2: call.sid is another's field",
+        "controller/usage.py:1: use.over is another's field",
+        "controller/status.py:1: book.calls is handed out to be changed",
+    }
 
 
 def test_which_files_hold_the_book() -> None:
@@ -176,7 +204,6 @@ def test_allowed(code: str) -> None:
         ("wishes = self.wishes.get(call.id)", "wishes.popleft()"),
         ("found = []", "def later(): found.append(1)"),
         ("number = 1", "number += call.number"),
-        ("text = call.mode", "text += ', its override on'"),
         ("with made() as x: x[1] = 2",),
     ],
     ids="; ".join,

@@ -48,7 +48,7 @@ class Call(Subject):
     caller_rewritten: bool = False
     #: who has answered, where the dial asked for that; None: it is not known yet
     answered_by: m.Answerer | None = None
-    state: str = "expected"
+    state: str = field(default="expected", kw_only=True)
     ordinal: int = 0
     #: the ordinal of its earliest stream that is known; 0: no stream is known
     first: int = 0

@@ -18,7 +18,7 @@ from ...instructions import ReplyTo
 from ...journal.rows import DialRow
 from ...twilio import documents
 from ...twilio.calls import CallOrder
-from ..tables import DIAL, NEW_DIAL, Subject
+from ..tables import DIAL, NEW_DIAL, Subject, WaitsFor
 from . import destinations
 from .last_known import LastKnown
 
@@ -37,7 +37,7 @@ class Dial(Subject):
     TABLE, KIND = DIAL, "dial"
 
     row: DialRow
-    state: str
+    state: str = field(kw_only=True)
     known: LastKnown
     waiting: list[ReplyTo] = field(default_factory=list)
     token: str = field(default="", repr=False)
@@ -233,14 +233,14 @@ class Dial(Subject):
 def new_dial(
     row: DialRow,
     now: float,
-    waits_for: str = "Twilio's pace",
+    waits_for: WaitsFor = "pace",
     waiting: list[ReplyTo] | None = None,
     token: str = "",
     trace: dict[str, str] | None = None,
 ) -> Dial:
     """A new dial, which begins as NEW_DIAL says of what it ``waits_for``."""
     known = LastKnown(redact_number(row.callee), row.mode == "b-leg", heard=now)
-    return Dial(row, NEW_DIAL[waits_for], known, waiting or [], token, trace or {})
+    return Dial(row, known, waiting or [], token, trace or {}, state=NEW_DIAL[waits_for])
 
 
 def check(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import TrunklineError
@@ -29,7 +29,7 @@ class Row(Subject):
     digits: str
     deadline: float
     listens_by: float
-    state: str = "opening"
+    state: str = field(default="opening", kw_only=True)
     #: the gateway at which the one-way stream waits
     listener: str | None = None
     #: digest of the token in the document

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from trunkline.bus.errors import NumberBusyError
 from trunkline.bus.redact import redact_number
 
+from ...instructions import Restore
 from ...journal.rows import OverrideRow
 from ..tables import LEASE, Subject
 
@@ -69,7 +70,7 @@ class Lease(Subject):
     TABLE, KIND = LEASE, "override"
 
     row: OverrideRow
-    state: str = "applying"
+    state: str = field(default="applying", kw_only=True)
     holders: dict[str, Hold] = field(default_factory=dict)
     waiting: list[LeaseRequest] = field(default_factory=list)
     #: sessions that close, and are over when the number is back
@@ -162,16 +163,17 @@ class Lease(Subject):
         """The override could not be put on; nobody holds the number."""
         self.holders.clear()
 
-    def put_back(self, now: float) -> None:
+    def put_back(self, now: float) -> Restore:
         """The number is to be put back, however long that takes. No way leads back from here: a
         session that wants the number meanwhile gets a new lease afterwards."""
         self.step("put_back")
-        self.begin_restore(now)
+        return self.begin_restore(now)
 
-    def begin_restore(self, now: float) -> None:
+    def begin_restore(self, now: float) -> Restore:
         """Restoring begins now. After a restart the lease may have entered as *restoring*, because
         the journal says so already."""
         self.restoring_since = now
+        return Restore(self.row.id)
 
     def restored(self, now: float) -> float:
         """The number is as it was; the seconds that this took."""

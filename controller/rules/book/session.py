@@ -39,7 +39,7 @@ class Session(Subject):
     number_sid: str = ""
     #: of the last Arm: a call that comes in belongs to this trace
     trace: dict[str, str] = field(default_factory=dict)
-    state: str = "opening"
+    state: str = field(default="opening", kw_only=True)
     #: requests that wait for the session's next state
     opening: list[ReplyTo] = field(default_factory=list)
     arming: list[ReplyTo] = field(default_factory=list)
