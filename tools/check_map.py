@@ -15,6 +15,7 @@ refuses
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import re
 import sys
@@ -77,34 +78,43 @@ def defines(statement: ast.stmt) -> set[str]:
     return found
 
 
+@functools.cache
+def read(path: Path) -> list[tuple[ast.stmt, set[str]]]:
+    """The statements of a module, each with the names that it defines."""
+    return [(node, defines(node)) for node in statements(ast.parse(path.read_text()).body)]
+
+
+@functools.cache
 def needed(path: Path, name: str) -> list[ast.stmt]:
     """The statements of a module without which it has not this name. "*": all of them."""
-    left = list(statements(ast.parse(path.read_text()).body))
+    left = read(path)
     if name == "*":
-        return left
+        return [node for node, _ in left]
     found: list[ast.stmt] = []
     names = {name}
-    while new := [node for node in left if defines(node) & {*names, "*"}]:
+    while new := [node for node, defined in left if defined & {*names, "*"}]:
         found += new
-        left = [node for node in left if node not in new]
+        left = [each for each in left if each[0] not in new]
         names = {each.id for node in new for each in ast.walk(node) if isinstance(each, ast.Name)}
     return found
 
 
-def impure(path: Path, name: str = "*") -> str | None:
+#: Names of modules that were looked at for one question.
+Seen = set[tuple[Path, str]]
+
+
+def impure(path: Path, name: str = "*", seen: Seen | None = None) -> str | None:
     """Why this module is not pure, or this name of it; None where it is. Imports of ours are
     followed, each to what its name needs: ``Clock`` of ``bus/clock.py`` is a type, and
-    ``monotonic`` of the same module reads the clock."""
-    if (path, name) not in _known:
-        _known[path, name] = None  # modules that import one another need no second look
-        _known[path, name] = next(reasons(path, name), None)
-    return _known[path, name]
+    ``monotonic`` of the same module reads the clock. What was ``seen`` needs no second look."""
+    seen = set() if seen is None else seen
+    if (path, name) in seen:
+        return None
+    seen.add((path, name))
+    return next(reasons(path, name, seen), None)
 
 
-_known: dict[tuple[Path, str], str | None] = {}
-
-
-def reasons(path: Path, name: str) -> Iterator[str]:
+def reasons(path: Path, name: str, seen: Seen) -> Iterator[str]:
     """Why it is not pure."""
     for statement in needed(path, name):
         for node in ast.walk(statement):
@@ -117,16 +127,15 @@ def reasons(path: Path, name: str) -> Iterator[str]:
                         yield f"it has {mentioned}"
                 case ast.Import(names=aliases):
                     for alias in aliases:
-                        yield from imports(alias.name, "*")
+                        yield from imports(alias.name, "*", seen)
                 case ast.ImportFrom(module=module, names=aliases, level=level):
                     package = path.relative_to(ROOT).parts[:-level] if level else ()
                     for alias in aliases:
-                        yield from imports(
-                            ".".join([*package, *filter(None, [module])]), alias.name
-                        )
+                        whole = ".".join([*package, *filter(None, [module])])
+                        yield from imports(whole, alias.name, seen)
 
 
-def imports(module: str, name: str) -> Iterator[str]:
+def imports(module: str, name: str, seen: Seen) -> Iterator[str]:
     """Why the module, or its name, must not be imported."""
     within, itself = file_of(f"{module}.{name}"), file_of(module)
     if (found := within or itself) is None:
@@ -134,7 +143,7 @@ def imports(module: str, name: str) -> Iterator[str]:
         if not INSIDE & set(parents):
             yield f"it imports {module}"
     elif str(found.relative_to(ROOT)) not in ALLOWED:
-        why = impure(found, "*" if within else name)
+        why = impure(found, "*" if within else name, seen)
         if why is not None:
             yield f"it imports {name} of {found.relative_to(ROOT)}: {why}"
 

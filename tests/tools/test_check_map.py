@@ -177,8 +177,19 @@ def test_a_pure_module_reads_no_clock_through_another_of_ours(
     assert why_impure(tree, code) == f"it imports {why}"
 
 
-def test_modules_that_import_one_another_are_looked_at_once(tree: Path) -> None:
-    (tree / "rules" / "lines.py").write_text("from . import calls\nimport time")
-    assert why_impure(tree, "from . import lines") == (
-        "it imports lines of rules/lines.py: it imports time"
-    )
+def test_modules_that_import_one_another_are_each_looked_at(tree: Path) -> None:
+    lines = tree / "rules" / "lines.py"
+    lines.write_text("from . import calls\nimport time")
+    why = "it imports lines of rules/lines.py: it imports time"
+    assert why_impure(tree, "from . import lines") == why
+    assert check_map.impure(lines) == "it imports time"
+    calls = tree / "rules" / "calls.py"
+    assert check_map.impure(calls) == why, "also behind that question"
+
+
+def test_main_tells_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check_map, "faults", lambda architecture, pages: iter(["a page lies"]))
+    assert check_map.main() == 1
+    assert capsys.readouterr().out == "a page lies\n"
