@@ -280,18 +280,21 @@ async def test_beats_go_on_while_the_users_loop_is_blocked(
 ) -> None:
     monkeypatch.setattr("trunkline.bus.control.BEAT_SECONDS", 0.1)
 
-    go_on = threading.Event()
+    stands, go_on = threading.Event(), threading.Event()
 
     # The controller's double runs on another loop than the blocked one.
     def blocked() -> bool:
         async def main() -> bool:
             async with Line(OURS, bus=stack.bus):
+                stands.set()
                 return go_on.wait(20.0)  # the loop stands still meanwhile
 
         return asyncio.run(main())
 
     blocking = asyncio.ensure_future(asyncio.to_thread(blocked))
-    await stack.controller.wait_for(m.Beat, 2)
+    await until(stands.is_set)
+    # The first of these may have been under way before.
+    await stack.controller.wait_for(m.Beat, len(stack.controller.all(m.Beat)) + 3)
     go_on.set()
     assert await blocking
 

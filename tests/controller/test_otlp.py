@@ -95,11 +95,14 @@ async def test_a_collector_gets_every_metric_at_each_interval_and_at_the_end(
     assert roles == ["gateway", "codec_worker", "controller"]
 
 
-async def test_a_collector_that_does_not_answer_does_not_hold_up_the_end(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_collector_that_does_not_answer_or_is_away_does_not_hold_up_the_end(
+    is_there: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as takes_no_connection:
         host, port = takes_no_connection.getsockname()
+        if not is_there:
+            takes_no_connection.close()
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{host}:{port}")
         stage = Stage()
         pusher = otlp.Pusher(Metrics(stage.core.book, lambda: stage.now), "stack")

@@ -133,7 +133,11 @@ async def test_a_worker_that_dies_is_replaced_without_a_lost_frame(
     await client.close()
 
 
-async def test_a_worker_that_died_before_the_stream_came_is_not_waited_for(stack: Stack) -> None:
+async def test_a_worker_that_died_before_the_stream_came_is_not_waited_for(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for its silence to last long enough: its connection is gone."""
+    monkeypatch.setattr(links, "TICK_LIMIT", float("inf"))
     stack.a.die()
     stack.controller.tokens["t1"] = stack.accepted()
     client = await stack.stream()
