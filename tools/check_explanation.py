@@ -1,8 +1,8 @@
 """A fifth of the controller's lines explains the others: comments and docstrings.
 
 ``make lint`` runs it. A line explains if it lies in a docstring and is not blank, or has a comment.
-Of all lines the blank ones are counted, too. A comment that speaks to a tool explains nothing, but
-the reason beside it does::
+Of all lines the blank ones are counted, too. A comment that speaks to a tool explains nothing, nor
+does a heading, but the reason beside it does::
 
     found = find(name)  # noqa: S608                                    no
     found = find(name)  # noqa: S608  # columns are literals of ours    yes
@@ -23,8 +23,8 @@ from typing import Final
 ROOM: Final = Path(__file__).resolve().parent.parent / "controller"
 LEAST: Final = 0.20
 HAVE_DOCSTRINGS = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-#: How a comment begins that speaks to a tool.
-TO_TOOLS: Final = ("noqa", "type:")
+#: How a comment begins that speaks to a tool, or is the heading of a part of a file.
+NO_REASON: Final = ("noqa", "type:", "---")
 
 
 def explaining(text: str) -> set[int]:
@@ -45,7 +45,7 @@ def _with_comments(text: str) -> Iterator[int]:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
             parts = filter(None, map(str.strip, token.string.split("#")))
-            if not all(part.startswith(TO_TOOLS) for part in parts):
+            if not all(part.startswith(NO_REASON) for part in parts):
                 yield token.start[0]
 
 

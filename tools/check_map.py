@@ -34,9 +34,10 @@ INSIDE |= {"typing", "urllib.parse", "prometheus_client.core", "prometheus_clien
 #: a token that was drawn. Dates are made of a time that was given (see READS). The release of
 #: trunkline stays what it is while we run.
 INSIDE |= {"logging", "secrets", "datetime", "importlib.metadata"}
-#: Builtins and methods of dates that reach outside without an import.
+#: Builtins, and names of what is allowed, that reach outside. Dates and numpy go by these names.
 READS = {"open", "print", "input", "breakpoint", "exec", "eval", "__import__"}
 READS |= {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
+READS |= {"np.load", "np.save", "np.memmap", "np.random"}
 #: A file of ours that a pure module may import all the same. A tape answers the same whether its
 #: old sound lies in a file or in memory.
 ALLOWED: Final = ("adapter/client/tape_store.py",)

@@ -29,6 +29,11 @@ def names(path: Path) -> set[str]:
     return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)}
 
 
+def test_no_row_is_passed_over() -> None:
+    rows = re.findall(r"^\| \d+ \|", (ROOM / "README.md").read_text(), re.MULTILINE)
+    assert len(hops()) == len(rows) > 15
+
+
 def test_ten_files_or_fewer_from_wait_for_call_to_restored() -> None:
     files = {path for path, _, _ in hops()}
     assert len(hops()) > len(files) > 5

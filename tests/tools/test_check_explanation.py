@@ -34,6 +34,8 @@ class Entry:
     name: str
     value: Any  # type: ignore
 
+    # ------------------------------------------------------------------ what is told
+
     async def tell(self) -> str:
         """Two lines EXPLAINS
         of it. EXPLAINS"""
