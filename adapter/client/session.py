@@ -70,6 +70,8 @@ class ClientSession:
         self.opened: m.SessionOpened | None = None
         #: why the session is gone; None while it lives
         self.lost: TrunklineError | None = None
+        #: the controller was asked to close it
+        self._closing = False
         #: keep the sound of calls that come up, for a report
         self.taped = True
         self.calls: dict[str, CallMedia] = {}
@@ -316,6 +318,7 @@ class ClientSession:
                 # Sound that was all sent is heard to its end; an utterance under way is cut off.
                 said = [call for call in self.calls.values() if not call.saying]
                 await asyncio.gather(*(call.played_out(PLAYED_WITHIN) for call in said))
+                self._closing = True
                 closed = await self._control.request(
                     m.CloseSession(session=self.id), m.SessionClosed, timeout=CLOSE_WITHIN
                 )
@@ -351,6 +354,8 @@ class ClientSession:
             case m.CallStarted(info=info) if info.session == self.id:
                 self.started(info)
             case m.SessionLost(session=self.id):
+                if self._closing:
+                    return  # a beat named it that came just behind its end
                 self.lose(StackUnavailableError(f"the session was lost: {event.why}"))
             case m.WebhooksCounted(session=self.id):
                 self.webhooks += event.received

@@ -275,6 +275,21 @@ async def test_a_session_that_is_lost_ends_its_calls(stack: FakeStack) -> None:
             await line.wait_for_call(timeout=1)
 
 
+async def test_a_beat_that_comes_behind_a_sessions_end_loses_no_session(
+    stack: FakeStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The controller answers it before the line has heard that it is closed."""
+
+    def close(body: m.CloseSession) -> m.SessionClosed:
+        stack.controller.tell(m.SessionLost(session=body.session, why="it is over"))
+        return m.SessionClosed(session=body.session)
+
+    stack.controller.answers[m.CloseSession] = close
+    async with Line(OURS, bus=stack.bus):
+        pass
+    assert "is lost" not in caplog.text
+
+
 async def test_beats_go_on_while_the_users_loop_is_blocked(
     stack: FakeStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
