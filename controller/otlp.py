@@ -114,8 +114,8 @@ def metrics_data(families: Iterable[Metric], resource: Any, began: int, now: int
 
     metrics = [
         otel.Metric(
-            # A counter's suffix is Prometheus's own. A collector that exports to Prometheus adds it
-            # again, and a name that kept it would end in "_total_total" there.
+            # A counter's suffix is Prometheus's own: OpenTelemetry's names have none, and whoever
+            # exports to Prometheus adds it.
             name=family.name.removesuffix("_total"),
             description=family.documentation,
             unit="s" if family.name.endswith("_seconds") else "1",

@@ -54,7 +54,7 @@ _TYPES: Final = {
     ".txt": "text/plain; charset=utf-8",
 }
 #: The most of one SpeakByHand: two seconds of PCM16 at 24 kHz. The page sends a file in pieces of
-#: half a second, so that an interrupt has little left to drop.
+#: half a second, each well below this and below the listener's bound.
 MOST_PCM: Final = 96_000
 #: Seconds after which a report is given up. One of a call of five minutes takes a second or two.
 REPORT_WITHIN: Final = 60.0

@@ -53,8 +53,8 @@ class PeerNames:
         """Why this Hello may not be heard; None: it may, and :meth:`bind` comes next.
 
         For example, ``a1`` said Hello on a connection that broke, and comes back on another. With
-        its key it is let in. Without it, or with another key, it is "names in use" for as long as
-        the old connection stands.
+        its key it is let in. Without it, or with another key, it is "names in use" until the peer
+        is forgotten. If ``a1`` had shown no key, it is so only while the old connection stands.
         """
         if self._names.get(identity, hello.peer) != hello.peer:
             return "second names"

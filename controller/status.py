@@ -117,15 +117,13 @@ def unhealthy(book: Book, now: float) -> list[dict[str, Any]]:
 
 
 def shown(book: Book) -> list[Call]:
-    """The calls that are shown: those that are not over, and of which it is known who speaks. A
-    call that only a stream or a worker has told us of after a restart has no row yet, because its
-    numbers would be empty; its client names them when it announces itself."""
+    """The calls that are not over. Left out are calls of others that are listened to
+    (:func:`listening`), and strays that are only being hung up: we know no numbers of them."""
     return [call for call in book.calls.values() if call.state != "ended" and is_known(call)]
 
 
 def is_known(call: Call) -> bool:
-    """A caller or a callee is known. Calls of others that are listened to have neither, and are
-    shown by :func:`listening`."""
+    """A caller or a callee is known."""
     return bool(call.caller or call.callee)
 
 

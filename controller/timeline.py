@@ -3,8 +3,8 @@ text. No I/O.
 
 :class:`~.core.Core` lets the timeline hear each event and fact before the rules hear it. So a call
 that ends is still described with all that is known of it. What the table does not name costs one
-look-up. Both rings are bounded, and nothing here is read by any rule: a mistake in a text can show
-something wrong, and can do nothing wrong.
+look-up. Both rings are bounded, and nothing here is read by any rule. A text that is wrong shows
+something wrong; one that raises counts as a fault of ours, like a rule's.
 
 A call that comes in and ends is told like this, one entry a line (``kind``: ``text``)::
 

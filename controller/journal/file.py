@@ -4,7 +4,7 @@ ours, is refused with an error that names it, and never written to.
 A journal is made under another name, and gets its own once it is whole and on the disk. So an empty
 file of that name was no journal that is just being made: it had rows, and somebody has cut it.
 
-These are the files of one stack (SQLite's "Write-Ahead Logging" explains the last two)::
+These are the files of one stack (SQLite's "Write-Ahead Logging" explains -wal and -shm)::
 
     journal.sqlite3        the journal
     journal.sqlite3-wal    what was committed and is not moved into it yet

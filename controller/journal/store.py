@@ -253,7 +253,7 @@ class Journal:
     async def newest(self) -> float:
         """The latest time (Unix) of all that happened by the journal; 0: it is empty. If it is
         ahead of our clock, that was set back since. A value that is no time, which SQLite keeps as
-        it is, would come out as the greatest and is left out."""
+        it is, comes out as the greatest of its table, and that table is left out."""
         where, own = self._dialect.where("TRUE")
         times = (("started", "epochs"), ("changed", "overrides"), ("asked", "dials"))
         newest = " UNION ".join(
@@ -274,9 +274,9 @@ class Journal:
         return found
 
     async def forget(self, override: str) -> None:
-        """Remove an override that cannot be read, once its number's own seal was journalled in its
-        place, or shows that the number carries no override of ours. Its holders go first, because
-        they refer to it."""
+        """Remove an override that cannot be read, just before its number's own seal is journalled
+        under the same id, or because no number carries its seal. Its holders go first, because they
+        refer to it."""
 
         def work(db: Connection) -> None:
             where, values = self._dialect.where("override = ?", override)

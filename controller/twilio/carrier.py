@@ -482,8 +482,8 @@ class TwilioCarrier:
         return _state(await self._do("end_call", lambda: call.update(status="completed")))
 
     async def instruct_call(self, sid: str, twiml: str) -> None:
-        """Have a live call leave its document and run this one. A stream of the document that it
-        leaves ends."""
+        """Have a live call leave its document and run this one. A ``<Connect>`` stream of the
+        document that it leaves ends; one-way streams go on."""
         call = self._client.calls(sid)
         await self._do("instruct_call", lambda: call.update(twiml=twiml))
 

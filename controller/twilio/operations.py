@@ -48,8 +48,8 @@ T = TypeVar("T")
 
 #: After this long whoever asked for a hang-up hears that Twilio does not take it.
 TELL_AFTER: Final = 15.0
-#: As a rule a call names its dial within this time (seconds), by a callback or by its stream: both
-#: have the dial's request id, or its token, in their URL.
+#: As a rule a call names its dial within this time (seconds): a callback has the dial's request id
+#: in its URL, and a stream has the dial's token as a parameter.
 EVIDENCE_WITHIN: Final = 3.0
 #: After that Twilio's list of calls is read this often (seconds).
 LOOK_EVERY: Final = 2.0

@@ -54,7 +54,7 @@ async def sealed_numbers(ops: Operations, within: float = 0.0) -> list[Sealed]:
 
 async def journal_seal(ops: Operations, sealed: Sealed) -> OverrideRow:
     """Journal the override that the number's seal describes, and return its row for ``restore``.
-    It is "restoring" from the beginning, because no session will claim it."""
+    The journal has it as "restoring", because no session will claim it."""
     assert sealed.prior is not None, "the seal could be opened"
     row = row_of(sealed.number, sealed.seal, sealed.prior)
     await ops.journal.plan(row, ops.wall())

@@ -5,9 +5,9 @@ in this directory (``0001_journal.sql``, …). Each is applied in a transaction,
 and noted in ``trunkline.migrations``. Of several stacks that start at once, one does it and the
 others wait.
 
-Two kinds of error leave this file. *Away* may pass by itself, so the same work is tried again, and
-for as long as it takes. Everything else is *failed*: the statement, the rights or the disk are
-wrong, a repeat gets the same answer, and the controller ends with one line.
+Two kinds of error leave this file. *Away* may pass by itself, so the same work is tried again.
+Everything else is *failed*: the statement, the schema or the rights are wrong, a repeat gets the
+same answer, and the controller ends with one line.
 """
 
 from __future__ import annotations
@@ -55,8 +55,7 @@ BEGIN: Final = (
     " true)"
 )
 
-#: Not there, not reachable, not to be written to at the moment: whatever may pass by itself. During
-#: a fail-over, for example, a standby that is to be the primary is still read only.
+#: Not there, not reachable, out of connections or of disk: whatever may pass by itself.
 AWAY: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
