@@ -55,7 +55,7 @@ BEGIN: Final = (
     " true)"
 )
 
-#: Not there, not reachable, out of connections or of disk: whatever may pass by itself.
+#: Not there, not reachable, read only, out of connections or of disk: what may pass by itself.
 AWAY: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
