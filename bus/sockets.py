@@ -9,8 +9,8 @@ descriptor, and a callback gets each message. Facts about ZeroMQ that shape it (
 - messages that are queued for a dead peer reach whoever binds that endpoint next. Therefore: LINGER
   0, a new identity for each socket, nothing is sent before the handshake or after the connection's
   end, a socket does not connect a second time by itself, and it is closed once its peer is gone;
-- IMMEDIATE, which is meant to prevent that, drops most messages that a peer sent before it died and
-  that were not read yet, so it is not used;
+- IMMEDIATE is meant to prevent that, and is not used: where a peer has died, it drops most of the
+  messages that were not read yet;
 - a ROUTER drops what it cannot route in silence unless ROUTER_MANDATORY is set;
 - a peer killed with -9 shows as DISCONNECTED on the socket's monitor within milliseconds.
 

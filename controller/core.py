@@ -30,8 +30,9 @@ earlier rules stay. If one peer's request is to blame, it is refused by name, an
 Hello cannot be taken in. Both are sent again, so otherwise one of them would end this controller,
 and then the next one. Any other exception is a fault of ours. It leaves :meth:`Core.handle`, and
 the shell ends the controller, because half of a change cannot be trusted. That holds for a Beat as
-well, though it is sent again: its rules look at all calls of a gateway, so it is our book that they
-stumble over, and the next controller has a fresh one. To refuse the gateway would end its calls.
+well, though another one comes: a gateway's has us look at all of its calls, so what the rules
+stumble over is our book, and the next controller has a fresh one. To refuse a gateway would end its
+calls.
 """
 
 from __future__ import annotations

@@ -90,8 +90,8 @@ class OtherStacks:
         host: Callable[[Shell], Awaitable[None]],
     ) -> None:
         """Watch until cancelled. All that it needs of the shell is given to it: ``spawn`` keeps a
-        task and ends the process if it fails, ``lock`` is the lock of a number, by which one write
-        at a time goes to it, and ``count`` counts what has become of an override for /metrics.
+        task, and ends the process if the task fails. ``lock`` gives the lock of a number: one write
+        at a time goes to it. ``count`` counts, for /metrics, what has become of an override.
         ``fleet_seen`` hears which controllers there are, and ``host`` serves a shell."""
         self._lock, self._count, self._host = lock, count, host
         for orphan in self._orphans.add(self._left, self._present):

@@ -15,8 +15,8 @@ The order of a start is a promise::
     socket       a client that is welcomed must be able to claim what it had
     console      its port; then the log says where everything is
 
-The end goes the same way back. Journals are closed behind everything that may still write to them,
-and locks after that, because a lock that is free says that nobody uses its journal.
+At the end numbers are put back first. Then journals are closed, once nothing writes to them any
+more. Locks come last, because a free lock says that nobody uses its journal.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@ rule hears what the row before it leads on by."""
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
+
+from definitions import defined
 
 from trunkline.controller.core import HEARS
 
@@ -23,12 +24,6 @@ def hops() -> list[tuple[Path, str, str]]:
     ]
 
 
-def names(path: Path) -> set[str]:
-    """Functions, methods and classes of a file."""
-    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)}
-
-
 def test_no_row_is_passed_over() -> None:
     rows = re.findall(r"^\| \d+ \|", (ROOM / "README.md").read_text(), re.MULTILINE)
     assert len(hops()) == len(rows) > 15
@@ -43,7 +38,7 @@ def test_ten_files_or_fewer_from_wait_for_call_to_restored() -> None:
 def test_every_function_that_is_named_stands_in_its_file() -> None:
     for path, what, _ in hops():
         named = {name for name in re.findall(r"`(\w+)`", what) if name.islower()}
-        missing = named - names(path)
+        missing = named - defined(path)
         assert not missing, f"{path.name}: {missing}"
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
-_PATH = Path(__file__).parents[2] / "tools" / "check_explanation.py"
-_SPEC = importlib.util.spec_from_file_location("check_explanation", _PATH)
-assert _SPEC is not None and _SPEC.loader is not None
-check_explanation = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(check_explanation)
+from . import tool
+
+check_explanation = tool.load("check_explanation")
 
 #: Each line that explains ends with EXPLAINS.
 CODE = '''"""A module. EXPLAINS

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 from pathlib import Path
 
 import pytest
 
-_PATH = Path(__file__).parents[2] / "tools" / "check_imports.py"
-_SPEC = importlib.util.spec_from_file_location("check_imports", _PATH)
-assert _SPEC is not None and _SPEC.loader is not None
-check_imports = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(check_imports)
+from . import tool
+
+check_imports = tool.load("check_imports")
 
 
 def wrong(code: str, package: str) -> list[str]:

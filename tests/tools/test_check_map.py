@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
+from . import tool
+
 ROOT = Path(__file__).parents[2]
-_SPEC = importlib.util.spec_from_file_location("check_map", ROOT / "tools" / "check_map.py")
-assert _SPEC is not None and _SPEC.loader is not None
-check_map = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(check_map)
+check_map = tool.load("check_map")
 
 PAGE = """# Map
 

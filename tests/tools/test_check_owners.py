@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 from collections import Counter, OrderedDict, defaultdict, deque
 from pathlib import Path
 from types import MappingProxyType
 
 import pytest
 
-_PATH = Path(__file__).parents[2] / "tools" / "check_owners.py"
-_SPEC = importlib.util.spec_from_file_location("check_owners", _PATH)
-assert _SPEC is not None and _SPEC.loader is not None
-check_owners = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(check_owners)
+from . import tool
+
+check_owners = tool.load("check_owners")
 
 
 def faults(code: str) -> list[str]:

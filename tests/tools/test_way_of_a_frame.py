@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from definitions import defined
 
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| (\d+) \| `([\w/]+\.py)` \| (?:`(\w+)` )?\| (.+) \|$", re.MULTILINE)
@@ -44,22 +45,9 @@ HOPS = [
 
 
 @cache
-def defined(path: Path) -> set[str]:
-    """Functions and classes of a file, and `Class.method` of each class."""
-    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, kinds):
-            found.add(node.name)
-        if isinstance(node, ast.ClassDef):
-            found |= {f"{node.name}.{each.name}" for each in node.body if isinstance(each, kinds)}
-    return found
-
-
-@cache
 def says(path: Path) -> set[str]:
     """The names in a file's code, comments and texts apart."""
-    found = defined(path) | {path.stem}
+    found = {*defined(path), path.stem}
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Name):
             found.add(node.id)

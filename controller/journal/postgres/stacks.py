@@ -145,9 +145,9 @@ class PostgresDatabase:
         """Write our claim into the stack's row, which is locked from the SELECT on: of several that
         want a dead stack at once, the second one reads what the first one wrote.
 
-        The stack may be taken if nobody has it, if we have it, if its last owner had our state
-        directory (its lock is ours, so that process is dead), or if its beat is still the one that
-        we saw stand still.
+        The stack may be taken if nobody has it, or if we have it. It may be taken if its last owner
+        had our state directory: that lock is ours now, so the process is dead. And it may be taken
+        if its beat is still the one that we saw stand still.
         """
         claim = self._claim
         found = db.execute(
