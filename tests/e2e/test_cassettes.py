@@ -49,6 +49,8 @@ async def answer_a_call(stack: Stack, number: str) -> str:
         await call.send_audio(speech(1.0))
         await asyncio.sleep(0.3)
         await call.interrupt()
+        (stream,) = stack.sim.call(call.sid)["streams"]
+        await until(lambda: stack.sim.spans(stream["sid"])["clears"], "the carrier has the clear")
         await call.hang_up()
         return call.sid
 

@@ -171,6 +171,9 @@ def test_our_side_does_again_what_it_did() -> None:
     assert [each.at for each in found] == pytest.approx([1.0, 1.2, 1.22, 3.0, 4.0, 5.0], abs=0.021)
     assert found[4].digits == "1#"
     assert len(found[3].pcm) == 2 * 24_000 // 5
+    # Our side waited for its mark before it hung up. Without one it did not wait.
+    stream.said.pop()
+    assert [each.kind for each in actions(call)][-1] == "abandon"
 
 
 # --------------------------------------------------------------------------- the comparison
@@ -403,6 +406,28 @@ async def test_marks_come_back_while_the_stream_waits_for_its_end(tmp_path: Path
         stream = await asyncio.wait_for(playing, 5.0)
     assert stream.stopped
     assert [m["event"] for _, m in stream.heard][-2:] == ["mark", "stop"]
+
+
+async def test_a_mark_that_the_hang_up_has_overtaken_belongs_to_the_stream() -> None:
+    """Our side's mark goes by the stream and its hang-up by REST, which may be faster."""
+    hung_up = asyncio.Event()
+
+    async def agent(socket: ServerConnection) -> None:
+        await hung_up.wait()
+        await asyncio.sleep(0.05)  # so much longer is the stream's way
+        await socket.send(json.dumps(mark()))
+        await socket.wait_closed()
+
+    async def before_stop() -> None:
+        hung_up.set()
+
+    was = taped(0.1)
+    was.said.append((0.1, mark()))
+    async with listening(agent) as url:
+        playing = Player("AC1").play(url, was, monotonic(), before_stop=before_stop)
+        stream = await asyncio.wait_for(playing, 5.0)
+    stopped_at = next(at for at, message in stream.heard if message["event"] == "stop")
+    assert [(at < stopped_at, kind) for at, kind in stream.signals] == [(True, "mark")]
 
 
 async def test_a_replay_that_is_given_up_does_not_wait_for_the_end_of_its_stream() -> None:

@@ -85,6 +85,12 @@ class Stream:
         return next((m for _, m in self.heard if m.get("event") == "start"), {})
 
     @property
+    def signals(self) -> list[tuple[float, str]]:
+        """The agent's marks and clears, each with its time."""
+        found = [(at, str(message.get("event"))) for at, message in self.said]
+        return [(at, event) for at, event in found if event in ("mark", "clear")]
+
+    @property
     def stopped(self) -> bool:
         """The carrier ended it."""
         return any(message.get("event") == "stop" for _, message in self.heard)

@@ -168,10 +168,7 @@ def streams(where: str, was: Stream, now: Stream, tolerance: Tolerance) -> Itera
 
 
 def _signals(where: str, was: Stream, now: Stream) -> Iterator[Difference]:
-    before, after = (
-        [(at, str(m["event"])) for at, m in each.said if m.get("event") in ("mark", "clear")]
-        for each in (was, now)
-    )
+    before, after = was.signals, now.signals
     if [kind for _, kind in before] == [kind for _, kind in after]:
         return
     for n, (one, other) in enumerate(zip_longest(before, after), 1):

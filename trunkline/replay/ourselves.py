@@ -30,10 +30,11 @@ _DIGITS: Final = re.compile(r"<Play\b[^>]*\bdigits=\"([^\"]+)\"")
 
 @dataclass(frozen=True)
 class Action:
-    """``pcm``: for say. ``digits``: for press."""
+    """``pcm``: for say. ``digits``: for press. ``hang up`` lets the far end hear all that was said
+    first, and ``abandon`` does not."""
 
     at: float
-    kind: Literal["say", "interrupt", "press", "hang up"]
+    kind: Literal["say", "interrupt", "press", "hang up", "abandon"]
     pcm: bytes = b""
     digits: str = ""
 
@@ -49,9 +50,16 @@ def _orders(taped: Cassette) -> Iterator[Action]:
         if request.path.endswith("/Calls.json"):
             continue
         if request.form.get("Status"):
-            yield Action(request.at, "hang up")
+            yield Action(request.at, "hang up" if _waited(taped, request.at) else "abandon")
         elif pressed := _DIGITS.search(str(request.form.get("Twiml", ""))):
             yield Action(request.at, "press", digits=pressed[1].strip("w"))
+
+
+def _waited(taped: Cassette, at: float) -> bool:
+    """Our side had nothing to say, or had sent a mark behind it, when it hung up at ``at``."""
+    said = (item for stream in taped.streams for item in stream.said if item[0] <= at)
+    _, last = max(said, key=lambda item: item[0], default=(at, {}))
+    return last.get("event") != "media"
 
 
 def _sound(taped: Cassette) -> Iterator[Action]:
@@ -101,6 +109,8 @@ async def hold(call: Call, taped: Cassette, began: float, longest: float) -> Non
                 await call.send_dtmf(action.digits)
             elif action.kind == "interrupt":
                 await call.interrupt()
+            elif action.kind == "abandon":
+                call.abandon()
             else:
                 await call.hang_up()
         await asyncio.wait({listening}, timeout=longest)

@@ -25,6 +25,9 @@ from .cassette import Stream
 #: Seconds to connect in, and for the agent's answer to the closing.
 CONNECT_WITHIN: Final = 10.0
 CLOSE_WITHIN: Final = 2.0
+#: Seconds by which REST may overtake the agent's last marks and clears. Less than the tolerance of
+#: a comparison, so a signal that never comes is one difference, and not the stream's end as well.
+OVERTAKES_BY: Final = 0.3
 #: As fast as it goes: the agent is done once it has sent nothing for QUIET seconds, or LONGEST
 #: seconds after all was sent to it.
 QUIET: Final = 2.0
@@ -86,6 +89,7 @@ class _Playing:
     ) -> None:
         self._socket = socket
         self._carrier = carrier
+        self._taped = taped
         self._fast = fast
         self._opened = monotonic()
         self._answered_at = self._opened
@@ -105,6 +109,7 @@ class _Playing:
                 await (self._rush() if self._fast else self._pace())
                 if before_stop is not None:
                     await self._until(asyncio.ensure_future(before_stop()))
+                    await self._until_signalled()
                 await self._send(self._carrier.stop())
                 if not self.stream.stopped:
                     # The cassette does not know that the carrier ended it: the agent may.
@@ -137,6 +142,18 @@ class _Playing:
                 await self._send(self._carrier.due(self._now()))
         finally:
             ready.cancel()
+
+    async def _until_signalled(self) -> None:
+        """The agent's last marks and clears may be on their way still when its hang-up, which it
+        asked for by REST, is here."""
+        latest = monotonic() + OVERTAKES_BY
+        while (
+            len(self.stream.signals) < len(self._taped.signals)
+            and (left := latest - monotonic()) > 0
+            and not self._over
+        ):
+            await self._wait(left)
+            await self._send(self._carrier.due(self._now()))
 
     async def _rush(self) -> None:
         """All but the end at once; the end when the agent has nothing more to say."""
