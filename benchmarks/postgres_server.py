@@ -167,6 +167,18 @@ class Server:
         self._process.wait(20.0)
         self._process = None
 
+    def stand_by(self) -> None:
+        """Be a standby from now on, as the address that a fail-over leads to: it can be read, and
+        not written to until it is promoted. It has no primary, and so it stays as it is."""
+        self.stop()
+        (self._data / "standby.signal").touch()
+        self.start()
+
+    def promote(self) -> None:
+        """End the time as a standby; returns once it can be written to."""
+        with psycopg.connect(self.url, autocommit=True) as db:
+            db.execute("SELECT pg_promote()")
+
     def close(self) -> None:
         if self._process is not None:
             self.stop(signal.SIGQUIT)

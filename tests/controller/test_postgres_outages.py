@@ -195,6 +195,28 @@ async def test_a_server_that_stood_still_goes_on(postgres: Server, url: str) -> 
     await journal.close()
 
 
+async def test_a_standby_is_waited_for_until_it_is_promoted(
+    monkeypatch: pytest.MonkeyPatch, postgres: Server, url: str
+) -> None:
+    """In a fail-over the address may lead to it sooner than it may be written to. The URL may have
+    the address of a server that is gone, too."""
+    journal = await opened(url.replace("@", "@127.0.0.1:1,"))
+    postgres.stand_by()
+    try:
+        with pytest.raises(DatabaseAwayError, match="during recovery"):
+            await ours(url, "elsewhere").left(but="")
+        tries = count_tries(journal, monkeypatch)
+        saying = asyncio.ensure_future(journal.plan(ROW, 5.0))
+        await until(lambda: len(tries) >= 2 or saying.done())
+        assert not saying.done()
+    finally:
+        postgres.promote()
+    async with asyncio.timeout(10.0):
+        await saying
+    assert await journal.open_overrides() == [ROW]
+    await journal.close()
+
+
 async def test_a_start_waits_for_the_database_and_gives_up_by_name(
     postgres: Server, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

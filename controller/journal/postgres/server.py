@@ -44,11 +44,11 @@ _MIGRATING: Final = 0x74726B6C
 #: were given, and logs are shown to others.
 _SECRETS: Final = ("password", "sslpassword")
 
-#: Begins each transaction, in one round trip. Rows are durable before Twilio is asked, whatever the
+#: Begins each transaction (:func:`begin`), in one round trip. Rows are durable before Twilio is asked, whatever the
 #: server's default is: "off" becomes "on", and "remote_apply" stays. A pool of connections between
 #: us and the server (pgbouncer, say) may give each transaction another one, so nothing is set for
 #: longer: the third argument of ``set_config`` is ``is_local``.
-BEGIN: Final = (
+_BEGIN: Final = (
     "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE;"
     "SELECT set_config('search_path', 'trunkline', true),"
     " set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'),"
@@ -61,6 +61,16 @@ AWAY: Final = (
     psycopg.InterfaceError,
     psycopg.errors.ReadOnlySqlTransaction,
 )
+
+
+def begin(connection: psycopg.Connection[Any]) -> None:
+    """Begin a transaction that may write. During a fail-over the server's address may lead to a
+    standby that is not promoted yet. PostgreSQL calls that a feature which it does not support
+    (0A000), and it passes: an error of :data:`AWAY`."""
+    try:
+        connection.execute(_BEGIN)
+    except psycopg.errors.FeatureNotSupported as error:
+        raise psycopg.OperationalError(str(error)) from None
 
 
 def migrations() -> list[str]:
@@ -112,7 +122,7 @@ class Server:
 
     def connect(self) -> psycopg.Connection[Any]:
         """A connection in which transactions begin and end by their own statements: psycopg's
-        ``autocommit`` means that it adds none, and ours is :data:`BEGIN`. DatabaseAwayError: none
+        ``autocommit`` means that it adds none, and ours is :func:`begin`. DatabaseAwayError: none
         can be had now."""
         try:
             # Prepared statements do not outlive a transaction behind some pools.
@@ -135,7 +145,7 @@ class Server:
         """The result of ``ask``, in a transaction. DatabaseAwayError or JournalError: nothing of it
         is done, or, where the very last answer was lost, all of it."""
         try:
-            connection.execute(BEGIN)
+            begin(connection)
             try:
                 result = ask(connection)
             except BaseException:  # whatever it is: no transaction is left open behind it

@@ -37,7 +37,7 @@ from ..database import DatabaseAwayError, Dialect, JournalError, Outcome, StackH
 from ..reading import OpenRows, open_rows, read_dials
 from ..rows import DialRow
 from .fleet import InFleet
-from .server import AWAY, BEGIN, Server
+from .server import AWAY, Server, begin
 
 #: How often a stack shows that it lives, and for how long it may not before it is taken for gone
 #: (seconds). Four beats may be lost between: a controller that its keeper starts again is back
@@ -267,7 +267,7 @@ class PostgresDatabase:
     def _begin(self, db: psycopg.Connection[Any]) -> None:
         """Begin a transaction and count the beat up: the lease, the fence, the lock and the receipt
         in one statement. No row is changed where another process has taken the stack."""
-        db.execute(BEGIN)
+        begin(db)
         counted = db.execute(
             "UPDATE stacks SET beat = beat + 1 WHERE id = %s AND owner = %s AND beat = %s",
             (self._stack, self._claim.owner, self._beat),
