@@ -274,15 +274,28 @@ class Journal:
         return found
 
     async def forget(self, override: str) -> None:
-        """Remove an override that cannot be read, just before its number's own seal is journalled
-        under the same id, or because no number carries its seal. Its holders go first, because they
-        refer to it."""
+        """Remove an override that cannot be read, because no number carries its seal."""
+        await self._do(lambda db: self._forget(db, override))
+
+    def _forget(self, db: Connection, override: str) -> None:
+        """Its holders go first, because they refer to it."""
+        where, values = self._dialect.where("override = ?", override)
+        db.execute(f"DELETE FROM holders WHERE {where}", values)
+        where, values = self._dialect.where("id = ?", override)
+        db.execute(f"DELETE FROM overrides WHERE {where}", values)
+
+    async def found(
+        self, row: OverrideRow, prior: dict[str, str], written: dict[str, str], now: float
+    ) -> None:
+        """An override that its number's own seal describes, in the place of a row that cannot be
+        read, if there is one. All of it is one transaction: the journal never has a part of what
+        the seal says. ``prior`` and ``written``, and errors, as of :meth:`intend` and :meth:`plan`.
+        """
+        fields = {"prior": _json(prior), "written": _json(written)}
 
         def work(db: Connection) -> None:
-            where, values = self._dialect.where("override = ?", override)
-            db.execute(f"DELETE FROM holders WHERE {where}", values)
-            where, values = self._dialect.where("id = ?", override)
-            db.execute(f"DELETE FROM overrides WHERE {where}", values)
+            self._forget(db, row.id)
+            self._insert(db, row, state=row.state, changed=now, **fields)
 
         await self._do(work)
 
@@ -300,19 +313,21 @@ class Journal:
     async def plan(self, row: OverrideRow, now: float) -> None:
         """A new row, with nothing known of its number. JournalError where the id is there,
         NumberBusyError where another stack of the fleet has the number."""
-        names = ("id", "number", "number_sid", "session", "since")
-        known = {name: getattr(row, name) for name in names}
 
         def work(db: Connection) -> None:
-            if self._dialect.shared is not None:
-                self._dialect.shared.number(db, row.number)
-            db.execute(
-                *self._dialect.insert("overrides", {**known, "state": "planned", "changed": now})
-            )
+            self._insert(db, row, state="planned", changed=now)
             for session, secret in row.holders.items():
                 self._hold(db, row.id, session, secret)
 
         await self._do(work)
+
+    def _insert(self, db: Connection, row: OverrideRow, **columns: Any) -> None:
+        """A row for the number and the session of ``row``, with these columns."""
+        if self._dialect.shared is not None:
+            self._dialect.shared.number(db, row.number)
+        names = ("id", "number", "number_sid", "session", "since")
+        known = {name: getattr(row, name) for name in names}
+        db.execute(*self._dialect.insert("overrides", {**known, **columns}))
 
     async def add_holder(self, override: str, session: str, secret_hash: str) -> None:
         """Another session holds the override too, and may claim it after a restart."""

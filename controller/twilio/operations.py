@@ -114,9 +114,16 @@ class Operations:
     async def intend(self, row: OverrideRow) -> None:
         """Journal the present fields of the row's number, and those that we are going to write.
         Passwords are sealed there."""
+        await self.journal.intend(row.id, *self._hidden(row), self.wall())
+
+    async def found(self, row: OverrideRow) -> None:
+        """Journal an override that its number's own seal describes. Passwords are sealed there."""
+        await self.journal.found(row, *self._hidden(row), self.wall())
+
+    def _hidden(self, row: OverrideRow) -> tuple[dict[str, str], dict[str, str]]:
+        """``prior`` and ``written`` with their passwords sealed."""
         assert row.prior is not None and row.written is not None
-        prior, written = (self.keys.hide(fields, row.id) for fields in (row.prior, row.written))
-        await self.journal.intend(row.id, prior, written, self.wall())
+        return self.keys.hide(row.prior, row.id), self.keys.hide(row.written, row.id)
 
     def opened(self, row: OverrideRow) -> OverrideRow:
         """A row of the journal, with the passwords that :meth:`intend` has sealed. SettingsError

@@ -201,7 +201,8 @@ def what_to_write(
 
 
 def row_of(number: NumberSettings, seal: Seal, prior: dict[str, str]) -> OverrideRow:
-    """The override that a seal describes, for a machine that never saw its journal.
+    """The override that a seal describes, for a machine that never saw its journal. It is being
+    restored, because no session will claim it.
 
     A seal holds exactly the fields that were changed, with their ``prior`` values. The written
     values follow from them, because each field has one rule of what we write over it.
@@ -217,7 +218,7 @@ def row_of(number: NumberSettings, seal: Seal, prior: dict[str, str]) -> Overrid
         number=number.number,
         number_sid=number.sid,
         session="",
-        state="applied",
+        state="restoring",
         prior=number.fields | prior,
         written=written | {"voice_url": number.voice_url},
     )

@@ -53,13 +53,10 @@ async def sealed_numbers(ops: Operations, within: float = 0.0) -> list[Sealed]:
 
 
 async def journal_seal(ops: Operations, sealed: Sealed) -> OverrideRow:
-    """Journal the override that the number's seal describes, and return its row for ``restore``.
-    The journal has it as "restoring", because no session will claim it."""
+    """Journal the override that the number's seal describes, and return its row for ``restore``."""
     assert sealed.prior is not None, "the seal could be opened"
     row = row_of(sealed.number, sealed.seal, sealed.prior)
-    await ops.journal.plan(row, ops.wall())
-    await ops.intend(row)
-    await ops.journal.set_state(row.id, "restoring", ops.wall())
+    await ops.found(row)
     return row
 
 
@@ -87,7 +84,6 @@ async def find_own(ops: Operations, unreadable: Sequence[Unreadable]) -> None:
                 shown,
             )
         elif override in broken or await ops.journal.override(override) is None:
-            await ops.journal.forget(override)
             await journal_seal(ops, sealed)
             log.warning("number %s says what it was before, and is put back", shown)
     for override, row in broken.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from simulation.account import PRIOR
 from trunkline.bus.locks import FileLock
 from trunkline.controller import instructions as do
 from trunkline.controller.journal import state_dir
+from trunkline.controller.journal.database import Outcome, Work
 from trunkline.controller.journal.orphans import Orphans
-from trunkline.controller.journal.store import Journal
+from trunkline.controller.journal.store import Journal, peek
 from trunkline.controller.twilio.apply_restore import restore
 from trunkline.controller.twilio.carrier import CallState
 from trunkline.controller.twilio.operations import Operations, settle, vouch
@@ -91,9 +93,30 @@ async def test_a_row_that_cannot_be_read_is_made_anew_from_its_number(
     await find_own(ops, await ops.journal.unreadable())
     assert bool(await ops.journal.unreadable()) != listed
     rows = await ops.journal.open_overrides()
-    assert len(rows) == listed
+    assert [row.state for row in rows] == ["restoring"] * listed
     for row in rows:
         assert await restore(ops, row) == "restored" and machine.voice_url(OURS) == PRIOR
+    await ops.journal.close()
+
+
+async def test_a_start_that_dies_leaves_the_row_that_cannot_be_read_or_the_new_one(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without either the next start would not look for the number's seal."""
+    await (await machine.overridden(OURS, stack_id("aaa"))).close()
+    ops = await spoilt(machine, "UPDATE overrides SET prior = '{'")
+    transactions, run = [], ops.journal._db.run
+
+    def watched(work: Sequence[Work]) -> list[Outcome]:
+        outcomes = run(work)
+        known = peek(machine.directory / "stacks" / stack_id("aaa") / "journal.sqlite3")
+        transactions.append(len(known.unreadable) + len(known.overrides))
+        return outcomes
+
+    unreadable = await ops.journal.unreadable()
+    monkeypatch.setattr(ops.journal._db, "run", watched)
+    await find_own(ops, unreadable)
+    assert transactions and set(transactions) == {1}
     await ops.journal.close()
 
 
