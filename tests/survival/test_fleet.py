@@ -149,13 +149,13 @@ async def test_a_host_dies_for_ever_while_its_calls_talk(
     """Its sessions go on at the other host, and what nobody claims is put back."""
     async with two_hosts(new_stack, postgres) as (one, _two, _):
         left = one.client("wait", CAROL)
-        await until(lambda: one.held(CAROL), "a client that is to die waits")
+        await until(lambda: one.armed(CAROL), "a client that is to die waits")
         async with (
             Line(BOB, bus=one.bus) as answering,
             talking(one, later=1) as conversations,
         ):
             waiting = asyncio.ensure_future(answering.wait_for_call(60.0))
-            await until(lambda: one.held(BOB), "the number is armed")
+            await until(lambda: one.armed(BOB), "the number is armed")
             one.provoked |= BROKEN | UNREACHED
             one.kill_stack()
             left.kill()
