@@ -155,7 +155,8 @@ def test_sound_that_was_left_out_is_a_tone_of_its_level() -> None:
 
 def test_our_side_does_again_what_it_did() -> None:
     stream = Stream(SID, 0.0)
-    stream.said = [*speech(1.0, 0.4), (1.2, {"event": "clear"}), *speech(3.0, 0.2), (3.2, mark())]
+    stream.said = [*speech(1.0, 0.4), (1.2, {"event": "clear"}), *speech(3.0, 0.2)]
+    stream.said.append((stream.said[-1][0], mark()))
     stream.said.sort(key=lambda item: item[0])
     call = Cassette("CA1", streams=[stream])
     document = '<Response><Play digits="ww1#"/><Connect/></Response>'

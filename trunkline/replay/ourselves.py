@@ -57,9 +57,9 @@ def _orders(taped: Cassette) -> Iterator[Action]:
 
 def _waited(taped: Cassette, at: float) -> bool:
     """Our side had nothing to say, or had sent a mark behind it, when it hung up at ``at``."""
-    said = (item for stream in taped.streams for item in stream.said if item[0] <= at)
-    _, last = max(said, key=lambda item: item[0], default=(at, {}))
-    return last.get("event") != "media"
+    said = [item for stream in taped.streams for item in stream.said if item[0] <= at]
+    said.sort(key=lambda item: item[0])  # a mark stays behind sound of the same time
+    return not said or said[-1][1].get("event") != "media"
 
 
 def _sound(taped: Cassette) -> Iterator[Action]:
