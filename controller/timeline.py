@@ -38,8 +38,9 @@ ENTRIES_KEPT: Final = 2_000
 CALLS_KEPT: Final = 500
 #: More than a controller has entries: each start counts on from the next multiple of it. A page
 #: that stays open over a restart drops entries whose ``n`` it has seen, so numbers that began at 1
-#: again would hide everything new. The first entry of epoch 7 is 7,000,000,001.
-AN_EPOCH: Final = 10**9
+#: again would hide everything new. The first entry of epoch 7 is 700,000,001. JavaScript counts to
+#: 2^53 exactly, and a stack whose journal is lost goes on at the minutes of Unix time.
+AN_EPOCH: Final = 10**8
 #: Characters of a text. Errors quote carriers, who may send any amount.
 _LONGEST: Final = 300
 
@@ -49,7 +50,7 @@ class Entry(msgspec.Struct, frozen=True):
     trunkline's own id of the call, because a CallSid is often not known yet.
 
     On the page it is JSON, and there ``call``, ``session`` and ``number`` are what it is filtered
-    by: ``{"n": 7000000006, "at": 1700000100.0, "kind": "number", "text": "our override is on",
+    by: ``{"n": 700000006, "at": 1700000100.0, "kind": "number", "text": "our override is on",
     "call": null, "session": "2b1f…", "number": "+14155551234"}``.
     """
 

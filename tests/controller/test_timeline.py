@@ -84,6 +84,15 @@ def test_entries_are_bounded_and_count_on_over_a_restart(monkeypatch: pytest.Mon
     assert stage.core.timeline.since(entries[2].n) == []
 
 
+def test_a_page_can_tell_the_entries_of_a_stack_whose_journal_was_lost_apart() -> None:
+    """Its numbers are JavaScript's."""
+    in_2100 = 4_102_444_800 // 60
+    stage = Stage(epoch=in_2100)
+    stage.hello("adapter", "b0")
+    newest = stage.core.timeline.since(0)[-1].n
+    assert float(newest) != float(newest + 1)
+
+
 def test_a_long_text_is_cut() -> None:
     stage = Stage()
     info = stage.open()
