@@ -213,6 +213,7 @@ def _open(path: Path, account: str, stack: str) -> sqlite3.Connection:
     db: sqlite3.Connection | None = None
     try:
         db = sqlite3.connect(path, timeout=5.0)
+        db.text_factory = _text
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
@@ -298,6 +299,7 @@ def read(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T:
         )
     try:
         db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)
+        db.text_factory = _text
         try:
             _check(db, path)
             return ask(db)
@@ -305,6 +307,15 @@ def read(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T:
             db.close()
     except sqlite3.Error as error:
         raise _unreadable(path, error) from error
+
+
+def _text(data: bytes) -> str | bytes:
+    """A text as it is read. SQLite keeps one that is no UTF-8, and Python would give up all rows of
+    a query for it: as bytes it spoils its own row alone."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
 
 
 def _unreadable(path: Path, error: sqlite3.Error) -> JournalError:

@@ -302,6 +302,21 @@ async def test_an_override_that_cannot_be_read_keeps_nobody_from_the_others(
     await journal.close()
 
 
+@pytest.mark.parametrize("column", ["id", "number", "number_sid", "state", "prior", "since"])
+async def test_a_text_that_is_no_utf8_spoils_its_own_row_alone(tmp_path: Path, column: str) -> None:
+    """SQLite keeps it. Python's sqlite3 would give up all rows of the query."""
+    path = tmp_path / "journal.sqlite3"
+    journal = await open_at(path)
+    await journal.plan(msgspec.structs.replace(ROW, id="o1", holders={}), 5.0)
+    await journal.plan(msgspec.structs.replace(ROW, id="o2"), 6.0)
+    spoil = f"UPDATE overrides SET {column} = CAST(x'ff' AS TEXT) WHERE id = 'o1'"
+    await journal._do(lambda db: db.execute(spoil))
+    assert [row.id for row in await journal.open_overrides()] == ["o2"]
+    assert len(await journal.unreadable()) == len(peek(path).unreadable) == 1
+    assert await journal.newest() == 6.0
+    await journal.close()
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [("state", "ringing"), ("asked", "now"), ("timeout", float("inf")), ("mode", b"a-leg")],

@@ -44,10 +44,10 @@ _MIGRATING: Final = 0x74726B6C
 #: were given, and logs are shown to others.
 _SECRETS: Final = ("password", "sslpassword")
 
-#: Begins each transaction (:func:`begin`), in one round trip. Rows are durable before Twilio is asked, whatever the
-#: server's default is: "off" becomes "on", and "remote_apply" stays. A pool of connections between
-#: us and the server (pgbouncer, say) may give each transaction another one, so nothing is set for
-#: longer: the third argument of ``set_config`` is ``is_local``.
+#: Begins each transaction (:func:`begin`), in one round trip. Rows are durable before Twilio is
+#: asked, whatever the server's default is: "off" becomes "on", and "remote_apply" stays. A pool of
+#: connections between us and the server (pgbouncer, say) may give each transaction another one, so
+#: nothing is set for longer: the third argument of ``set_config`` is ``is_local``.
 _BEGIN: Final = (
     "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE;"
     "SELECT set_config('search_path', 'trunkline', true),"
