@@ -114,11 +114,12 @@ def metrics_data(families: Iterable[Metric], resource: Any, began: int, now: int
 
     metrics = [
         otel.Metric(
-            # A counter's suffix is Prometheus's own: OpenTelemetry's names have none, and whoever
-            # exports to Prometheus adds it.
-            name=family.name.removesuffix("_total"),
+            # A counter's suffix, ``_total``, is Prometheus's own. The family's name has none, and
+            # neither has OpenTelemetry's: whoever exports to Prometheus adds it.
+            name=family.name,
             description=family.documentation,
-            unit="s" if family.name.endswith("_seconds") else "1",
+            # "1" would be a ratio: exporters to Prometheus append ``_ratio`` to such a gauge.
+            unit="s" if family.name.endswith("_seconds") else "",
             data=_points(otel, family, began, now),
         )
         for family in families

@@ -79,6 +79,8 @@ async def test_a_collector_gets_every_metric_at_each_interval_and_at_the_end(
     await pusher.close()
     found = collector.newest()
     assert list(found) == [row.name.removesuffix("_total") for row in METRICS]
+    assert {metric.unit for metric in found.values()} == {"", "s"}
+    assert all((metric.unit == "s") == ("_seconds" in name) for name, metric in found.items())
     (point,) = found["trunkline_answer_latency_seconds"].histogram.data_points
     assert (point.count, point.sum, sum(point.bucket_counts)) == (3, 30.5, 3)
     assert point.bucket_counts[2] == 2 and point.explicit_bounds[2] == 0.3
