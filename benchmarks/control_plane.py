@@ -286,7 +286,7 @@ async def life(journal: Journal, n: int) -> None:
 
 async def written(url: str, calls: int, at_once: int) -> dict[str, float]:
     """What the rows of ``calls`` calls take, with so many calls at once."""
-    journal, _ = await Register(url, ACCOUNT, "benchmark").take(secrets.token_hex(6))
+    journal = await Register(url, ACCOUNT, "benchmark").take(secrets.token_hex(6))
 
     def counts() -> tuple[int, int]:
         with psycopg.connect(url) as db:

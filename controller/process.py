@@ -82,10 +82,6 @@ STARTED_WITHIN: Final = 2.0
 #: less. One that was hours fast is worth a line: the journal has Unix times, and what lies ahead of
 #: the clock has to be taken for now.
 CLOCK_SLACK: Final = 5.0
-_BEGUN: Final = (
-    "a new one is begun, and the account's numbers are asked what they were before this stack "
-    "overrode them"
-)
 
 
 def main(settings: Settings) -> int:
@@ -142,15 +138,12 @@ async def _serve_locked(
     """
     account = settings.require("account_sid")
     stack = places.own_dir(settings, account, holder)
-    lost = _set_aside(stack)
+    _set_aside(stack)
     opened = await _unless_stopped(stop, places.open_own(settings, account, holder, stack))
     if opened is None:
         return EXIT_PENDING
     stack, journal, stacks = opened
     hold(stack.lock)
-    if stack.lost and stacks is not None:
-        lost = True
-        log.error("%s: nothing is there of stack %s; %s", journal.name, stack.id, _BEGUN)
     cassettes = Cassettes.of(settings)
     carrier = TwilioCarrier.of(settings, cassettes)
     prober = Prober(settings.state_path, holder)
@@ -164,6 +157,15 @@ async def _serve_locked(
             left = await stacks.left(but=stack.id)
             # Those of our fleet may live, and if they do not their clients come here.
             orphans.add([each for each in left if not each.fleet], prober.present)
+        # A start that died while it asked for the numbers' seals has left a journal, and no epoch.
+        lost = not stack.new and not await journal.has_epochs()
+        if lost:
+            log.error(
+                "%s: the journal of stack %s is gone; a new one is begun, and the account's "
+                "numbers are asked what they were before this stack overrode them",
+                journal.name,
+                stack.id,
+            )
         unreadable = await journal.unreadable()
         for row in unreadable:
             log.error("%s", row.text(journal.name))
@@ -222,22 +224,17 @@ async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> 
         stopping.cancel()
 
 
-def _set_aside(stack: StackDir) -> bool:
-    """Whether the stack's journal is lost; one that was cut to nothing is given another name. A new
-    journal is begun then, under the same id of the stack: numbers that were overridden name that id
-    in their voice_url, and their seal says what they were before."""
-    if not file.is_cut(stack.journal):
-        if stack.lost:
-            log.error("%s: the journal is gone; %s", stack.journal, _BEGUN)
-        return stack.lost
-    log.error(
-        "%s: the journal is empty, and it was not when it got this name: somebody has cut it. It "
-        "is %s now; %s",
-        stack.journal,
-        file.set_aside(stack.journal).name,
-        _BEGUN,
-    )
-    return True
+def _set_aside(stack: StackDir) -> None:
+    """Give a journal that was cut to nothing another name. A new one is begun then, under the same
+    id of the stack: numbers that were overridden name that id in their voice_url, and their seal
+    says what they were before."""
+    if file.is_cut(stack.journal):
+        log.error(
+            "%s: the journal is empty, and it was not when it got this name: somebody has cut it. "
+            "It is %s now",
+            stack.journal,
+            file.set_aside(stack.journal).name,
+        )
 
 
 async def _core(

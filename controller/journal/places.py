@@ -160,7 +160,7 @@ def own_dir(settings: Settings, account: str, holder: str) -> StackDir:
 async def open_own(
     settings: Settings, account: str, holder: str, stack: StackDir
 ) -> tuple[StackDir, Journal, Register | None]:
-    """The stack of :func:`own_dir`, with its journal. ``lost``: it had one, and that is gone.
+    """The stack of :func:`own_dir`, with its journal.
 
     In PostgreSQL another machine may have taken the stack while nothing of it lived here. It puts
     the numbers back, and we begin a new stack. JournalError, SettingsError; the stack is released.
@@ -172,15 +172,14 @@ async def open_own(
             journal = await Journal.in_file(stack.journal, account=account, stack=stack.id)
             return stack, journal, None
         try:
-            journal, new = await stacks.take(stack.id, passing=passing, runs=True)
+            journal = await stacks.take(stack.id, passing=passing, runs=True)
         except StackHeldError:
             # Its id is another machine's from now on, and so it must not be found here again.
             stack.forget()
             stack = own_dir(settings, account, holder)
-            journal, new = await stacks.take(stack.id, passing=passing, runs=True)
+            journal = await stacks.take(stack.id, passing=passing, runs=True)
     except BaseException:  # whatever ends the start, a cancellation too: the lock is let go
         stack.release()
         raise
-    stack.lost = new and stack.home is not None
     stack.keep_home(stacks.home)
     return stack, journal, stacks

@@ -55,8 +55,8 @@ class StackDir:
 
     path: Path
     lock: FileLock
-    #: it was there before, and its journal is not
-    lost: bool = False
+    #: it was made just now
+    new: bool = False
 
     @property
     def id(self) -> str:
@@ -183,12 +183,11 @@ def own(state_dir: Path, account: str, holder: str, *, in_database: bool = False
         return _newest(found, lambda stack: stack.path / file)
     found, _ = _take(state_dir, account, holder, None)
     if found:
-        newest = _newest(found, lambda stack: stack.path)
-        return StackDir(newest.path, newest.lock, lost=not in_database)
+        return _newest(found, lambda stack: stack.path)
     stack_id = prefix(account) + secrets.token_hex(3)
     path = state_dir / "stacks" / stack_id
     _make(path)
-    return StackDir(path, FileLock(path / "lock", holder))
+    return StackDir(path, FileLock(path / "lock", holder), new=True)
 
 
 def _newest(found: list[StackDir], file: Callable[[StackDir], Path]) -> StackDir:

@@ -250,6 +250,13 @@ class Journal:
 
         return int(await self._do(work))
 
+    async def has_epochs(self) -> bool:
+        """A controller's start has come to its end once. Until then it is to be done from the
+        beginning."""
+        where, values = self._dialect.where("TRUE")
+        select = f"SELECT EXISTS (SELECT 1 FROM epochs WHERE {where})"
+        return bool(await self._do(lambda db: db.execute(select, values).fetchone()[0]))
+
     async def newest(self) -> float:
         """The latest time (Unix) of all that happened by the journal; 0: it is empty. If it is
         ahead of our clock, that was set back since. A value that is no time, which SQLite keeps as

@@ -20,7 +20,7 @@ def ours(url: str, home: str = "here", holder: str = "controller (pid 7)") -> Re
 
 
 async def opened(url: str, home: str = "here", stack: str = STACK) -> Journal:
-    return (await ours(url, home).take(stack))[0]
+    return await ours(url, home).take(stack)
 
 
 def ask(url: str, sql: str) -> list[tuple[Any, ...]]:

@@ -42,7 +42,7 @@ def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Opens:
     stack, home = secrets.token_hex(6), secrets.token_hex(6)
 
     async def opened() -> Journal:
-        return (await Register(url, ACCOUNT, "test", home).take(stack))[0]
+        return await Register(url, ACCOUNT, "test", home).take(stack)
 
     return opened
 

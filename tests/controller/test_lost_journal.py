@@ -168,17 +168,17 @@ async def test_what_another_stack_left_unreadable_is_told_and_kept(
 
 def test_a_stack_whose_journal_is_gone_keeps_its_id(tmp_path: Path) -> None:
     first = state_dir.own(tmp_path, ACCOUNT, "us")
-    assert not first.lost
+    assert first.new
     first.release()
     again = state_dir.own(tmp_path, ACCOUNT, "us")
-    assert again.id == first.id and again.lost
+    assert again.id == first.id and not again.new
     again.journal.touch()
     again.release()
     found = state_dir.own(tmp_path, ACCOUNT, "us")
-    assert found.id == first.id and not found.lost
+    assert found.id == first.id and not found.new
     # A stack of another account, or one that lives, is not taken for it.
     other = state_dir.own(tmp_path, "AC" + "2" * 32, "us")
-    assert other.id != first.id and not other.lost
+    assert other.id != first.id and other.new
     found.journal.unlink()
     assert state_dir.own(tmp_path, ACCOUNT, "them").id != first.id
     with pytest.raises(Exception, match="held"):

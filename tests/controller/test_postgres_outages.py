@@ -417,11 +417,11 @@ async def test_a_stack_of_the_fleet_that_falls_silent_is_run_here(
     is, and while it is run here its numbers stay as they are."""
     sid = machine.carrier.add_number(OURS)
     theirs = Register(url, ACCOUNT, "dead", "dead", Place("tcp://dead:7000", PLACE.public_url))
-    journal, _ = await theirs.take(STACK, runs=True)
+    journal = await theirs.take(STACK, runs=True)
     await apply(
         machine.ops(STACK, journal), replace(row_for(sid), number=OURS), machine.time.now + 30
     )
-    idle, _ = await theirs.take("idle", runs=True)
+    idle = await theirs.take("idle", runs=True)
     served = Served(machine, url)
     async with served.watching():
         dead = [m.ControllerRef(stack=stack, bus="tcp://dead:7000") for stack in (STACK, "idle")]
@@ -447,7 +447,7 @@ def in_fleet(url: str, n: int, caps: Caps | None = None, rate: float = 1.0) -> R
 
 async def test_a_number_belongs_to_one_stack_of_the_fleet(url: str) -> None:
     """Of two that want it at once, one gets it, and the other hears where it is."""
-    journals = [(await in_fleet(url, n).take(stack_id(f"f{n}"), runs=True))[0] for n in range(2)]
+    journals = [await in_fleet(url, n).take(stack_id(f"f{n}"), runs=True) for n in range(2)]
     rows = [replace(ROW, id=f"o{n}") for n in range(2)]
     plans = (journal.plan(row, 5.0) for journal, row in zip(journals, rows, strict=True))
     outcomes = await asyncio.gather(*plans, return_exceptions=True)
@@ -466,8 +466,7 @@ async def test_caps_and_the_pace_are_those_of_the_fleet(url: str) -> None:
     """However many ask at once, and whichever stack they ask."""
     caps = Caps(calls=3)
     journals = [
-        (await in_fleet(url, n, caps, rate=50.0).take(stack_id(f"f{n}"), runs=True))[0]
-        for n in range(2)
+        await in_fleet(url, n, caps, rate=50.0).take(stack_id(f"f{n}"), runs=True) for n in range(2)
     ]
     dials = [replace(DIAL, request=f"r{n}", asked=time.time()) for n in range(6)]
     outcomes = await asyncio.gather(
@@ -528,7 +527,7 @@ async def test_a_stack_that_another_machine_has_taken_is_begun_anew(
     settings = machine.settings.changed(database_url=url)
     stack = places.own_dir(settings, ACCOUNT, "us")
     stack, journal, stacks_of = await places.open_own(settings, ACCOUNT, "us", stack)
-    assert stacks_of is not None and not stack.lost
+    assert stacks_of is not None and stack.new
     first = stack.id
     await journal.plan(ROW, 5.0)
     stack.release()  # killed
@@ -537,13 +536,14 @@ async def test_a_stack_that_another_machine_has_taken_is_begun_anew(
     stack = places.own_dir(settings, ACCOUNT, "us")
     assert stack.id == first
     stack, again, _ = await places.open_own(settings, ACCOUNT, "us", stack)
-    assert stack.id != first and not stack.lost and await again.open_overrides() == []
+    assert stack.id != first and stack.new and await again.open_overrides() == []
     await again.close()
     stack.release()
     stack = places.own_dir(settings, ACCOUNT, "us")
     ask(url, "DELETE FROM trunkline.stacks")
     stack, lost, _ = await places.open_own(settings, ACCOUNT, "us", stack)
-    assert stack.lost  # the account's numbers are asked then, as when a file is lost
+    # The account's numbers are asked then, as when a file is lost.
+    assert not stack.new and not await lost.has_epochs()
     for each in (lost, taker, journal):
         await each.close()
     stack.release()

@@ -28,6 +28,7 @@ from trunkline.bus.errors import (
 )
 from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
 from trunkline.bus.settings import Settings, load, private_state_dir
+from trunkline.bus.testing import until
 from trunkline.carrier_sim.bots import Silence
 from trunkline.carrier_sim.faults import Fault
 from trunkline.carrier_sim.sim import CarrierSim
@@ -257,6 +258,34 @@ async def test_a_row_that_was_spoilt_meanwhile_is_pending(
     async with running(settings) as stack:
         adapter = await stack.join("adapter")
         await adapter.ask(m.GetStatus(), m.StatusReport)
+    assert sim.numbers[OURS].voice_url == PRIOR
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_start_without_its_journal_that_dies_is_begun_again(
+    tmp_path: Path, sim: CarrierSim
+) -> None:
+    """It has made a new journal, and has not asked yet what the numbers were before."""
+    settings = settings_for(tmp_path, sim)
+    stack = Stack(settings)
+    stack.start()
+    await stack.armed()
+    silent = Fault(where="rest", kind="timeout_before", path="Numbers.json", seconds=20.0)
+    with sim.faults.during(Fault(where="rest", kind="status", status=503)):
+        assert await stack.stop() == EXIT_PENDING
+    (journal,) = (tmp_path / "state").glob("stacks/*/journal.sqlite3")
+    journal.unlink()
+    with sim.faults.during(silent) as asked:
+        stack.start()
+        await until(lambda: asked.fired)
+        assert stack._task is not None
+        stack._task.cancel()
+        await asyncio.wait({stack._task})
+    await stack.close()
+    assert journal.exists() and sim.numbers[OURS].voice_url != PRIOR
+    async with running(settings) as stack:
+        adapter = await stack.join("adapter")
+        assert (adapter.client.epoch or 0) > 1_000_000, "later than what peers may know"
     assert sim.numbers[OURS].voice_url == PRIOR
 
 

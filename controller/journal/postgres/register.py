@@ -51,22 +51,16 @@ class Register:
 
     async def take(
         self, stack: str, *, seen: int | None = None, passing: bool = False, runs: bool = False
-    ) -> tuple[Journal, bool]:
-        """The stack's journal, and whether it was made just now. ``seen``: the beat that stood
-        still while we watched. ``passing``: it is a private stack, whose rows go with it. ``runs``:
-        peers may look for the stack here. StackHeldError: its beat has moved, so it lives.
-        JournalError.
+    ) -> Journal:
+        """The stack's journal. ``seen``: the beat that stood still while we watched. ``passing``:
+        it is a private stack, whose rows go with it. ``runs``: peers may look for the stack here.
+        StackHeldError: its beat has moved, so it lives. JournalError.
         """
         place = self._place if runs else None
         claim = Claim(self._owner, self._holder, self.home, seen, passing, place)
-        opened: list[PostgresDatabase] = []
-
-        def connect() -> PostgresDatabase:
-            opened.append(PostgresDatabase.open(self._url, self._account, stack, claim))
-            return opened[0]
-
-        journal = await Journal.on(connect)
-        return journal, opened[0].new
+        return await Journal.on(
+            lambda: PostgresDatabase.open(self._url, self._account, stack, claim)
+        )
 
     async def left(self, but: str) -> list[LeftInDatabase]:
         """All stacks with open rows, and those of the fleet, but for ``but``, whether they live or
@@ -113,8 +107,7 @@ class LeftInDatabase:
         self.beat = found.beat
 
     async def open(self) -> Journal:
-        journal, _ = await self._register.take(self.stack, seen=self.beat, runs=self.fleet)
-        return journal
+        return await self._register.take(self.stack, seen=self.beat, runs=self.fleet)
 
     def release(self) -> None:
         """Nothing: the journal says at its close that the stack has ended, so no lock is left."""

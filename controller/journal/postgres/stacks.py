@@ -117,8 +117,6 @@ class PostgresDatabase:
         #: outcomes of a transaction whose COMMIT got no answer
         self._doubt: list[Outcome] | None = None
         self._interrupted = False
-        #: there was no such stack in the database
-        self.new = False
 
     @classmethod
     def open(cls, url: str, account: str, stack: str, claim: Claim) -> PostgresDatabase:
@@ -155,7 +153,7 @@ class PostgresDatabase:
             (self._stack,),
         ).fetchone()
         if found is None:
-            self.new, self._beat = True, 1
+            self._beat = 1
             db.execute(
                 "INSERT INTO stacks (id, account, owner, holder, home, beat, passing, endpoint,"
                 " public_url) VALUES (%s, %s, %s, %s, %s, 1, %s, %s, %s)",
