@@ -12,8 +12,10 @@ from scene import Scene
 from talk import armed
 
 from trunkline import Line
+from trunkline.bus.settings import load
 from trunkline.errors import NumberBusyError
 from trunkline.pytest_plugin import SIM_NUMBERS
+from trunkline.stack.controller_client import controller_client, get_status
 
 pytestmark = [pytest.mark.e2e, pytest.mark.carrier_sim]
 
@@ -23,18 +25,32 @@ ANNE, BERT, CARL = "+14155556201", "+14155556202", "+14155556203"
 ANSWERING = """
 import asyncio, sys
 from trunkline import Line
+from trunkline.bus.settings import load
 
 async def main():
     async with Line(sys.argv[1], allowed_callers=[sys.argv[2]]) as line:
-        waiting = asyncio.ensure_future(line.wait_for_call(30))
-        await asyncio.sleep(0.3)
-        print("ready", flush=True)
-        call = await waiting
+        call = await line.wait_for_call(30)
         print(call.caller, flush=True)
         sys.stdin.readline()
 
 asyncio.run(main())
 """
+
+
+async def until_waiting(scene: Scene, number: str, sessions: int) -> None:
+    """Until so many sessions wait for a call to the number."""
+    bus, token = scene.stack.bus, scene.stack.auth_token
+    async with (
+        asyncio.timeout(30.0),
+        controller_client(load(env_file=None, bus=bus, auth_token=token)) as client,
+    ):
+        while True:
+            found = (await get_status(client))["sessions"]
+            if [row["mode"] for row in found if row["number"] == number].count(
+                "answer"
+            ) == sessions:
+                return
+            await asyncio.sleep(0.02)
 
 
 async def test_sessions_on_one_number_each_get_their_own_callers(scene: Scene) -> None:
@@ -52,7 +68,7 @@ async def test_sessions_on_one_number_each_get_their_own_callers(scene: Scene) -
     try:
         async with mine:
             waiting = await armed(mine, scene.sim)
-            assert await asyncio.to_thread(other.stdout.readline) == "ready\n"
+            await until_waiting(scene, number, 2)
             # A third one that could mean the same calls is refused by name.
             async with Line(number, allowed_callers=[ANNE, CARL], bus=scene.stack.bus) as third:
                 with pytest.raises(NumberBusyError, match="disjoint allowed_callers"):
