@@ -275,8 +275,8 @@ async def _core(
         started=monotonic(),
         fleet=fleet,
     )
-    dials = await journal.open_dials()
-    dials += await journal.closed_dials(identity.started_wall - DAY)
+    open_rows = await journal.open_rows()
+    dials = open_rows.dials + await journal.closed_dials(identity.started_wall - DAY)
     rules = Rules(
         lead_ms=settings.lead_ms,
         calls_per_second=settings.calls_per_second,
@@ -286,7 +286,7 @@ async def _core(
         caps=Caps(settings.max_calls, settings.max_calls_per_hour, settings.max_minutes_per_day),
     )
     seen = await journal.seen(identity.started_wall - SEEN_KEPT)
-    overrides, listening = await journal.open_overrides(), await journal.open_listening()
+    overrides, listening = open_rows.overrides, open_rows.listening
     return Core(identity, rules, overrides, dials, orphans.rows, seen, listening)
 
 

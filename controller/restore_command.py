@@ -181,13 +181,13 @@ class RestoreRun:
         number that Twilio refuses must not hold up the others for 90 s each."""
         try:
             ops = dataclasses.replace(self.ops, stack=stack, journal=journal)
-            overrides, dials = await journal.open_overrides(), await journal.open_dials()
-            for row in await journal.unreadable():
+            open_rows = await journal.open_rows()
+            for row in open_rows.unreadable:
                 self._still(row.text(journal.name))
             await asyncio.gather(
-                *(self._put_back(ops, row) for row in overrides),
-                *(self._hang_up(ops, row) for row in dials),
-                *(self._stop(ops, row) for row in await journal.open_listening()),
+                *(self._put_back(ops, row) for row in open_rows.overrides),
+                *(self._hang_up(ops, row) for row in open_rows.dials),
+                *(self._stop(ops, row) for row in open_rows.listening),
             )
         finally:
             await journal.close()

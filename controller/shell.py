@@ -127,6 +127,8 @@ class Shell:
         self._numbers: dict[str, asyncio.Lock] = {}
         self._spans = Spans(core.book.identity.stack)
         self._fatal: BaseException | None = None
+        #: once we end: until when there is time for it
+        self._ends_at = 0.0
         #: when the core was last given something
         self._fed_at = clock()
         #: while we ask whether the stack is still ours: what waits for the answer
@@ -164,8 +166,9 @@ class Shell:
             if self._fatal is None:
                 await self._shut_down()
         finally:
-            await self._ops.journal.give_up()
-            await self._orphans.give_up()
+            left = max(0.0, self._ends_at - self._clock())
+            await self._ops.journal.give_up(left)
+            await self._orphans.give_up(left)
             await self._cancel(ticking)
             self.close()
         return await self._exit_status()
@@ -237,11 +240,11 @@ class Shell:
         """Put numbers back and hang up, for as long as there is time. The rest stays in the
         journal, and the exit status says so. REST is asked in a hurry, since honcho kills after 5
         s."""
-        began = self._clock()
+        self._ends_at = self._clock() + STOP_WITHIN
         self._ops.hurry()
         self._feed(do.Shutdown())
         while (self.core.book.busy or self._noting or self._guests) and self._fatal is None:
-            left = STOP_WITHIN - (self._clock() - began)
+            left = self._ends_at - self._clock()
             if left < TICK_SECONDS / 10:
                 return
             self._changed.clear()

@@ -26,20 +26,18 @@ async def say_what_is_left(journal: Journal, orphans: Orphans) -> int:
     """The exit status: 3 where something is left, or where a row cannot be read that may be of a
     number. Unreadable dials do not count, because no start can do anything about them; their calls
     end by their time limit. DatabaseAwayError: nobody can say."""
-    overrides = await journal.open_overrides()
-    overrides += await orphans.open_overrides()
-    dials = await journal.open_dials()
+    open_rows = await journal.open_rows()
+    overrides = open_rows.overrides + await orphans.open_overrides()
     later = "the next start, or `trunkline restore`, does it"
     for row in overrides:
         log.error("number %s is still to be restored: %s", redact_number(row.number), later)
-    for dial in dials:
+    for dial in open_rows.dials:
         shown = redact_number(dial.callee)
         log.error("a call to %s is still to be hung up: %s", shown, later)
-    listening = await journal.open_listening()
-    for heard in listening:
+    for heard in open_rows.listening:
         log.error("a stream of call %s is still to be stopped: %s", heard.sid, later)
-    unreadable = [row for row in await journal.unreadable() if row.table == "override"]
+    unreadable = [row for row in open_rows.unreadable if row.table == "override"]
     for lost in unreadable:
         log.error("%s", lost.text(journal.name))
-    left = overrides or dials or listening or unreadable
+    left = overrides or open_rows.dials or open_rows.listening or unreadable
     return EXIT_PENDING if left else EXIT_DONE

@@ -139,11 +139,10 @@ class Orphan:
         orphan; numbers go through the core, because a session of ours may want one of them."""
         taken = await self.take(ops)
         if taken is not None:
-            dials = await taken.journal.open_dials()
-            listening = await taken.journal.open_listening()
+            rows = await taken.journal.open_rows()
             await asyncio.gather(
-                *(hang_up_left(taken, dial) for dial in dials),
-                *(stop_left(taken, row) for row in listening),
+                *(hang_up_left(taken, dial) for dial in rows.dials),
+                *(stop_left(taken, row) for row in rows.listening),
             )
 
     async def close(self) -> None:
@@ -226,11 +225,12 @@ class Orphans:
                 pending += await orphan.journal.open_overrides()
         return pending
 
-    async def give_up(self) -> None:
-        """The process ends: no journal of an orphan waits for its database any longer."""
+    async def give_up(self, within: float) -> None:
+        """The process ends: no journal of an orphan waits for its database any longer than that
+        (seconds)."""
         for orphan in self.found:
             if orphan.journal is not None:
-                await orphan.journal.give_up()
+                await orphan.journal.give_up(within)
 
     async def close(self) -> None:
         for orphan in self.found:

@@ -54,8 +54,8 @@ log = logging.getLogger("trunkline.controller")
 #: Between two tries of a database that does not answer (seconds). It is short, because all that is
 #: new waits for it, and constant, because only one connection of each stack asks.
 AGAIN_AFTER: Final = 0.5
-#: At the process's end a database is waited for no longer than this, twice (seconds): once until
-#: the connection is cut, and once until the thread has noticed.
+#: At the process's end, once no time is left, a database is waited for no longer than this, twice
+#: (seconds): once until the connection is cut, and once until the thread has noticed.
 LAST_WAIT: Final = 0.15
 
 
@@ -90,8 +90,9 @@ class Journal:
         self._waiting: list[tuple[Work, asyncio.Future[Any]]] = []
         self._writing: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
-        #: the process ends, and waits for the database no longer
+        #: the process ends, and from then on no answer of the database is waited for
         self._ends = asyncio.Event()
+        self._ends_at = 0.0
 
     @classmethod
     async def on(
@@ -134,8 +135,10 @@ class Journal:
         transaction tells that, because each begins with the lease (:mod:`.postgres.stacks`)."""
         await self._do(lambda db: None)
 
-    async def give_up(self) -> None:
-        """The process ends: what is asked for from now on is done at once or not at all."""
+    async def give_up(self, within: float = 0.0) -> None:
+        """The process ends. What is asked for is tried once more, and so many seconds are left for
+        its answer. DatabaseAwayError is the answer where none came."""
+        self._ends_at = time.monotonic() + within
         self._ends.set()
 
     async def close(self) -> None:
@@ -196,8 +199,8 @@ class Journal:
                 return outcomes
 
     async def _try(self, work: Sequence[Work]) -> list[Outcome]:
-        """One try in the journal's thread. At the process's end a thread that still waits is let
-        go: a database that stands still answers nobody."""
+        """One try in the journal's thread. At the process's end a thread that waits for too long is
+        let go: a database that stands still answers nobody, and one that is only far away does."""
         if not self._db.beats:  # a disk of this machine's
             return await self._pool.run(self._db.run, work)
         trying = asyncio.ensure_future(self._pool.run(self._db.run, work))
@@ -205,7 +208,8 @@ class Journal:
         await asyncio.wait({trying, ends}, return_when=asyncio.FIRST_COMPLETED)
         ends.cancel()
         if not trying.done():
-            await asyncio.wait({trying}, timeout=LAST_WAIT)
+            left = self._ends_at - time.monotonic()
+            await asyncio.wait({trying}, timeout=max(left, LAST_WAIT))
             if not trying.done():
                 self._db.interrupt()
                 await asyncio.wait({trying}, timeout=LAST_WAIT)
@@ -274,9 +278,10 @@ class Journal:
 
     async def unreadable(self) -> list[Unreadable]:
         """Open rows that cannot be read. No other method returns them."""
-        return list((await self._open_rows()).unreadable)
+        return list((await self.open_rows()).unreadable)
 
-    async def _open_rows(self) -> OpenRows:
+    async def open_rows(self) -> OpenRows:
+        """All that the next start would have to put back, hang up or stop."""
         found: OpenRows = await self._do(lambda db: open_rows(db, self._dialect))
         return found
 
@@ -309,7 +314,7 @@ class Journal:
     async def open_overrides(self) -> list[OverrideRow]:
         """Overrides that may stand on a number, the oldest first. If there are two of
         one number, the book sets one of them aside, which is only put back."""
-        return list((await self._open_rows()).overrides)
+        return list((await self.open_rows()).overrides)
 
     async def override(self, override: str) -> OverrideRow | None:
         """The override with this id, closed or not; None: there is none, or it cannot be read. A
@@ -416,10 +421,6 @@ class Journal:
         await self._change(f"UPDATE dials SET {closed} WHERE {where}", (seconds, *values))
 
     # ------------------------------------------------------------------ calls that are listened to
-
-    async def open_listening(self) -> list[ListeningRow]:
-        """The calls of others of which a stream may still be there, and be billed."""
-        return list((await self._open_rows()).listening)
 
     async def listening_asked(self, row: ListeningRow) -> None:
         """A stream is going to be asked for. It takes the place of the call's former one."""

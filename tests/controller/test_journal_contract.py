@@ -241,13 +241,13 @@ async def test_a_call_that_is_listened_to_has_a_row_until_nothing_of_it_is_left(
     await first.listening_asked(replace(LISTENING, name="trunkline-2", since=6.0))
     await first.listening_asked(replace(LISTENING, call="c2", since=7.0))
     second = await opens()
-    found = await second.open_listening()
+    found = (await second.open_rows()).listening
     assert [(row.call, row.name) for row in found] == [("c1", "trunkline-2"), ("c2", "trunkline-1")]
     assert found[0] == replace(LISTENING, name="trunkline-2", since=6.0)
     assert await second.newest() == 7.0
     await second.listening_closed("c1")
     await second.listening_closed("c1")
-    assert [row.call for row in await second.open_listening()] == ["c2"]
+    assert [row.call for row in (await second.open_rows()).listening] == ["c2"]
     await second.close()
     await first.close()
 

@@ -20,9 +20,10 @@ from simulation.account import PRIOR
 from benchmarks.postgres_server import PASSWORD, Server
 from trunkline.bus import messages as m
 from trunkline.bus.errors import LimitReachedError, NumberBusyError
-from trunkline.bus.process import EXIT_PENDING
+from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
 from trunkline.bus.settings import load
 from trunkline.bus.testing import until
+from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.controller import process
 from trunkline.controller.journal import places, store
 from trunkline.controller.journal.database import (
@@ -42,6 +43,7 @@ from trunkline.controller.restore_command import RestoreRun
 from trunkline.controller.twilio.apply_restore import apply
 from trunkline.controller.twilio.operations import Operations
 from trunkline.controller.usage import Caps
+from trunkline.stack.controller_client import controller_client
 
 from .fake_carrier import OURS, row_for
 from .machine import Machine, stack_id
@@ -183,6 +185,40 @@ async def test_a_server_that_stands_still_holds_nobody_up_at_the_end(
     again = await opened(url)
     assert await again.open_overrides() in ([], [ROW])
     await again.close()
+
+
+async def test_a_server_that_is_far_away_is_asked_what_is_left(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An end has time for its answer, so the exit status is not that of an outage."""
+    monkeypatch.setattr(store, "LAST_WAIT", 0.03)
+    run = stacks.PostgresDatabase.run
+
+    def from_afar(self: stacks.PostgresDatabase, work: Sequence[Work]) -> list[Outcome]:
+        time.sleep(3 * store.LAST_WAIT)
+        return run(self, work)
+
+    monkeypatch.setattr(stacks.PostgresDatabase, "run", from_afar)
+    async with CarrierSim() as sim:
+        settings = load(
+            env_file=None,
+            account_sid=sim.account_sid,
+            auth_token=sim.auth_token,
+            public_url="https://line.example.com",
+            bus=f"ipc://{tmp_path}/bus",
+            state_dir=tmp_path / "state",
+            twilio_api_url=sim.base_url,
+            console_port=0,
+            database_url=url,
+        )
+        stop = asyncio.Event()
+        serving = asyncio.ensure_future(process.serve(settings, stop))
+        async with controller_client(settings, timeout=20.0):
+            pass  # it serves
+        stop.set()
+        async with asyncio.timeout(4.0):
+            assert await serving == EXIT_DONE
+    assert "does not answer" not in caplog.text
 
 
 async def test_a_server_that_stood_still_goes_on(postgres: Server, url: str) -> None:
