@@ -94,7 +94,12 @@ MEASURE: Final = (
         "::test_a_codec_worker_alone",
         "e2e/test_interrupt.py",
     ),
-    ("::test_a_slower_run_fails", "survival/test_keys.py", "survival/test_stalls.py"),
+    (
+        "::test_a_slower_run_fails",
+        "e2e/test_cassettes.py",
+        "survival/test_keys.py",
+        "survival/test_stalls.py",
+    ),
     (
         "::test_a_failed_test_keeps_its_cassette",
         "survival/test_codec_worker.py",

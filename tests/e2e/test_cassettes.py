@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from trunkline import Line
 from trunkline.bus.cassettes import SUFFIX
 from trunkline.replay.cassette import Cassette, read
@@ -62,6 +64,7 @@ def change(path: Path, into: Path, edit: Callable[[dict[str, Any]], dict[str, An
     return into
 
 
+@pytest.mark.measures
 async def test_calls_are_kept_without_secrets_and_played_again(
     new_stack: Callable[..., Stack], tmp_path: Path
 ) -> None:
