@@ -91,7 +91,7 @@ class SlowJournal:
         """Without a step of its own: there is one stack."""
         return 0.0
 
-    async def give_up(self) -> None:
+    async def give_up(self, within: float) -> None:
         self.given_up = True
 
     def __getattr__(self, name: str) -> Any:
