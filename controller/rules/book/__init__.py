@@ -110,7 +110,7 @@ class Book:
         self.aside: dict[str, Lease] = {}
         self.look_ups = LookUps()
         self.pool = Pool(rules.pool)
-        #: by request id: all of this epoch, and the open ones of earlier epochs
+        #: by request id: the open ones, and those that were closed lately (forget_dials)
         self.dials: dict[str, Dial] = {}
         #: those whose call is neither up nor over, and perhaps some that were so a moment ago
         self._coming: dict[str, Dial] = {}
@@ -159,12 +159,13 @@ class Book:
         self.console = url
 
     def set_fleet(self, controllers: list[m.ControllerRef]) -> bool:
-        """These are the controllers of the fleet; whether it were others before."""
+        """These are the controllers of the fleet. True: they were others before."""
         was, self.fleet = self.fleet, controllers
         return was != controllers
 
     def bus_of(self, stack: str) -> str | None:
-        """Where this stack of the fleet is; None: it is over, or none of it."""
+        """The address of the bus at which this stack of the fleet is served; None: the stack is
+        over, or is not of our fleet."""
         return next((each.bus for each in self.fleet if each.stack == stack), None)
 
     def count(self, what: str) -> None:
@@ -229,7 +230,8 @@ class Book:
 
     @property
     def busy(self) -> bool:
-        """Something is still to be put back or hung up."""
+        """An override of ours is still on a number, or a hang-up is under way. A stack that ends
+        waits for both."""
         under_way = any(call.end_under_way for call in self.calls.values())
         return bool(self.leases or self.aside) or under_way
 

@@ -319,7 +319,7 @@ class Call(Subject):
         the call, and after a while it is hung up."""
         self.step("stream_over")
         self.gateway, self.missing, self.checked, self.one_way = None, now, 0, False
-        # To the call, a stream that was cut off is one that broke.
+        # The gateway cut the stream off, because too much came. For the call, it broke.
         self.stream_reason = "error" if reason == "too_fast" else reason
 
     def stream_over(self) -> None:

@@ -41,8 +41,9 @@ class Groups(Generic[T]):
 
 
 class Rounds(Generic[T]):
-    """Each step looks at some of the things, and the next one goes on behind them. Up to
-    :data:`AT_ONCE` all of them are in each step; with ten times as many each is in every tenth."""
+    """Each step looks at some of the things, and the next one goes on behind them. If there are
+    :data:`AT_ONCE` or fewer, each step looks at all. If there are ten times as many, each of them
+    is looked at in every tenth step."""
 
     def __init__(self, things: Mapping[str, T]) -> None:
         self._things = things
@@ -52,7 +53,7 @@ class Rounds(Generic[T]):
         self.now: list[T] = []
 
     def step(self) -> bool:
-        """Look at the next ones; whether a round begins with them. Things that came since the round
+        """Look at the next ones. True: a round begins with them. Things that came since the round
         began wait for the next round, and those that are gone are left out."""
         begins = self._next >= len(self._round)
         if begins:

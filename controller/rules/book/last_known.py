@@ -19,7 +19,8 @@ from trunkline.bus.redact import redact_number
 
 @dataclass
 class LastKnown:
-    """``callee``: shown as it may be; ``has_webhook``: the callee's number asks us (b-leg).
+    """``callee``: the number that was called, already redacted. ``has_webhook``: the calls of that
+    number come to us (b-leg), so a voice webhook is to be expected.
 
     Times are monotonic. ``heard``: when Twilio last said something of our leg.
     """

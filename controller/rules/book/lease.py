@@ -4,8 +4,8 @@ One number has one override at a time. Its holders are sessions that wait for ca
 (b-leg) sessions that call it. Several may wait for calls as long as the caller tells whose a call
 is: their sets of callers must be disjoint, from one another and from the numbers of those that call
 it. Those that call it need not differ, because one call at a time is set up there
-(:mod:`..dials`). The number is put back when its last holder leaves. Whoever wants it meanwhile
-waits.
+(:mod:`..turns`). The number is put back when its last holder leaves. Whoever wants it while it is
+put back waits.
 
 For example, a session that takes calls from Anna and one that takes calls from Ben can share a
 number. A third one that takes everybody's calls is refused, and hears who holds the number.
@@ -154,8 +154,7 @@ class Lease(Subject):
         self.step("claimed")
 
     def applied(self, row: OverrideRow) -> None:
-        """Twilio has confirmed it. ``row``: with the settings from before, which only the write
-        could read."""
+        """Twilio has confirmed it. ``row`` has the settings from before by now."""
         self.step("applied")
         self.row = row
 

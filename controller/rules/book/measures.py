@@ -78,7 +78,8 @@ class Measures:
             self.count("time_to_yield", seconds)
 
     def told(self, role: str, now: dict[str, m.Tally], before: dict[str, m.Tally] | None) -> None:
-        """A process has counted this by now, and that ``before``."""
+        """A process has counted ``now`` since its start, and had counted ``before`` when it last
+        told us. None: it tells us for the first time, and nothing is added up."""
         for name, tally in now.items():
             histogram = self.histograms.get((name, role)) or self.histograms.get((name, ""))
             if histogram is not None and before is not None:

@@ -17,7 +17,7 @@ from .tokens import digest
 def new_session(book: Book, info: m.SessionInfo, peer: str, now: float) -> Session:
     """The session as it is asked for, or as its client announces it after a restart.
 
-    Raises a TrunklineError, which its client gets, if this cannot be one.
+    If there can be no such session, it raises the TrunklineError that the client gets.
     """
     if not info.session or not info.secret:
         raise InvalidRequestError("a session needs an id and a secret")
@@ -59,6 +59,9 @@ def _check(info: m.SessionInfo) -> None:
 
 
 def _set(numbers: list[str] | None, key: Callable[[str], str] = str) -> frozenset[str] | None:
-    """None stays None: the session did not say, which is not the same as "nobody"."""
-    # An empty list of callers lets nobody in; of callees, nobody may be called.
+    """The numbers by which callers or callees are compared. None stays None: the client gave no
+    list.
+
+    An empty list of callers lets nobody in, while None lets everybody in. Of callees both mean the
+    same: no a-leg call is dialled, and other dials are not restricted (:func:`.dial.check`)."""
     return None if numbers is None else frozenset(key(number) for number in numbers)

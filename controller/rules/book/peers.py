@@ -99,7 +99,7 @@ class Peer:
         self.heard += seconds
 
     def heard_beat(self, beat: m.Beat, now: float) -> bool:
-        """It is there. Whether it is to get a sign of life of ours for it."""
+        """It lives. True: a sign of life of ours is due in answer."""
         self.heard, self.dropped = now, beat.dropped
         due = now - self.pulsed >= PULSE_EVERY
         if due:
@@ -115,8 +115,8 @@ class Peer:
         self.streams = streams
 
     def refuses(self, refused: dict[str, int]) -> dict[str, int]:
-        """A gateway says how much it has refused since its start. Returns how much of it is new. A
-        kind that there is not is no gateway's of ours."""
+        """A gateway says how much it has refused since its start. Returns how much of it is new.
+        Unknown kinds are left out, because no gateway of ours sends them."""
         before = self.refused
         self.refused = {kind: count for kind, count in refused.items() if kind in KINDS}
         return {kind: max(0, n - before.get(kind, 0)) for kind, n in self.refused.items()}
@@ -194,7 +194,8 @@ class Peers:
             peer.excuse(seconds)
 
     def forget(self, peer: str) -> None:
-        """Nothing here is its own."""
+        """Forget the peer. How much a gateway has refused is kept, because it counts from its own
+        start and may come back."""
         found = self.by_id.pop(peer, None)
         if found is None or not found.refused:
             return

@@ -1,7 +1,7 @@
 """Queues of outgoing calls, fair between sessions: some a second, or one at a time.
 
-Twilio starts one call a second and queues the rest in an order of its own. A dial that waits here
-can still be cancelled, and its client hears its place.
+Twilio starts one call a second, unless the account may more, and queues the rest in an order of its
+own. A dial that waits here can still be cancelled, and its client hears its place.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from typing import Final
 
-#: Ticks may come this late (seconds).
+#: A tick may come this late (seconds) without lowering the rate: the next call is then due as if
+#: the tick had been on time.
 LATE_TICK: Final = 0.15
 
 

@@ -51,7 +51,8 @@ class Session(Subject):
 
     @property
     def mode(self) -> str:
-        """What its client may still ask for, by the state."""
+        """What its client may ask for, by the state: "answer" or "call" once the first Arm or Dial
+        has decided that, and "idle" in all other states."""
         return MODES.get(self.state, "idle")
 
     def __str__(self) -> str:

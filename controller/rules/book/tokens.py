@@ -1,14 +1,14 @@
 """One-time stream tokens. Each lets one Media Stream in, to one call.
 
-A token is 32 hex digits; the id of its stack stands in front of them, where that is one of a fleet.
-It is void once a stream was accepted with it, or once its call has a
-newer one. It is good for some seconds only, because Twilio opens a stream as soon as it has the
+A token is 32 hex digits. In a fleet the id of its stack stands in front of them. It is void once a
+stream was accepted with it, or once its call has a newer one. It is good for a limited time only
+(:data:`..webhooks.TOKEN_GOOD_FOR`, say), because Twilio opens a stream as soon as it has the
 document that asks for it.
 
 A token is bound to the CallSid that the webhook named. The token of an a-leg call is made before
-there is a CallSid, so it is bound to its dial, and is good until the dial is over. Any gateway of
-this stack may show a token, in its own name (:func:`..streams.start`), because nobody knows
-beforehand to which gateway Twilio will connect.
+there is a CallSid, so it is bound to its dial, and is good until the dial's call is over. Any
+gateway of this stack may show a token, in its own name (:func:`..streams.start`), because nobody
+knows beforehand to which gateway Twilio will connect.
 
 A one-way stream has a token of its own, which lets it in beside the other stream of its call.
 

@@ -11,8 +11,9 @@ workers is gone or silent, or when a call without a standby can have one.
 3. The standby is the least loaded of the others. One on the primary's machine counts as if it
    carried as much more, so that no machine's death takes both.
 
-For example, the gateway is on machine A. Of its workers, the one on A carries 18 calls, and one on
-B 10: the call goes to A, and B stands by. Carried A 21 of them, it would be the other way round.
+For example, a call's gateway is on machine A. A worker on A carries 18 calls. A worker on B carries
+10, which count as 20. So the call goes to A, and B stands by. If A carried 21, it would be the
+other way round.
 """
 
 from __future__ import annotations
