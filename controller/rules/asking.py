@@ -5,7 +5,7 @@ out of our reach. So dials wait here, where they can still be cancelled. Session
 that dials a hundred numbers at once does not hold up another that dials one. Clients hear the place
 of each dial that waits, and how long that will take.
 
-A dial is journalled before Twilio is asked (:class:`.instructions.Create`), because from then on a
+A dial is journalled before Twilio is asked (:class:`..instructions.Create`), because from then on a
 phone may ring.
 """
 
@@ -60,8 +60,8 @@ def asked_twilio(at: Moment, result: do.AskedTwilio) -> None:
 
 
 def tell_places(at: Moment, heard: object, only: Dial | None = None) -> None:
-    """Now and then everybody hears its place, if it has changed; ``only``: this dial alone, which
-    begins to wait."""
+    """Tell every dial that waits its place, if that has changed. ``only``: tell this dial alone,
+    which begins to wait."""
     for place, request in enumerate(at.book.queue.order(), 1):
         dial = at.book.dials[request]
         if only in (None, dial) and dial.tell_place(place):

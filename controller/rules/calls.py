@@ -1,8 +1,9 @@
 """Calls: which there are, and their ends. The rules in prose and the literal table are in
 :mod:`.tables`.
 
-A call is known by its CallSid. Every call ends once, and its client hears of that once, with the
-first reason that was given. A call that has had no stream for 15 s is settled by REST.
+A webhook finds its call by the CallSid. Every call ends once, and its client hears of that once,
+with the first reason that was given. While a call that should have a stream has none, REST is asked
+about it a few times. After 15 s it is hung up.
 
 For example, a client hangs up: the call is *ending*, REST is asked, and the stream may still bring
 sound. The call is over when its stream is gone, or, if it had none, when REST has taken the
@@ -31,12 +32,14 @@ from .moment import Moment
 
 log = logging.getLogger("trunkline.controller")
 
-#: A call without a stream is asked about after so many seconds, and hung up after the last of them.
+#: A call that should have a stream is asked about after each of these times without one, and hung
+#: up after NO_STREAM_LIMIT (seconds).
 NO_STREAM_CHECKS: Final = (2.0, 5.0, 10.0)
 NO_STREAM_LIMIT: Final = 15.0
-#: After REST has hung a call up its stream is closed by us if it is still there.
+#: If a stream is still there so long after REST has hung its call up, we close it (seconds).
 CLOSE_STREAM_AFTER: Final = 1.5
-#: A leg of ours that should be over is hung up when Twilio has not said so by then.
+#: The leg that we dialled should be over with its call. It is hung up when Twilio has not said so
+#: within this time (seconds).
 LEG_OVER_WITHIN: Final = 3.0
 #: Ended calls are kept, so that a late webhook of theirs is answered with a hang-up.
 ENDED_KEPT: Final = 600.0
@@ -91,7 +94,8 @@ def dial_over(at: Moment, over: f.LegOver | f.DialOver) -> None:
 
 
 def hang_up_stray(at: Moment, stray: f.Stray) -> None:
-    """A call that belongs to nothing that we know."""
+    """Hang up a call that belongs to nothing that we know. It gets an entry in the book, so that
+    its hang-up is repeated and followed like any other."""
     known = at.book.by_sid.get(stray.sid)
     if known is not None and known.over:
         return
@@ -180,8 +184,9 @@ def _end_dialled(at: Moment, call: Call) -> None:
 
 
 def ended(at: Moment, result: do.Ended) -> None:
-    """REST took the hang-up. If the dial has timed out, its client hears of it only now, because
-    only now Twilio will not make that phone ring any more."""
+    """REST took the hang-up, or has refused it for good (:func:`end_failed` was told then). If the
+    dial has timed out, its client hears of it only now, because only now Twilio will not make that
+    phone ring any more."""
     call = at.book.calls.get(result.call)
     if call is None:
         return
@@ -195,8 +200,8 @@ def ended(at: Moment, result: do.Ended) -> None:
 
 
 def end_failed(at: Moment, result: do.EndFailed) -> None:
-    """REST does not take the hang-up. We go on trying, and close the stream meanwhile: then Twilio
-    asks for the next document, which tells it to hang up."""
+    """REST has not taken the hang-up for a while, or refuses it for good. We close the stream, at
+    which Twilio asks for the next document, and that tells it to hang up."""
     call = at.book.calls.get(result.call)
     if call is None:
         return

@@ -2,8 +2,8 @@
 
 The rules in prose and the literal transition table are in :mod:`.tables`. A dial is journalled
 before Twilio is asked (:mod:`.asking`). Its request id travels in the callback URLs and the voice
-URL, its stream token in the TwiML. If Twilio's answer never comes, we look for the call
-(:mod:`.legs`), and hang up any call that nobody waits for.
+URL, its stream token in the TwiML. If Twilio's answer never comes, we look for the call, weigh what
+shows which one it is (:mod:`.legs`), and hang up any call that nobody waits for.
 
 We know the other leg of a b-leg dial by nothing but the number that it comes to, because carriers
 rewrite callers (:mod:`.webhooks`). So only one b-leg dial to a number is open at a time: from its
@@ -251,7 +251,8 @@ def _failed(at: Moment, dial: Dial, status: str, text: str) -> None:
 
 
 def leg_over(at: Moment, over: f.LegOver | f.LegsHungUp) -> None:
-    """Our leg is over for good. A dial that had not ended yet fails with that."""
+    """Our leg is over for good: Twilio says so, or has taken its hang-up. A dial that had not ended
+    yet fails with that."""
     dial = over.dial if isinstance(over, f.LegOver) else at.book.dial_of(over.call)
     if dial is None or dial.state not in OPEN:
         return
@@ -291,8 +292,9 @@ def _close(at: Moment, dial: Dial, error: TrunklineError) -> None:
 
 
 def cancel(at: Moment, ask: Ask[m.CancelDial]) -> None:
-    """A client does not want the dial any more. If Twilio has it, the answer waits until REST has
-    taken the hang-up; else there is nothing to wait for."""
+    """A client does not want the dial any more. If our leg's SID is known, the answer waits until
+    REST has taken the hang-up. Otherwise the answer comes at once: nothing can be hung up yet, and
+    a call that still comes of the dial is hung up as soon as its SID is known."""
     at.book.session_of(ask.reply_to.peer, ask.body.session)
     dial = at.book.dials.get(ask.body.request)
     if dial is None or dial.row.session != ask.body.session:
@@ -365,7 +367,8 @@ def _timed_out(at: Moment, dial: Dial) -> None:
 
 
 def looked(at: Moment, looked: f.Looked) -> None:
-    """REST has said what it knows of the dial's call, or has not answered."""
+    """REST has said what it knows of the dial's call, or has not answered. If the dial's time was
+    over and it waited for this last look, it fails now."""
     dial = looked.dial
     waits = dial.outcome is None and not dial.started and not dial.timed_out
     if dial.last_look and waits and dial.state != "closed":

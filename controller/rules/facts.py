@@ -106,7 +106,8 @@ class AllClosing(Fact, frozen=True):
 
 
 class Found(Fact, frozen=True):
-    """The open rows of the journals, at the start. ``orphans``: rows of stacks that are gone."""
+    """What the journals have at the start: open rows, and among the ``dials`` also those that were
+    closed within a day, because the caps count them. ``orphans``: rows of stacks that are gone."""
 
     overrides: Sequence[OverrideRow]
     dials: Sequence[DialRow]
@@ -146,8 +147,9 @@ class ClaimsOver(Fact, frozen=True):
 
 
 class Sought(Fact, frozen=True):
-    """A number's SID is needed, to write to the number (of "any": the account's numbers). The SID
-    may be known already. Many who seek the same number are one request to Twilio."""
+    """A number's SID is needed, to write to the number. It may be known already. Many who seek the
+    same number are one request to Twilio. For the number "any", Twilio is asked for all numbers of
+    the account."""
 
     number: str
     seeker: Seeker
@@ -371,7 +373,8 @@ class CallOver(Fact, frozen=True):
 
 
 class LegsHungUp(Fact, frozen=True):
-    """REST has taken the hang-up of a call. Its stream may still bring sound for a moment."""
+    """REST has taken the hang-up of a call, or has refused it for good. The call's stream may still
+    bring sound for a moment."""
 
     call: Call
 

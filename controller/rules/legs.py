@@ -38,7 +38,8 @@ def taken(at: Moment, result: do.Taken) -> None:
 
 
 def status_callback(at: Moment, ask: Ask[m.StatusCallback]) -> None:
-    """A callback names the dial and its leg, and says how that stands, or who has answered it."""
+    """A callback names the dial and its leg, and says how that stands, or who has answered it. If
+    it names a dial that we do not have, nobody claims its call, which is hung up."""
     form = ask.body.form
     sid, status = form.get("CallSid", ""), form.get("CallStatus", "")
     request = ask.body.query.get(DIAL_FIELD, "")
@@ -55,7 +56,8 @@ def status_callback(at: Moment, ask: Ask[m.StatusCallback]) -> None:
     elif sid and request and status not in ENDED_STATUSES and not book.claiming:
         known = book.by_sid.get(sid)
         if known is not None and known.over:
-            # It was hung up for an earlier one. Whoever has captured this one may send it for ever.
+            # An earlier callback had the call hung up. Somebody who has captured this one may send
+            # it again and again, and REST need not be asked each time.
             at.count("callbacks of calls that are over")
             return
         log.warning("call %s: nobody claims it; it is hung up", sid)
@@ -75,7 +77,8 @@ def sid_shown(at: Moment, shown: f.SidShown) -> None:
     corrects what was ``guessed``.
 
     A second SID for a dial that has one for certain can only mean that the same request led to two
-    calls. Nobody waits for the other one, so it is hung up.
+    calls. Nobody waits for the other one, so it is hung up. So is a call that shows itself when its
+    dial is closed.
     """
     dial, sid, guessed = shown.dial, shown.sid, shown.guessed
     journalled = shown.journalled and not guessed

@@ -51,7 +51,8 @@ UP_WITHIN: Final = 8.0
 #: A restarted controller waits this long for a stream that may be up at a gateway, before it asks
 #: for another one.
 FOUND_WITHIN: Final = 2.0
-#: Streams of one listening: more of them do not help either.
+#: One listening asks for this many streams at most: where so many have not helped, another one will
+#: not.
 MOST_STREAMS: Final = 20
 
 

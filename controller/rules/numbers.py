@@ -146,10 +146,11 @@ def pool_overdue(at: Moment, tick: do.Tick) -> None:
 def wanted(at: Moment, wanted: f.Wanted) -> None:
     """Take the number for the request, in one of four ways.
 
-    Nobody has it: a new override is planned. Its holders may share it with this one: the request
-    is granted when (or because) the override is on. A holder could mean the same calls: it is
-    refused, and hears who that is. The number is being put back, or held for a session from before
-    a restart: the request waits.
+    - Nobody has the number: a new override is planned.
+    - Its holders can share it with this session: the request is granted once the override is on.
+    - A holder could mean the same calls: the request is refused, and the error names the holder.
+    - The number is being put back, or is held for a session from before a restart: the request
+      waits.
     """
     request = wanted.request
     session = at.book.sessions.get(request.session)
@@ -186,7 +187,9 @@ def wanted(at: Moment, wanted: f.Wanted) -> None:
 
 
 def let_go(at: Moment, closing: f.SessionClosing) -> None:
-    """A closing session holds nothing: a number that was its alone is put back (``Restore``)."""
+    """A closing session holds nothing: a number that was its alone is put back (``Restore``). If
+    its override is still being put on, :func:`applied` has it put back afterwards, because a write
+    under way cannot be called off."""
     for lease in at.book.leases.values():
         if lease.leave(closing.session) and lease.state == "applied":
             at.do(lease.put_back(at.now))
@@ -221,8 +224,8 @@ def _still(at: Moment, lease: Lease) -> TrunklineError:
 
 
 def applied(at: Moment, result: do.Applied) -> None:
-    """Twilio has confirmed the override. If nobody holds the number any more, it goes back: its
-    session closed while Twilio was being asked, and a write under way cannot be called off."""
+    """Twilio has confirmed the override. If nobody holds the number any more, because its session
+    closed while Twilio was being asked, the number goes back."""
     lease = at.book.lease_of(result.row.id)
     assert lease is not None, "an override was applied that nobody holds"
     lease.applied(result.row)
@@ -236,7 +239,7 @@ def applied(at: Moment, result: do.Applied) -> None:
 
 def apply_failed(at: Moment, result: do.ApplyFailed) -> None:
     """The override is not on. It has to be put back all the same if a write may have landed.
-    Holders and waiting sessions get Twilio's error, or the reason why Twilio was not asked."""
+    Whoever waits for the number gets Twilio's error, or the reason why Twilio was not asked."""
     lease = at.book.lease_of(result.row.id)
     assert lease is not None, "an override failed that nobody holds"
     waiting = lease.take_waiting()
@@ -252,7 +255,8 @@ def apply_failed(at: Moment, result: do.ApplyFailed) -> None:
 
 
 def restored(at: Moment, result: do.Restored) -> None:
-    """The number is as it was: whoever waits for it may take it now."""
+    """The number is as it was, or was left as somebody else has set it: whoever waits for it may
+    take it now."""
     at.count(f"overrides {result.outcome}")
     lease = at.book.lease_of(result.override) or at.book.aside.get(result.override)
     if lease is None:

@@ -9,10 +9,11 @@ In which state a found thing enters is the table RESTART in :mod:`.tables`. For 
 whose override the journal has as *applied* enters as *unclaimed*. If its client announces itself,
 it is *applied* again, without a word to Twilio. If nobody does, it is *restoring*.
 
-The journal has overrides and dials, since these must survive everything. It does not have calls,
-because the peers that carry them know them: the gateway its streams, the client its calls. They may
-come in either order, and each alone is enough: a stream without a client is hung up when the claims
-are over, a call without a stream waits for one as usual.
+The journal has overrides, dials and the streams by which clients listen in, since these must
+survive everything (:mod:`.listening` takes up the streams). It does not have calls, because the
+peers that carry them know them: the gateway its streams, the client its calls. They may come in
+either order, and each alone is enough: a stream without a client is hung up when the claims are
+over, and a call without a stream waits for one as usual.
 
 A controller that finds a call numbers its next streams from 1,000 times the epoch on. So no ordinal
 is given twice, although earlier controllers may have let streams in that nobody tells us of. For
@@ -49,9 +50,10 @@ from .moment import Moment
 
 log = logging.getLogger("trunkline.controller")
 
-#: A client that was away for this long, or less, hears of calls that ended meanwhile (seconds).
+#: A client that comes back hears of its calls that ended this long ago, or less (seconds).
 TOLD_AGAIN_WITHIN: Final = 30.0
-#: Dials that ended so recently are known to a restarted controller: their clients may ask.
+#: Closed dials that were asked for this long ago, or less, are known to a restarted controller, as
+#: their clients may ask about them (seconds).
 ASKED_ABOUT_WITHIN: Final = 3600.0
 
 
@@ -59,7 +61,8 @@ ASKED_ABOUT_WITHIN: Final = 3600.0
 
 
 def recover(at: Moment, found: f.Found) -> None:
-    """Rows that were open when the last controller ended, and other stacks' that are gone."""
+    """Take up the overrides and dials that the journal has open, the overrides of other stacks that
+    are gone, and the dials that were closed within a day."""
     for row in found.overrides:
         _found_override(at, row, "nothing written" if row.prior is None else row.state)
     for row in found.orphans:
@@ -147,7 +150,8 @@ def _announced(at: Moment, info: m.SessionInfo, peer: str) -> None:
 
 
 def _check_secret(at: Moment, info: m.SessionInfo) -> None:
-    """The journal's hashes of the secret, where it has the session."""
+    """InvalidRequestError where the client's secret does not fit a hash that the journal has of the
+    session's. A session that the journal does not have is believed."""
     rows = [lease.row for lease in at.book.leases.values()]
     hashes = [row.holders[info.session] for row in rows if info.session in row.holders]
     dials = [dial.row for dial in at.book.dials.values() if dial.row.session == info.session]
@@ -289,7 +293,8 @@ def session_dials(at: Moment, returned: f.SessionBack) -> None:
 
 
 def tell_again(at: Moment, announced: f.Announced) -> None:
-    """A client that reconnected: its calls with their newest placement."""
+    """Tell a client that is back what it may have missed of its calls: who answered, the newest
+    placement of those that go on, and the ends of those that ended lately."""
     known = {call.call for info in announced.hello.sessions for call in info.calls}
     for session in at.book.sessions.values():
         if session.peer != announced.hello.peer:

@@ -40,7 +40,8 @@ CLOSE_WITHIN: Final = 8.0
 
 
 def open_(at: Moment, ask: Ask[m.OpenSession]) -> None:
-    """A client wants a session; one that is there already (a request repeated) is the same."""
+    """A client wants a session. If the session is there already, the request is a repetition, and
+    gets the answer that the first one gets."""
     info = ask.body.info
     known = at.book.sessions.get(info.session)
     if known is not None:

@@ -81,8 +81,8 @@ def start(at: Moment, ask: Ask[m.StreamStart]) -> None:
 
 
 def accept(at: Moment, shown: f.StreamShown) -> None:
-    """By now it is known which leg the stream belongs to. Unless that is another call's, the stream
-    carries its call."""
+    """By now it is known which leg the stream belongs to. The stream carries its call from now on,
+    unless that leg is another call's, or the call is over."""
     start = shown.ask.body
     call = at.book.calls[shown.token.call]
     if call.sid != start.call_sid:

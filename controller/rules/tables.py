@@ -258,7 +258,8 @@ RESTART: Final[Table] = {
     "dial": {"asked": "unsure", "taken": "taken", "closed": "closed"},
 }
 
-#: The mode that C2's message names, by state.
+#: The mode of a session, by its state; "idle" in any other. WrongModeError names it to a client
+#: that wants the other direction.
 MODES: Final = {
     "arming": "answer",
     "disarming": "answer",
@@ -284,8 +285,8 @@ class IllegalTransition(WrongModeError):
 
 
 class Subject:
-    """A thing that has a table: a session, a lease, a dial, a call. Only :meth:`step` changes its
-    state, and it follows the table."""
+    """A thing that has a table: a session, a lease, a dial, a call, a row of digits. Only
+    :meth:`step` changes its state, and it follows the table."""
 
     TABLE: ClassVar[Table]
     #: what RESTART calls it

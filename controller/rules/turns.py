@@ -39,8 +39,8 @@ def give(at: Moment, heard: object) -> None:
 
 
 def tell_places(at: Moment, heard: object, only: Dial | None = None) -> None:
-    """Places that have changed, to those who wait; ``only``: to this one, which begins to wait. It
-    is done in the same rhythm as in the queue of dials."""
+    """Tell every dial that waits its place, if that has changed, in the same rhythm as in the queue
+    of dials. ``only``: tell this dial alone, which begins to wait."""
     for place, request in at.book.turns.places():
         dial = at.book.dials[request]
         if only in (None, dial) and dial.tell_place(place):

@@ -50,8 +50,9 @@ from .moment import Moment
 
 log = logging.getLogger("trunkline.controller")
 
-#: In the first HELD_AFTER_START seconds after a restart, a webhook waits for its client, for up to
-#: HELD_FOR seconds, before it gets a pause. (Its gateway waits 2.5 s for the answer.)
+#: Before a webhook gets a pause, it waits up to HELD_FOR seconds for REST's word on its call. In
+#: the first HELD_AFTER_START seconds after a start it waits as long for its client. (Its gateway
+#: waits 2.5 s for the answer.)
 HELD_FOR: Final = 1.0
 HELD_AFTER_START: Final = 2.0
 #: The answer while the call's client may still announce itself.
@@ -78,9 +79,9 @@ def ask_again(at: Moment, heard: object) -> None:
 
 
 def _answer_or_hold(at: Moment, ask: Ask[m.VoiceWebhook], until: float) -> None:
-    """Just after a restart, clients announce themselves within milliseconds, and REST answers
-    within a fraction of a second. A pause would cost the caller a second, so the answer waits for
-    them that long at most."""
+    """A pause costs the caller a second. REST answers within a fraction of that, and just after a
+    start clients announce themselves within milliseconds. So a webhook whose answer depends on them
+    waits, for :data:`HELD_FOR` at most."""
     answer = _answer(at, ask)
     if answer is None:
         return
@@ -173,7 +174,8 @@ def doubtful(book: Book, sid: str, number: str, query: dict[str, str], now: floa
 
 
 def _is_redirect(query: dict[str, str]) -> bool:
-    """It stands in a document of ours, behind a stream or a pause, and names a call or a dial."""
+    """The webhook's URL stood in a document of ours, behind a stream or a pause: only such a URL
+    names a call or a dial."""
     return CALL_FIELD in query or DIAL_FIELD in query
 
 
@@ -185,7 +187,8 @@ def vouched(at: Moment, result: do.Vouched) -> None:
 
 
 def over(at: Moment, over: f.CallOver) -> None:
-    """A call has ended. An earlier controller may have heard its webhook without noting it."""
+    """A call has ended: note its CallSid, so that a replay of its webhook is known. An earlier
+    controller may have heard that webhook and died before it noted it."""
     call = over.call
     if call.sid is not None and call.sid != call.dialled_sid and call.theirs is None:
         _note(at, call.sid)
@@ -309,7 +312,8 @@ def _answering(book: Book, lease: Lease) -> list[Session]:
 
 
 def _allowed(book: Book, lease: Lease, caller: str) -> list[Session]:
-    """Those of them that let this caller in; none, where the stack does not."""
+    """The sessions that wait for calls on the number and let this caller in. There are none where
+    the stack itself does not admit the caller."""
     if not book.admits(caller):
         return []
     return [
@@ -435,7 +439,8 @@ def _refuse(at: Moment, sessions: list[Session], caller: str, number: str, why: 
 
 
 def missed(at: Moment, missed: f.CallMissed) -> None:
-    """A call was let in, and is over before its stream came."""
+    """A call was let in, and is over before its stream came. It was counted when it was let in, so
+    only the reason is told now."""
     call = missed.call
     why = "let in, and over before its stream came"
     _count(at, call.session, received=0, caller=redact_number(call.caller), why=why)
