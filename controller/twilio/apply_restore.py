@@ -69,7 +69,8 @@ async def apply(ops: Operations, row: OverrideRow, deadline: float) -> OverrideR
     try:
         done = await errand.run()
     except TrunklineError:
-        # Without a doubt no write of ours is on the number, and there is nothing to put back.
+        # If no write is in doubt, none has landed: an answered one would have ended the job. So
+        # there is nothing to put back.
         if write.doubt == "none":
             await errand.close("restored")
         else:
@@ -91,7 +92,8 @@ async def restore(
     try:
         row = ops.opened(row)
     except SettingsError as error:
-        # Only a start with that token can go on. Without it we would write a wrong password.
+        # The row's password was sealed with another token. Without that we would write a wrong
+        # password, so wait: a start that is given the token goes on.
         log.error("%s", error)
         waits(str(error))
         await asyncio.Event().wait()

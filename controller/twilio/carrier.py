@@ -159,7 +159,7 @@ class CallState:
 
     @property
     def ended(self) -> bool:
-        """Twilio has a last word on it."""
+        """The call is over, by Twilio's own word."""
         return self.status in ENDED_STATUSES
 
 

@@ -40,7 +40,8 @@ class NumberSettings(Shown, frozen=True):
 
     @property
     def routed_to(self) -> str:
-        """The SID of the app or trunk that takes the number's calls instead of voice_url, or ""."""
+        """What takes the number's calls instead of voice_url, for example "TwiML app AP…"; "" if
+        nothing does."""
         if self.fields["voice_application_sid"]:
             return f"TwiML app {self.fields['voice_application_sid']}"
         if self.fields["trunk_sid"]:

@@ -4,7 +4,8 @@ Each operation is a coroutine that comes back with a result, which the core gets
 Repeats happen here, with back-off. Three kinds of request differ in that:
 
 - A read changes nothing, so it is repeated until a deadline.
-- Hanging up is repeated until Twilio takes it: a call that nobody ends costs money.
+- Hanging up is repeated until Twilio takes it, or refuses it for good: a call that nobody ends
+  costs money.
 - Asking for a call is repeated only where Twilio cannot have taken it (429, a refused connection).
   Repeated after a timeout, it might ring twice. Then :func:`settle` looks for the call instead.
 
@@ -53,8 +54,9 @@ TELL_AFTER: Final = 15.0
 EVIDENCE_WITHIN: Final = 3.0
 #: After that Twilio's list of calls is read this often (seconds).
 LOOK_EVERY: Final = 2.0
-#: For how long before a dial other dials are looked at, whose calls look like its own (seconds):
-#: Twilio may make a call long after it was asked, when the account's queue is full.
+#: A call that looks like a dial's may be another dial's. Dials that were asked for this long before
+#: it, or less, are looked at for that (seconds): when the account's queue is full, Twilio may make
+#: a call long after it was asked.
 OTHERS_ASKED_BEFORE: Final = 600.0
 #: Where a number bears another stack's seal, that stack is asked whether it lives: this many times,
 #: with so many seconds between them, because a stack that its keeper is just starting again does
@@ -126,8 +128,8 @@ class Operations:
         return self.keys.hide(row.prior, row.id), self.keys.hide(row.written, row.id)
 
     def opened(self, row: OverrideRow) -> OverrideRow:
-        """A row of the journal, with the passwords that :meth:`intend` has sealed. SettingsError
-        where that was done with another token."""
+        """A row of the journal, with the passwords as they were before :meth:`intend` sealed them.
+        SettingsError where that was done with another token."""
         if row.prior is None or row.written is None:
             return row
         try:
@@ -160,9 +162,9 @@ class Operations:
             sleep.cancel()
 
     async def lives(self, base: str, stack: str) -> bool:
-        """Another stack answers at its public URL, or does so within 10 s. Asked before we take
-        over a number that bears its seal: to take a live stack's number would end somebody's test.
-        """
+        """Another stack lives: it is on this machine, or answers at its public URL, now or within
+        10 s. Asked before we take over a number that bears its seal: to take a live stack's number
+        would end somebody's test."""
         for attempt in range(PROBES):
             if attempt:
                 await self.pause(PROBE_EVERY)
@@ -338,7 +340,7 @@ async def settle(
 async def end(
     ops: Operations, call: str, sids: tuple[str, ...], tell: Callable[[do.EndFailed], None]
 ) -> do.Ended:
-    """Hang all legs up; goes on until Twilio takes it.
+    """Hang all legs up; goes on until Twilio takes it, or refuses it for good.
 
     Refused credentials are no reason to stop: a token that is being rotated, or an account that is
     suspended for a minute, may work again while the call still runs. ``tell``: called once, if it
@@ -351,8 +353,7 @@ async def end(
 async def stop_listening(
     ops: Operations, order: do.StopListening, tell: Callable[[do.EndFailed], None]
 ) -> do.Ended:
-    """Stop the stream of a call that is listened to; goes on until Twilio takes it, like a
-    hang-up."""
+    """Stop the stream of a call that is listened to; goes on as long as a hang-up does."""
     stop = functools.partial(ops.carrier.stop_stream, order.sid, order.name)
     stops = [(f"stop a stream of call {order.sid}", stop)]
     return await _until_taken(ops, order.call, stops, tell)

@@ -52,8 +52,9 @@ from .seal import Seal
 UNCERTAIN_SECONDS: Final = 60.0
 #: How often a restore reads the number again while such a write may still land (seconds).
 REREAD_EVERY: Final = 5.0
-#: A read that does not show an override may be out of date for this long after it was made
-#: (seconds): Twilio does not promise that a number reads as it was just written.
+#: For this long after an override was made, a read that shows the prior fields may be out of date
+#: (seconds): Twilio does not promise that a number reads as it was just written. So it is read
+#: again, every STALE_EVERY seconds.
 STALE_SECONDS: Final = 15.0
 STALE_EVERY: Final = 1.0
 #: A timer may fire a little early. Without a least pause the last read would be repeated at once.
@@ -173,7 +174,8 @@ def what_to_write(
     take_over_routed: bool,
     number: str,
 ) -> dict[str, str]:
-    """The fields of an override, its voice_url still empty: it seals the others' prior values.
+    """The fields of an override. Its voice_url is still empty: it is made last, because it seals
+    the prior values of all of them.
 
     ``voice_fallback_url`` gets the prior URL, so that callers reach whom they reached before if we
     do not answer. Twilio does not use the voice_url of a number that receives faxes, nor of one

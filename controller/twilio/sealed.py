@@ -39,9 +39,9 @@ class Sealed(NamedTuple):
 
 
 async def sealed_numbers(ops: Operations, within: float = 0.0) -> list[Sealed]:
-    """The account's numbers that carry a seal, of any stack. Most accounts have a few numbers with
-    other URLs, which are left out. CarrierError: the account could not be listed within so many
-    seconds."""
+    """The account's numbers that carry a seal, of any stack. Numbers with other URLs are left out.
+    ``within``: for how many seconds the list is asked for again where Twilio fails; 0: it is asked
+    for once. CarrierError: the account could not be listed."""
     deadline = ops.clock() + within
     numbers = await retried(ops, "list the account's numbers", ops.carrier.list_numbers, deadline)
     seals = [(number, Seal.read(number.voice_url)) for number in numbers]

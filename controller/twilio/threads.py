@@ -1,4 +1,4 @@
-"""A small pool of daemon threads for blocking work: the REST client and the journal.
+"""A small pool of daemon threads for work that blocks, such as the REST client's and the journal's.
 
 Unlike the standard executor's, these threads do not hold up the end of the process: a REST request
 that hangs must not keep a controller from ending within its 4 s.
