@@ -156,7 +156,8 @@ class Orphan:
 
 
 class Orphans:
-    """All orphans that were found, by start or later, and whose each open override is."""
+    """All orphans, whether they were found at the start or later, and whose each open override
+    is."""
 
     def __init__(self, found: Sequence[Orphan] = ()) -> None:
         self.found = found

@@ -163,7 +163,8 @@ async def open_own(
     """The stack of :func:`own_dir`, with its journal.
 
     In PostgreSQL another machine may have taken the stack while nothing of it lived here. It puts
-    the numbers back, and we begin a new stack. JournalError, SettingsError; the stack is released.
+    the numbers back, and we begin a new stack. Raises JournalError or SettingsError, and has
+    released the stack then.
     """
     try:
         passing = stack.private_root is not None

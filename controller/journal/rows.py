@@ -14,8 +14,8 @@ import msgspec
 from trunkline.bus.wire import Shown
 
 OverrideState = Literal["planned", "applied", "restoring", "restored", "left_alone"]
-#: Seconds for which the CallSids of webhooks are kept. Twilio's signature has
-#: no time in it, so by these a replayed webhook is known (:mod:`..rules.book.seen`).
+#: Seconds for which the CallSids of webhooks are kept. Twilio's signature has no time in it, so by
+#: these a replayed webhook is known (:mod:`..rules.book.seen`).
 SEEN_KEPT: Final = 86_400.0
 OPEN_STATES: Final = ("planned", "applied", "restoring")
 

@@ -136,8 +136,8 @@ class Journal:
         await self._do(lambda db: None)
 
     async def give_up(self, within: float = 0.0) -> None:
-        """The process ends. What is asked for is tried once more, and so many seconds are left for
-        its answer. DatabaseAwayError is the answer where none came."""
+        """The process ends. What is asked for is tried once more, and its answer is waited for
+        until ``within`` seconds from now. Whoever has got none by then gets DatabaseAwayError."""
         self._ends_at = time.monotonic() + within
         self._ends.set()
 
@@ -255,8 +255,9 @@ class Journal:
         return int(await self._do(work))
 
     async def has_epochs(self) -> bool:
-        """A controller's start has come to its end once. Until then it is to be done from the
-        beginning."""
+        """A controller has begun an epoch on this journal. A start reads the numbers' seals before
+        that, if it has to. So one that died meanwhile has left a journal without an epoch, and is
+        done from the beginning."""
         where, values = self._dialect.where("TRUE")
         select = f"SELECT EXISTS (SELECT 1 FROM epochs WHERE {where})"
         return bool(await self._do(lambda db: db.execute(select, values).fetchone()[0]))
@@ -312,8 +313,8 @@ class Journal:
         await self._do(work)
 
     async def open_overrides(self) -> list[OverrideRow]:
-        """Overrides that may stand on a number, the oldest first. If there are two of
-        one number, the book sets one of them aside, which is only put back."""
+        """Overrides that may stand on a number, the oldest first. If there are two of one number,
+        the book sets one of them aside, which is only put back."""
         return list((await self.open_rows()).overrides)
 
     async def override(self, override: str) -> OverrideRow | None:
@@ -334,7 +335,8 @@ class Journal:
         await self._do(work)
 
     def _insert(self, db: Connection, row: OverrideRow, **columns: Any) -> None:
-        """A row for the number and the session of ``row``, with these columns."""
+        """A row for the number and the session of ``row``, with these columns. NumberBusyError
+        where another stack of the fleet has the number."""
         if self._dialect.shared is not None:
             self._dialect.shared.number(db, row.number)
         names = ("id", "number", "number_sid", "session", "since")

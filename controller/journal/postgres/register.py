@@ -54,7 +54,7 @@ class Register:
     ) -> Journal:
         """The stack's journal. ``seen``: the beat that stood still while we watched. ``passing``:
         it is a private stack, whose rows go with it. ``runs``: peers may look for the stack here.
-        StackHeldError: its beat has moved, so it lives. JournalError.
+        StackHeldError: its beat has moved, so it lives. JournalError: the database cannot be used.
         """
         place = self._place if runs else None
         claim = Claim(self._owner, self._holder, self.home, seen, passing, place)

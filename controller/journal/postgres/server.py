@@ -25,10 +25,11 @@ from ..database import DatabaseAwayError, JournalError
 
 T = TypeVar("T")
 
-#: A connection that cannot be made, or whose other end has gone, is given up after this long. The
-#: parameters are libpq's. Without keepalives a machine that lost its power would be waited for
-#: until the kernel's own limit, which is hours. ``tcp_user_timeout`` (in ms) bounds what was sent
-#: and not acknowledged, for which keepalives do nothing.
+#: A connection that cannot be made is given up after this long, and one whose other end has gone
+#: after three to four times as long. The parameters are libpq's. Without keepalives a machine that
+#: lost its power would be waited for until the kernel's own limit, which is hours.
+#: ``tcp_user_timeout`` (in ms) bounds what was sent and not acknowledged, for which keepalives do
+#: nothing.
 SECONDS: Final = 3
 _NETWORK: Final[dict[str, Any]] = {
     "application_name": "trunkline",
@@ -172,7 +173,7 @@ class Server:
         missing. The lock comes first: two CREATE … IF NOT EXISTS at once can both find nothing, and
         then one of them fails."""
         db.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
-        # To have made it already is enough: then nobody needs the right to make schemas.
+        # An administrator may have made the schema. Then we need no right to make one.
         (found,) = db.execute("SELECT to_regnamespace('trunkline') IS NOT NULL").fetchone() or (
             None,
         )

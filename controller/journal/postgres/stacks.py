@@ -4,7 +4,7 @@ Each transaction of a stack begins with its row of ``stacks``: it counts the row
 the row is still ours. That one statement is four things:
 
 - *The lease.* A stack that has nothing to write counts up every :data:`BEAT` seconds. Whoever has
-  seen the same beat for :data:`SILENT` seconds, by his own clock, may take the stack. Nobody
+  seen the same beat for :data:`SILENT` seconds, by its own clock, may take the stack. Nobody
   compares clocks, and an outage of the database lets no lease run out: until it is back nobody can
   see that a beat has not moved.
 - *The fence.* Once another process has taken the stack, our next transaction changes nothing, and
