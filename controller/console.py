@@ -70,8 +70,9 @@ _HEADERS: Final = [
 
 
 class Console:
-    """``status``: the object of ``trunkline status --json``. ``metrics`` makes what ``/metrics``
-    has, when it is first asked for. ``pages``: what else is served; None in tests of this file.
+    """``status``: gives the object of ``trunkline status --json``. ``metrics``: gives the collector
+    of ``/metrics``, and is asked at each scrape. ``pages``: what else is served; None in tests of
+    this file.
 
     Use it as ``start``, then read ``port``, and ``close`` in the end.
     """

@@ -281,8 +281,9 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
 
 class Core:
     """The state of one stack, and its rules. ``overrides``, ``dials``, ``listening``: the open rows
-    of the journal at start; ``orphans``: overrides of other stacks' journals whose stacks are gone;
-    ``seen``: the CallSids that were heard lately, each with when that was (Unix time)."""
+    of the journal at start, and the dials that were closed within a day. ``orphans``: overrides of
+    other stacks' journals whose stacks are gone. ``seen``: the CallSids that were heard lately,
+    each with when that was (Unix time)."""
 
     def __init__(
         self,

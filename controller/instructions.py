@@ -98,7 +98,7 @@ class Settle(Instruction, frozen=True):
 
 
 class NoteTaken(Instruction, frozen=True):
-    """Journal the SID of a dial that was learnt from a callback or a stream."""
+    """Journal the SID of a dial that was learnt from a callback, a webhook or a stream."""
 
     request: str
     sid: str
@@ -113,7 +113,8 @@ class CloseDial(Instruction, frozen=True):
 
 
 class End(Instruction, frozen=True):
-    """Hang these legs up; goes on until it succeeds -> Ended (EndFailed once, if it takes long)."""
+    """Hang these legs up; goes on until Twilio takes it, or refuses it for good -> Ended. Before
+    that EndFailed comes once, if it takes long or is refused."""
 
     call: str
     sids: tuple[str, ...]
@@ -182,8 +183,8 @@ class OpenListening(Instruction, frozen=True):
 
 
 class StopListening(Instruction, frozen=True):
-    """Stop the stream of a call that is listened to; goes on until it succeeds -> Ended (EndFailed
-    once, if it takes long). The call itself goes on."""
+    """Stop the stream of a call that is listened to; results as of :class:`End`. The call itself
+    goes on."""
 
     call: str
     sid: str
@@ -254,16 +255,18 @@ class ApplyFailed(Result, frozen=True):
 
 
 class Restored(Result, frozen=True):
-    """The override is over. ``outcome``: restored, or left alone because somebody else had changed
-    it."""
+    """The override is over. ``outcome``: "restored", or "left_alone". The number was left alone if
+    somebody else had changed it, if it is gone, or if its override is another stack's, which turned
+    out to live."""
 
     override: str
     outcome: str
 
 
 class AskedTwilio(Result, frozen=True):
-    """Twilio is being asked for the call now: the dial's timeout begins. ``asked``: that is later
-    than the dial's row says (Unix time), because other machines of the fleet ask, too."""
+    """Twilio is being asked for the call now: the dial's timeout begins. ``asked``: when that was
+    (Unix time), if the dial had to wait for other machines of the fleet. None: the time in the
+    dial's row is right."""
 
     request: str
     asked: float | None = None
@@ -299,14 +302,15 @@ class NotFound(Result, frozen=True):
 
 
 class Ended(Result, frozen=True):
-    """Twilio has taken the hang-up of all the legs that were named, or has stopped the stream."""
+    """Twilio has taken the hang-up of all the legs that were named, or has stopped the stream, as
+    far as it ever will: a lasting refusal was told by EndFailed."""
 
     call: str
 
 
 class EndFailed(Result, frozen=True):
-    """Twilio does not take a hang-up. We go on trying. This result comes once, because somebody
-    waits for an answer."""
+    """Twilio has not taken a hang-up for a while, and we go on trying, or it refuses it for good.
+    This result comes once, because somebody waits for an answer."""
 
     call: str
     error: TrunklineError

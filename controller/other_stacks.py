@@ -59,9 +59,10 @@ class Stacks(Protocol):
 
 
 class OtherStacks:
-    """``orphans``: what was left before we started, and from now on these, too. ``run``: a shell
-    for a stack, by the operations on its journal. ``left``: stacks of the fleet that died when they
-    were last run here."""
+    """``orphans``: what was left before we started, to which the stacks that fall silent are added.
+    ``run``: makes a shell for a stack from the operations on its journal. ``left``: stacks of the
+    fleet that the last process of this state directory ran as its guests when it died. Its lock is
+    ours now, so their beats need not be watched."""
 
     def __init__(
         self,

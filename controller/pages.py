@@ -5,8 +5,9 @@ bring the token of ``trunkline console`` in its ``Authorization`` header. So nei
 this machine, nor a page of another site in this one's browser, can hang up a call; and no URL, log
 or Referer ever has the token in it.
 
-An action is an event of the core, or a message to the call's client, whose own ``hang_up``,
-``interrupt`` and ``send_audio`` then do it. Nothing here knows the state of a call.
+An action is an event of the core (:class:`.instructions.ByHand`). The core hangs a call up by
+itself. To interrupt or to speak it asks the call's client, which alone knows how far it has spoken.
+Nothing here knows the state of a call.
 
 For example, with ``c1`` as trunkline's own id of a live call::
 
@@ -140,7 +141,8 @@ class Pages:
         return StreamingResponse(self._viewers.page(), media_type="text/event-stream")
 
     async def _sound(self, request: Request) -> Response:
-        """A live call's sound, for as long as the browser listens (:meth:`.Viewers.listen`)."""
+        """A live call's sound, for as long as the browser listens
+        (:meth:`.viewers.Viewers.listen`)."""
         call = request.path_params["call"]
         if not self._is_live(call):
             return PlainTextResponse("there is no such call", 404)

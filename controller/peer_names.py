@@ -8,8 +8,9 @@ to hear its events, or to turn the controller's answers away from it. The rules:
 2. A process that lost its connection comes back on another. It shows the key that it made at its
    start, and gets its name at once, even where the controller has not seen the old connection
    break. Hellos of its older connections, which can be read late, are known by their number.
-3. A name that was said with a key is kept for that key until the peer is forgotten, which is a
-   minute after its last word. Until then there are answers, sessions and streams of its own.
+3. A name that was said with a key is kept for that key until the peer is forgotten. Until then
+   there may be answers, sessions and streams of its own. It is forgotten a minute after its last
+   word, or as soon as its connection is gone and nothing here is its own.
 4. A connection has one name. So it costs a connection to have one more peer remembered.
 """
 

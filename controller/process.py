@@ -131,10 +131,9 @@ async def _serve_locked(
     """Open everything that has to be closed again, serve, and close it: first whatever may still
     write to a journal, and then the journals.
 
-    EXIT_PENDING: we were to end before the journal was there. A stack of ours whose journal another
-    machine has taken is replaced by a new one, so ``stack`` may be another one behind
-    :func:`.places.open_own`, and its lock has to be released in the end as well: ``hold`` keeps a
-    lock until all is over.
+    EXIT_PENDING: we were to end before the journal was there. If another machine has taken the
+    stack's journal, :func:`.journal.places.open_own` begins a new stack in its place. So only the
+    lock of the stack that it returns is given to ``hold``, which keeps it until all is over.
     """
     account = settings.require("account_sid")
     stack = places.own_dir(settings, account, holder)

@@ -150,7 +150,8 @@ class RestoreRun:
             self._still(str(error))
 
     async def _looked_at(self, stacks: Register, left: LeftInDatabase) -> None:
-        """What would be done. The stack is not taken, because it may only stand still."""
+        """Say what would be done, for ``--dry-run``. The stack is not taken: that would end its
+        controller if it only stands still. So its beat is read once more instead."""
         for now in await stacks.left(but=""):
             if now.stack == left.stack and now.beat != left.beat:
                 raise StackHeldError(left.stack, now.holder)

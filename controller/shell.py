@@ -1,7 +1,8 @@
 """The controller on its loop: the ROUTER, the timer, and the operations that take time.
 
 A thin shell around :class:`~.core.Core`: it feeds messages and results in as events, and carries
-instructions out. One write at a time goes to each number, whichever journal it comes from.
+instructions out. One write at a time goes to each number, whether its override stands in our own
+journal or in one that another stack left.
 
 If an operation or the core fails in a way that nobody foresaw, the process ends: the next start
 takes up from the journal, by the same path, and clients claim their sessions. A peer's message
@@ -222,8 +223,8 @@ class Shell:
         return self.core.book.nothing_left and not self._tasks
 
     def _shell_of(self, hello: m.Hello) -> Shell | None:
-        """Who serves the stack that this peer asks for; None: it is not here. If the stack is over,
-        this shell answers in its place, and says that the sessions are lost."""
+        """Who serves the stack that this peer asks for; None: it is not here. If the stack is over
+        and a client asks, this shell answers in its place, and says that the sessions are lost."""
         if hello.stack in ("", self.core.book.identity.stack):
             return self
         if hello.stack in self._guests:
@@ -298,7 +299,8 @@ class Shell:
         self._at_guest.get(identity, self)._take(identity, message)
 
     def _take(self, identity: bytes, message: m.ToController) -> None:
-        """The message counts if it comes on the connection that has the name."""
+        """Give the message to the core, if it comes on the connection that has its peer's name. A
+        Hello gets its connection the name first, unless something speaks against it."""
         peer = message.gateway if isinstance(message, m.GatewayNotification) else message.peer
         if isinstance(message, m.Hello):
             if (
@@ -441,7 +443,8 @@ class Shell:
         self._feed(event)
 
     def _send(self, message: m.FromController, identity: bytes) -> None:
-        """One message to one connection. If it cannot be encoded, the others still leave."""
+        """One message to one connection. If it cannot be encoded, that is logged, and the others
+        still leave."""
         router = self._router
         if router is not None:
             what = type(message).__name__

@@ -25,7 +25,8 @@ from .journal.rows import DialRow
 HOUR: Final = 3600.0
 DAY: Final = 24 * HOUR
 #: Twilio ends a call by itself after its longest duration. Ringing comes before that, and the news
-#: of the end may get lost. This long after a dial was asked for, its leg is over in any case.
+#: of the end may get lost. So a dial's leg is over in any case this long (seconds) after it was
+#: asked for and its longest duration has passed.
 OVER_WITHIN: Final = 180.0
 
 
@@ -74,7 +75,7 @@ class _Used:
 
 
 class Usage:
-    """The dials of the last day, by request."""
+    """The dials that a cap may still count, by request: those of the last day at most."""
 
     def __init__(self, caps: Caps) -> None:
         self._caps = caps
