@@ -79,7 +79,8 @@ from .timeline import Timeline
 
 log = logging.getLogger("trunkline.controller")
 
-#: How often time is looked at, and how often while there is nothing that it changes.
+#: Seconds between two ticks, and between two while the book is at rest (``Book.at_rest``): then
+#: there is nothing that time alone would change.
 TICK_SECONDS: Final = 0.1
 REST_SECONDS: Final = 0.5
 

@@ -410,14 +410,16 @@ class Journal:
         return 0.0 if shared is None else float(await self._do(shared.turn))
 
     async def dial_taken(self, request: str, sid: str) -> None:
-        """Changes no closed dial, and none that is not there: its SID may be learnt late."""
+        """Twilio has the dial, under this SID. A dial that is closed or not there stays as it is,
+        because a SID may be learnt late."""
         where, values = self._dialect.where("request = ? AND state != 'closed'", request)
         await self._change(
             f"UPDATE dials SET sid = ?, state = 'taken' WHERE {where}", (sid, *values)
         )
 
     async def dial_closed(self, request: str, seconds: float | None = None) -> None:
-        """``seconds``: how long its call lasted; None: that was said before, or nobody knows."""
+        """The dial is over. ``seconds``: how long its call lasted; None: that was said before, or
+        nobody knows."""
         where, values = self._dialect.where("request = ?", request)
         closed = "state = 'closed', seconds = COALESCE(?, seconds)"
         await self._change(f"UPDATE dials SET {closed} WHERE {where}", (seconds, *values))

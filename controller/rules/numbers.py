@@ -124,7 +124,7 @@ def serve_pool(at: Moment, heard: object) -> None:
 
 
 def pool_overdue(at: Moment, tick: do.Tick) -> None:
-    """Who has waited for a free number for as long as it would."""
+    """Refuse the sessions that have waited for a free number until their deadline."""
     pool = at.book.pool
     for session in at.book.sessions.values() if pool else ():
         if (

@@ -77,7 +77,8 @@ def _refusal(book: Book, hello: m.Hello) -> TrunklineError | None:
 
 
 def welcome(at: Moment, here: f.Announced | f.GatewayHere | f.WorkerHere) -> None:
-    """A client's Welcome names the sessions that are not taken back, so it comes behind them."""
+    """Welcome a peer whose Hello was taken in. A client's Welcome names the sessions that are not
+    taken back, so it is sent once all of them were looked at."""
     identity = at.book.identity
     at.send(
         here.hello.peer,
@@ -140,7 +141,7 @@ def look(at: Moment, look: do.Look) -> None:
 
 
 def show(at: Moment, told: m.Levels | m.CallSound) -> None:
-    """A gateway tells it. No rule needs it, so it goes on to whoever looks."""
+    """A gateway tells levels or sound. No rule needs them, so they go on to whoever looks."""
     at.do(do.Show(told))
 
 

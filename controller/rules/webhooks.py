@@ -50,9 +50,9 @@ from .moment import Moment
 
 log = logging.getLogger("trunkline.controller")
 
-#: Before a webhook gets a pause, it waits up to HELD_FOR seconds for REST's word on its call. In
-#: the first HELD_AFTER_START seconds after a start it waits as long for its client. (Its gateway
-#: waits 2.5 s for the answer.)
+#: A webhook that needs REST's word on its call waits for that up to HELD_FOR seconds, and gets a
+#: pause then. In the first HELD_AFTER_START seconds after a start it waits as long for its client.
+#: (Its gateway waits 2.5 s for the answer.)
 HELD_FOR: Final = 1.0
 HELD_AFTER_START: Final = 2.0
 #: The answer while the call's client may still announce itself.

@@ -19,7 +19,8 @@ from .call import Call
 
 @dataclass
 class Row(Subject):
-    """A row of digits on its way."""
+    """A row of digits on its way. ``listens_by``: if no one-way stream is up by then, the digits go
+    without it. ``deadline``: the call's stream has to be back by then."""
 
     TABLE = DIGITS
 
