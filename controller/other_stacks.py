@@ -81,6 +81,7 @@ class OtherStacks:
         self._left = left
         self._lock: Callable[[str], asyncio.Lock]
         self._count: Callable[[str], None]
+        self._host: Callable[[Shell], Awaitable[None]]
 
     async def watch(
         self,

@@ -288,13 +288,15 @@ class Shell:
 
     def _receive(self, identity: bytes, message: m.ToController) -> None:
         """One message of a peer, for the stack that its connection has asked for."""
-        if isinstance(message, m.Hello) and message.stack:
+        if isinstance(message, m.Hello):
             shell = self._shell_of(message)
             if shell is None:
                 bus = self.core.book.bus_of(message.stack)
                 self._send(m.Moved(stack=message.stack, bus=bus), identity)
                 return
-            if shell is not self:
+            if shell is self:
+                self._at_guest.pop(identity, None)
+            else:
                 self._at_guest[identity] = shell
         self._at_guest.get(identity, self)._take(identity, message)
 

@@ -145,7 +145,9 @@ def _restored(result: do.Restored, book: Book) -> Said | None:
     lease = book.lease_of(result.override) or book.aside.get(result.override)
     if lease is None:
         return None
-    text = f"the number is as it was ({result.outcome.replace('_', ' ')})"
+    text = "the number is as it was"
+    if result.outcome == "left_alone":
+        text = "the number is left alone: it is somebody else's now, or gone"
     return {"text": text, "number": lease.number}
 
 

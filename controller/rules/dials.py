@@ -338,7 +338,7 @@ def _give_up(at: Moment, dial: Dial, why: str) -> None:
 def watch(at: Moment, tick: do.Tick) -> None:
     """End dials whose time is over, and ask REST about those that have fallen silent."""
     for dial in at.book.coming():
-        if dial.started or dial.outcome is not None:
+        if dial.outcome is not None:
             continue
         if at.now >= dial.deadline:
             _timed_out(at, dial)

@@ -85,8 +85,7 @@ def sid_shown(at: Moment, shown: f.SidShown) -> None:
     if dial.sid != sid:
         if dial.state == "closed" or not (dial.sid is None or dial.guessed):
             if not guessed:
-                # A second call of the same request, which nobody claims.
-                log.error("dial %s led to another call, %s; it is hung up", dial.request, sid)
+                log.error("call %s of dial %s: nobody waits for it", sid, dial.request)
                 at.tell(f.Stray(sid))
             return
         _take_sid(at, dial, sid, guessed)

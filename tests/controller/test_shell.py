@@ -157,6 +157,10 @@ async def test_a_hello_says_for_which_stack_it_is(served: Served) -> None:
     assert list(guest.core.book.peers.by_id) == ["a1"] and not served.core.book.peers.by_id
     (pulse,) = told(b"a", m.Beat(peer="a1"))
     assert isinstance(pulse, m.Pulse) and (pulse.stack, pulse.known) == ("dead", True)
+    # A connection may ask for the other stack.
+    for stack in (own, "dead", "", "dead"):
+        (welcome,) = told(b"a", hello(1, stack=stack))
+        assert isinstance(welcome, m.Welcome) and welcome.stack == (stack or own)
     # The same process may have another connection, for the other stack.
     (welcome,) = told(b"b", hello(1, stack=own))
     assert isinstance(welcome, m.Welcome) and welcome.stack == own

@@ -54,6 +54,21 @@ def test_a_dial_is_told_from_its_wish_to_its_failure() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("outcome", "text"),
+    [
+        ("restored", "the number is as it was"),
+        ("left_alone", "the number is left alone: it is somebody else's now, or gone"),
+    ],
+)
+def test_what_became_of_a_number_is_told(outcome: str, text: str) -> None:
+    stage = Stage()
+    info = stage.armed()
+    stage.ask("a1", m.CloseSession(session=info.session))
+    stage.feed(do.Restored(stage.take(do.Restore).override, outcome))
+    assert told(stage, "number")[-1] == text
+
+
 def test_processes_come_once_and_go() -> None:
     stage = Stage()
     stage.hello("gateway", "g1")  # the same one again
