@@ -16,7 +16,7 @@ from trunkline.adapter.client.session import ClientSession
 from trunkline.adapter.line import Line
 from trunkline.bus import messages as m
 from trunkline.bus.control import ControlClient
-from trunkline.bus.errors import TrunklineError
+from trunkline.bus.errors import StackUnavailableError, TrunklineError
 
 from .clock import Process, SimLoop
 from .peers import HOSTS
@@ -207,6 +207,11 @@ class SimClient(BusClient):
             await self._speak(call, talk)
             await asyncio.sleep(self.rng.uniform(0.0, 1.5))
             await call.hang_up()
+        except StackUnavailableError:
+            # Without an end of the script the call would last for as long as its far end likes.
+            for task in listening:
+                task.cancel()
+            raise
         except TrunklineError as error:
             self.world.say(f"{self.process}: {call.sid}: {error}")
         for task in listening:
