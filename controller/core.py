@@ -51,6 +51,7 @@ from trunkline.bus.errors import (
     TimedOutError,
     TrunklineError,
 )
+from trunkline.bus.twilio_urls import STACK_FIELD
 
 from . import instructions as do
 from . import status
@@ -391,8 +392,12 @@ class Core:
         return InternalError(f"unexpected {type(error).__name__}")
 
     def _admit(self, request: m.Request, role: m.Role) -> None:
-        """A TrunklineError if the request comes too late, from the wrong kind of peer, or while we
-        stop."""
+        """A TrunklineError if the request comes too late, from the wrong kind of peer, for another
+        stack of the fleet, or while we stop.
+
+        A gateway that does not know the fleet yet asks us for any stack. We have nothing of the
+        other one's calls, and would say so as if they were over. Twilio asks again, and by then the
+        gateway knows better."""
         body = request.body
         if request.ttl <= 0:
             raise TimedOutError(f"{type(body).__name__} came after its time was over")
@@ -401,5 +406,10 @@ class Core:
         theirs = isinstance(body, _ONLY_GATEWAYS)
         if not isinstance(body, _BY_ANYBODY) and theirs != (role == "gateway"):
             raise InvalidRequestError(f"a {role} cannot ask for {type(body).__name__}")
+        if isinstance(body, m.VoiceWebhook | m.StatusCallback):
+            stack = body.query.get(STACK_FIELD, "")
+            bus = None if stack == self.book.identity.stack else self.book.bus_of(stack)
+            if bus is not None:
+                raise StackUnavailableError(f"stack {stack} is at {bus}")
         if self.book.stopping and not isinstance(body, _WHILE_STOPPING):
             raise StackUnavailableError("the stack is being shut down")

@@ -23,7 +23,7 @@ from trunkline.controller.rules import facts as f
 from trunkline.controller.rules.moment import Moment
 from trunkline.controller.rules.sessions import CLOSE_WITHIN
 
-from .fake_carrier import THEIRS
+from .fake_carrier import OURS, THEIRS
 from .stage import Stage
 from .test_sessions import a_row, restarted
 
@@ -136,3 +136,26 @@ def test_whoever_waits_for_a_number_that_is_claimed_is_refused_as_of_now() -> No
     (lost,) = stage.events("a2", m.SessionLost)
     assert lost.why.startswith("its number could not be armed again: number ***")
     assert stage.core.book.sessions[other.session].close_by == stage.now + CLOSE_WITHIN
+
+
+@pytest.mark.parametrize("asks", [m.VoiceWebhook, m.StatusCallback])
+def test_what_names_another_stack_of_the_fleet_is_for_that_one(
+    asks: type[m.VoiceWebhook | m.StatusCallback],
+) -> None:
+    """A gateway that knows of no fleet yet asks whoever is there. Its call is alive elsewhere."""
+    stage = Stage()
+    own, other = stage.core.book.identity.stack, "other"
+    stage.feed(
+        do.FleetSeen([m.ControllerRef(stack=each, bus="tcp://x:1") for each in (own, other)])
+    )
+    form = {"CallSid": "CA1", "From": THEIRS, "To": OURS, "CallStatus": "in-progress"}
+
+    def asked(stack: str) -> int:
+        return stage.ask("g1", asks(form=form, query={"s": stack, "d": "r" * 32}))
+
+    assert stage.error("g1", asked(other)) == "StackUnavailableError"
+    assert not stage.work, "its call is not hung up"
+    # Nobody has a stack that is over: whoever is asked sees to its call.
+    asked(own)
+    asked("over")
+    assert stage.core.book.counts["failed StackUnavailableError"] == 1
