@@ -275,9 +275,8 @@ class CallEnded(Message, frozen=True):
 class AnsweredBy(Message, frozen=True):
     """to the client: Twilio has found out who answered the call.
 
-    If that is known before the call's stream is up, CallStarted brings it instead. A client that
-    says Hello gets this message again. A restarted controller learns who answered from the client's
-    CallInfo.
+    It may come before the call's stream is up, and so before CallStarted. A client that says Hello
+    gets this message again. A restarted controller learns who answered from the client's CallInfo.
     """
 
     call: Name

@@ -87,6 +87,9 @@ class ClientSession:
         self._info = info
         self._trace: dict[str, str] = {}
         self._dials: dict[str, _Dialling] = {}
+        #: by call, of dials whose streams are still to come. The controller that was told may die
+        #: before that, and Twilio does not say it again.
+        self._answered_by: dict[str, m.Answerer] = {}
         #: one Arm or Disarm at a time: a Disarm hangs up a call that has come, and must not hang up
         #: the call of a later Arm
         self._arming = asyncio.Lock()
@@ -201,6 +204,8 @@ class ClientSession:
         finally:
             asked.cancel()
             self._dials.pop(request, None)
+            if not self._dials:
+                self._answered_by.clear()
             if not dialling.started.done():
                 dialling.started.cancel()
             elif not dialling.started.cancelled():
@@ -374,8 +379,8 @@ class ClientSession:
                     )
                 else:
                     log.info("call %s: its stream is gone, waiting for a new one", event.call)
-            case m.AnsweredBy() if event.call in self.calls:
-                self.calls[event.call].answered_by_told(event.answered_by)
+            case m.AnsweredBy():
+                self.answered_by_told(event)
             case m.InterruptByHand() if event.call in self.calls:
                 self.calls[event.call].interrupt_by_hand()
             case m.SpeakByHand() if event.call in self.calls:
@@ -410,8 +415,10 @@ class ClientSession:
                 redact_number(info.callee),
                 redact_number(info.caller),
             )
-        call = self._take(info)
         dialling = self._dials.get(info.dial_request or "")
+        if info.answered_by is None:
+            info = replace(info, answered_by=self._answered_by.get(info.call))
+        call = self._take(info)
         if dialling is not None:
             if not dialling.started.done():
                 dialling.started.set_result(call)
@@ -422,6 +429,13 @@ class ClientSession:
             log.warning("call %s came of a dial that nobody waits for", info.sid)
             call.ended(m.CallEnded(call=info.call, reason="hang_up"))
             self._drop(call)
+
+    def answered_by_told(self, event: m.AnsweredBy) -> None:
+        """Who has answered. It may be told while the call's stream is still to come."""
+        if event.call in self.calls:
+            self.calls[event.call].answered_by_told(event.answered_by)
+        elif self._dials:
+            self._answered_by[event.call] = event.answered_by
 
     def _take(self, info: m.CallInfo) -> CallMedia:
         call = self.calls[info.call] = CallMedia(

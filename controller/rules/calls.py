@@ -74,16 +74,15 @@ def answered(at: Moment, answered: f.Answered) -> None:
 
 
 def answered_by(at: Moment, known: f.AnsweredByKnown) -> None:
-    """Twilio has found out who answered. The client is told at once, or together with the news of
-    the call where it has not had that yet."""
+    """Twilio has found out who answered. The client is told at once, also while the stream of the
+    call is still to come: Twilio says it once, and no controller after this one would know."""
     call = at.book.calls.get(known.dial.row.call)
     if call is None or not call.live or known.dial.sid != known.sid:
         return
     if call.answered_by_known(known.answered_by):
         at.count(f"answered by {known.answered_by}")
-        if call.started is not None:
-            event = m.AnsweredBy(call=call.id, answered_by=known.answered_by)
-            at.send_session(call.session, event)
+        event = m.AnsweredBy(call=call.id, answered_by=known.answered_by)
+        at.send_session(call.session, event)
 
 
 def dial_over(at: Moment, over: f.LegOver | f.DialOver) -> None:

@@ -300,10 +300,10 @@ def tell_again(at: Moment, announced: f.Announced) -> None:
         if session.peer != announced.hello.peer:
             continue
         for call in at.book.calls_of(session.id):
-            if call.started is None and call.mode != "originate":
-                continue
             if call.answered_by is not None:
                 at.send(session.peer, m.AnsweredBy(call=call.id, answered_by=call.answered_by))
+            if call.started is None and call.mode != "originate":
+                continue
             if call.state in ("live", "reconnecting"):
                 _tell_started(at, session, call, new=call.id not in known)
             elif call.state == "ended" and at.now - call.ended_at < TOLD_AGAIN_WITHIN:

@@ -32,6 +32,21 @@ async def test_an_answer_is_waited_for(stack: FakeStack) -> None:
         assert await call.wait_answered_by(timeout=0) == "machine_start"
 
 
+async def test_an_answer_before_the_stream_is_kept(stack: FakeStack) -> None:
+    """The controller that brings the stream may be another one, which was not told."""
+    async with line_on(stack) as line:
+        placing = asyncio.create_task(line.place_call(THEIRS, timeout=5, **HOW))
+        dial = await stack.controller.wait_for(m.Dial, 1)
+        stack.controller.tell(m.AnsweredBy(call=dial.request[::-1], answered_by="human"))
+        info = stack.start_call(dial.session, dial=dial)
+        assert info.answered_by is None
+        call = await placing
+        assert call.answered_by == "human"
+        session = line._session
+        assert session is not None and session.describe().calls[0].answered_by == "human"
+        assert session._answered_by == {}
+
+
 async def test_no_answer_in_time(stack: FakeStack) -> None:
     async with line_on(stack) as line:
         call, _ = await placed(stack, line, **HOW)

@@ -67,11 +67,22 @@ def test_it_is_for_a_leg_calls(mode: str) -> None:
     assert not stage.work
 
 
-def test_an_answer_before_the_stream_comes_with_the_call() -> None:
+def test_an_answer_before_the_stream_is_told_at_once_and_again() -> None:
+    """The next controller would not know it. The client has it meanwhile."""
     stage, info = caller()
     request, create = detecting(stage, info)
     told(stage, request, "human")
-    assert answers(stage) == []
+    assert answers(stage) == ["human"]
+    dial = m.Dial(
+        session=info.session,
+        request=request,
+        to=THEIRS,
+        mode="a-leg",
+        timeout=60.0,
+        max_duration=300.0,
+    )
+    stage.hello("adapter", "a1", sessions=[replace(info, dials=[dial])])
+    assert answers(stage) == ["human", "human"]
     stage.let_in(token_of(create))
     (started,) = stage.events("a1", m.CallStarted)
     assert started.info.answered_by == "human"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ class Talk:
     reason: str | None = None
     answered_by: str | None = None
     over: bool = False
+    ended_at: float = math.inf
 
 
 class SimClient(BusClient):
@@ -218,7 +220,7 @@ class SimClient(BusClient):
             await task
         talk.lost = call.lost
         talk.reason, talk.answered_by = call.ended_reason, call.answered_by
-        talk.over = True
+        talk.over, talk.ended_at = True, self.sim.time()
 
     async def _speak(self, call: Call, talk: Talk) -> None:
         for _ in range(self.rng.randint(1, 4)):

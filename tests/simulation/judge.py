@@ -79,8 +79,12 @@ def _dials(world: World) -> list[str]:
 
 
 def _known_causes(world: World) -> list[str]:
-    """Whoever was told of a timeout: Twilio had not known better by then."""
+    """Whoever was told of a timeout: Twilio had not known better by then, or could not be asked. A
+    dial's SID is known only once it stands in the database, and without it REST cannot be asked
+    about a call of which no callback comes."""
     wrong = []
+    if world.counts["outages"] and world.exchange.counts["callbacks never sent"]:
+        return wrong
     for leg in world.exchange.legs.values():
         for client in world.clients:
             status, told = client.failures.get(leg.request, ("", 0.0))
@@ -150,7 +154,8 @@ def _answered(world: World, talk: Talk, leg: Leg) -> list[str]:
     if talk.answered_by not in (None, leg.answered_by):
         return [f"answered by {leg.answered_by}, and its client knows of {talk.answered_by}"]
     taken = leg.answer_taken
-    if talk.answered_by is not None or taken is None or taken + ENDS_FIRST > leg.ended_at:
+    ended_at = min(leg.ended_at, talk.ended_at)
+    if talk.answered_by is not None or taken is None or taken + ENDS_FIRST > ended_at:
         return []
     died = world.controller_deaths
     cut_off = world.counts["broken connection"] + world.counts["paused client"]
