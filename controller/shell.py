@@ -54,6 +54,8 @@ log = logging.getLogger("trunkline.controller")
 #: The process ends this long after SIGTERM, even if something is still to be done (seconds; honcho
 #: kills after 5 s).
 STOP_WITHIN: Final = 3.4
+#: So much longer (seconds) the journal is waited for: it says what is left, and that we have ended.
+LEFT_FOR_JOURNAL: Final = 0.4
 #: If this process stood still for longer (seconds), another machine may have taken its stack in the
 #: database that they share. The database is asked about that before anything else is done.
 MAY_BE_TAKEN: Final = 5.0
@@ -167,7 +169,7 @@ class Shell:
             if self._fatal is None:
                 await self._shut_down()
         finally:
-            left = max(0.0, self._ends_at - self._clock())
+            left = max(0.0, self._ends_at + LEFT_FOR_JOURNAL - self._clock())
             await self._ops.journal.give_up(left)
             await self._orphans.give_up(left)
             await self._cancel(ticking)

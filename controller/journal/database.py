@@ -110,11 +110,13 @@ class Dialect:
 
 
 class Database(Protocol):
-    """One connection to where a journal is kept. All methods but ``interrupt`` are called in the
-    journal's own thread.
+    """One connection to where a journal is kept. All methods but ``cut`` and ``interrupt`` are
+    called in the journal's own thread.
 
     ``name``: for messages, without a secret. ``beats``: how often it has to be given something to
     do, so that others see that this stack lives (seconds); 0: never, it is on this machine's disk.
+    ``answers``: how many it has got from the database, which shows that one that is far away goes
+    on. ``most``: so many pieces of work go into one transaction.
     """
 
     @property
@@ -123,6 +125,10 @@ class Database(Protocol):
     def dialect(self) -> Dialect: ...
     @property
     def beats(self) -> float: ...
+    @property
+    def answers(self) -> int: ...
+    @property
+    def most(self) -> int: ...
 
     def run(self, work: Sequence[Work]) -> list[Outcome]:
         """Do all of the work in one transaction, and return once that is durable. A piece that
@@ -131,6 +137,11 @@ class Database(Protocol):
         DatabaseAwayError: it is not known whether any of it is done. The next call has to be given
         the same work, and finds out.
         """
+        ...
+
+    def cut(self) -> None:
+        """Have ``run`` wait no longer for an answer that does not come; DatabaseAwayError. It is
+        called in another thread, and the next ``run`` begins with another connection."""
         ...
 
     def interrupt(self) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -109,6 +110,8 @@ class SqliteDatabase:
 
     dialect = DIALECT
     beats = 0.0
+    answers = 0
+    most = sys.maxsize
 
     def __init__(self, name: str, connection: sqlite3.Connection) -> None:
         self.name = name
@@ -149,6 +152,9 @@ class SqliteDatabase:
         failed = JournalError(f"{self.name}: the journal cannot be used: {error}")
         failed.__cause__ = error
         return failed
+
+    def cut(self) -> None:
+        """Nothing: a disk answers, or the machine is lost."""
 
     def interrupt(self) -> None:
         """Nobody asks for it: a disk of this machine's is waited for to the end, because it answers

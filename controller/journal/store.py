@@ -54,6 +54,8 @@ log = logging.getLogger("trunkline.controller")
 #: Between two tries of a database that does not answer (seconds). It is short, because all that is
 #: new waits for it, and constant, because only one connection of each stack asks.
 AGAIN_AFTER: Final = 0.5
+#: A database that gives not one answer for so long (seconds) is not waited for on this connection.
+ANSWERS_WITHIN: Final = 10.0
 #: At the process's end, once no time is left, a database is waited for no longer than this, twice
 #: (seconds): once until the connection is cut, and once until the thread has noticed.
 LAST_WAIT: Final = 0.15
@@ -142,14 +144,20 @@ class Journal:
         self._ends.set()
 
     async def close(self) -> None:
-        """End what is under way, and let go of the database. It takes about two seconds at
-        most, even if the database stands still: a controller has 4 s to end."""
-        await self.give_up()
+        """End what is under way, and let go of the database. If that stands still, this takes as
+        long as :meth:`give_up` has left (or a second), and little more: a controller has 4 s to
+        end."""
+        if not self._ends.is_set():
+            await self.give_up(1.0)
         if self._beating is not None:
             self._beating.cancel()
         if self._writing is not None:
             await asyncio.wait({self._writing})
-        await asyncio.wait({asyncio.ensure_future(self._pool.run(self._db.close))}, timeout=1.0)
+        closing = asyncio.ensure_future(self._pool.run(self._db.close))
+        left = self._ends_at - time.monotonic()
+        await asyncio.wait({closing}, timeout=max(left, LAST_WAIT))
+        if not closing.done():
+            self._db.interrupt()
         self._pool.close(1.0)
 
     async def _do(self, work: Work) -> Any:
@@ -166,7 +174,8 @@ class Journal:
     async def _write(self) -> None:
         """One transaction after the other, until nothing waits."""
         while self._waiting:
-            taken, self._waiting = self._waiting, []
+            most = self._db.most
+            taken, self._waiting = self._waiting[:most], self._waiting[most:]
             outcomes = await self._until_done([work for work, _ in taken])
             for (_, future), (result, error) in zip(taken, outcomes, strict=True):
                 if future.done():  # whoever asked has given up
@@ -185,11 +194,11 @@ class Journal:
             try:
                 outcomes = await self._try(work)
             except DatabaseAwayError as error:
+                if self._ends.is_set():
+                    return [Outcome(error=error)] * len(work)
                 if began is None:
                     began = time.monotonic()
                     log.error("%s. What is new waits for it, and calls that are on go on", error)
-                if self._ends.is_set():
-                    return [Outcome(error=error)] * len(work)
                 await self._pause()
             else:
                 if began is not None:
@@ -199,13 +208,20 @@ class Journal:
                 return outcomes
 
     async def _try(self, work: Sequence[Work]) -> list[Outcome]:
-        """One try in the journal's thread. At the process's end a thread that waits for too long is
-        let go: a database that stands still answers nobody, and one that is only far away does."""
+        """One try in the journal's thread. A database that gives no answer for too long is asked
+        anew on another connection: a proxy between us and it may keep one up that leads nowhere. At
+        the process's end the thread is let go. A database that is only far away answers."""
         if not self._db.beats:  # a disk of this machine's
             return await self._pool.run(self._db.run, work)
         trying = asyncio.ensure_future(self._pool.run(self._db.run, work))
         ends = asyncio.ensure_future(self._ends.wait())
-        await asyncio.wait({trying, ends}, return_when=asyncio.FIRST_COMPLETED)
+        while not trying.done() and not ends.done():
+            answers = self._db.answers
+            done, _ = await asyncio.wait(
+                {trying, ends}, timeout=ANSWERS_WITHIN, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done and self._db.answers == answers:
+                self._db.cut()
         ends.cancel()
         if not trying.done():
             left = self._ends_at - time.monotonic()

@@ -89,6 +89,27 @@ async def test_a_user_who_may_not_make_schemas_uses_one_that_is_there(
     assert ask(mine, "SELECT count(*) FROM trunkline.overrides") == [(0,)]
 
 
+async def test_a_user_with_no_more_than_the_rows_uses_a_schema_that_is_whole(
+    postgres: Server,
+) -> None:
+    url = postgres.database()
+    await (await opened(url)).close()
+    rights = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA trunkline"
+    ask(url, "DROP ROLE IF EXISTS few")
+    ask(url, f"CREATE ROLE few LOGIN PASSWORD '{PASSWORD}'")
+    ask(url, "GRANT USAGE ON SCHEMA trunkline TO few")
+    ask(url, f"GRANT {rights} TO few")
+    journal = await opened(url.replace(f"postgres:{PASSWORD}", f"few:{PASSWORD}"))
+    await journal.plan(ROW, 5.0)
+    await journal.close()
+
+
+def test_what_a_url_says_of_the_network_counts() -> None:
+    mine = postgres_server_module.Server("postgresql://db/lines?connect_timeout=20")
+    others = postgres_server_module.Server("postgresql://db/lines")
+    assert set(others._network) - set(mine._network) == {"connect_timeout"}
+
+
 def test_a_default_without_durability_is_overruled(postgres: Server) -> None:
     url = postgres.database()
     name = url.rpartition("/")[2]

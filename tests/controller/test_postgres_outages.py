@@ -6,6 +6,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import replace as replace_ops
@@ -33,8 +36,8 @@ from trunkline.controller.journal.database import (
     Work,
 )
 from trunkline.controller.journal.orphans import Orphans
+from trunkline.controller.journal.postgres import register, stacks
 from trunkline.controller.journal.postgres import server as postgres_server_module
-from trunkline.controller.journal.postgres import stacks
 from trunkline.controller.journal.postgres.register import Register
 from trunkline.controller.journal.postgres.stacks import Place
 from trunkline.controller.journal.store import Journal
@@ -114,6 +117,86 @@ def count_refusals(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
     return refused
 
 
+async def test_a_connection_that_leads_nowhere_is_given_up(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A proxy may keep it up for a server that is gone; here the server's process for it stands."""
+    monkeypatch.setattr(store, "ANSWERS_WITHIN", 0.2)
+    journal = await opened(url)
+    caplog.set_level(logging.WARNING)
+    idle = "query = 'COMMIT' AND datname = current_database()"
+    ((pid,),) = ask(url, f"SELECT pid FROM pg_stat_activity WHERE {idle}")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(10.0):
+            await journal.plan(ROW, 5.0)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert await journal.open_overrides() == [ROW]
+    assert [record.message.partition(": ")[2][:22] for record in caplog.records] == [
+        "the database does not ",
+        "it answers again after",
+    ]
+    await journal.close()
+
+
+async def test_a_machine_that_vanishes_in_a_transaction_holds_nobody_up(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server gives back its row and the fleet's lock. If it lives after all, it goes on."""
+    monkeypatch.setattr(postgres_server_module, "SILENT_WITHIN", 0.3)
+    near, far = [
+        (await in_fleet(url, n, rate=50.0).take(stack_id(f"f{n}"), runs=True)) for n in range(2)
+    ]
+    database = database_of(far)
+    assert database._connection is not None and database.dialect.shared is not None
+    database._begin(database._connection)
+    database.dialect.shared.turn(stacks._Transaction(database._connection))
+    async with asyncio.timeout(10.0):
+        assert await near.turn() == 0.0
+        assert await far.turn() >= 0.0
+    for journal in (near, far):
+        await journal.close()
+
+
+async def test_what_a_copy_that_lagged_has_lost_is_told(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was promoted while a COMMIT waited for its answer."""
+    journal = await opened(url)
+    await journal.plan(ROW, 5.0)
+    lose_commit(journal, after=True)
+    saying = asyncio.ensure_future(journal.plan(replace(ROW, id="o2"), 6.0))
+    await until(lambda: database_of(journal)._connection is None)
+    ask(url, "DELETE FROM trunkline.overrides WHERE id = 'o2'")
+    ask(url, "UPDATE trunkline.stacks SET beat = beat - 2")
+    with pytest.raises(JournalError, match="a copy that lagged"):
+        await saying
+    await journal.close()
+
+
+async def test_what_many_ask_for_is_done_in_transactions_that_end_soon(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = await opened(url)
+    tries = count_tries(journal, monkeypatch)
+    asked = [replace(DIAL, request=f"r{n}") for n in range(2 * stacks.PostgresDatabase.most)]
+    assert all(await asyncio.gather(*(journal.dial_asked(dial) for dial in asked)))
+    assert sum(tries) == len(asked) and max(tries) == stacks.PostgresDatabase.most
+    await journal.close()
+
+
+async def test_a_start_without_an_answer_gives_up(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(register, "OPENS_WITHIN", 0.05)
+    monkeypatch.setattr(stacks.PostgresDatabase, "open", lambda *args: over.wait(10.0))
+    with pytest.raises(DatabaseAwayError, match="the database does not answer"):
+        await opened(url)
+    over.set()
+
+
 @pytest.mark.parametrize("after", [True, False])
 async def test_a_commit_without_an_answer_is_done_once(
     url: str, monkeypatch: pytest.MonkeyPatch, after: bool
@@ -143,7 +226,7 @@ async def test_what_is_asked_for_in_an_outage_waits_and_is_done_once(
     journal = await opened(url)
     await journal.plan(ROW, 5.0)
     for how in ("SIGINT", "SIGQUIT"):  # the second is a crash, with recovery at the next start
-        postgres.stop(getattr(__import__("signal"), how))
+        postgres.stop(getattr(signal, how))
         saying = asyncio.gather(
             *(
                 journal.dial_asked(replace(DIAL, request=f"{how}{n}", asked=float(n)))

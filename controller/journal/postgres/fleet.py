@@ -8,7 +8,8 @@ Why a lock, and no stricter isolation: under READ COMMITTED two transactions tha
 number?" at once both see nobody, and both write. SERIALIZABLE would let one of them fail, to be
 repeated by us; a lock lets it wait for a millisecond. PostgreSQL lets go of
 ``pg_advisory_xact_lock`` at the end of the transaction, also when its connection dies (its manual,
-"Advisory Locks"), so no stack that died can hold up the others.
+"Advisory Locks"). It ends the transaction of a machine that says nothing for
+:data:`.server.SILENT_WITHIN` seconds. So no stack that died can hold up the others for longer.
 """
 
 from __future__ import annotations

@@ -8,14 +8,22 @@ database that is away.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 from collections.abc import Container
 from functools import partial
+from typing import Final
 
 from ...twilio.threads import DaemonPool
+from ..database import DatabaseAwayError
 from ..store import Journal
+from .server import Server
 from .stacks import SILENT, Beats, Claim, Found, Place, PostgresDatabase, look
+
+#: A start that gets neither an answer nor an error for so long (seconds) gives up: a proxy may take
+#: connections for a server that stands still.
+OPENS_WITHIN: Final = 30.0
 
 
 class Register:
@@ -58,9 +66,14 @@ class Register:
         """
         place = self._place if runs else None
         claim = Claim(self._owner, self._holder, self.home, seen, passing, place)
-        return await Journal.on(
-            lambda: PostgresDatabase.open(self._url, self._account, stack, claim)
-        )
+        try:
+            async with asyncio.timeout(OPENS_WITHIN):
+                return await Journal.on(
+                    lambda: PostgresDatabase.open(self._url, self._account, stack, claim)
+                )
+        except TimeoutError:
+            name = Server(self._url).name
+            raise DatabaseAwayError(f"{name}: the database does not answer") from None
 
     async def left(self, but: str) -> list[LeftInDatabase]:
         """All stacks with open rows, and those of the fleet, but for ``but``, whether they live or

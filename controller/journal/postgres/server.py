@@ -45,6 +45,10 @@ _MIGRATING: Final = 0x74726B6C
 #: were given, and logs are shown to others.
 _SECRETS: Final = ("password", "sslpassword")
 
+#: A transaction whose machine says nothing for so long (seconds) is ended by the server. A machine
+#: that loses its power in the middle of one would else keep its row, and the fleet's lock, for as
+#: long as the server's kernel waits for it, which is hours.
+SILENT_WITHIN: Final = 5
 #: Begins each transaction (:func:`begin`), in one round trip. Rows are durable before Twilio is
 #: asked, whatever the server's default is: "off" becomes "on", and "remote_apply" stays. A pool of
 #: connections between us and the server (pgbouncer, say) may give each transaction another one, so
@@ -53,14 +57,18 @@ _BEGIN: Final = (
     "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE;"
     "SELECT set_config('search_path', 'trunkline', true),"
     " set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'),"
-    " true)"
+    " true),"
+    " set_config('idle_in_transaction_session_timeout', '{}s', true)"
 )
 
-#: Not there, not reachable, read only, out of connections or of disk: what may pass by itself.
+#: Not there, not reachable, read only, out of connections or of disk, or we stood still for longer
+#: than a transaction may: what may pass by itself.
 AWAY: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.TransactionTimeout,
 )
 
 
@@ -69,7 +77,7 @@ def begin(connection: psycopg.Connection[Any]) -> None:
     standby that is not promoted yet. PostgreSQL calls that a feature which it does not support
     (0A000), and it passes: an error of :data:`AWAY`."""
     try:
-        connection.execute(_BEGIN)
+        connection.execute(_BEGIN.format(SILENT_WITHIN).encode())
     except psycopg.errors.FeatureNotSupported as error:
         raise psycopg.OperationalError(str(error)) from None
 
@@ -100,6 +108,8 @@ class Server:
                 f"TRUNKLINE_DATABASE_URL={self.name}: PostgreSQL's library cannot read this URL"
             ) from None
         self._secrets = [str(known[name]) for name in _SECRETS if known.get(name)]
+        # What the URL says itself counts more.
+        self._network = {name: value for name, value in _NETWORK.items() if name not in known}
 
     def __repr__(self) -> str:
         return f"Server({self.name})"
@@ -127,7 +137,9 @@ class Server:
         can be had now."""
         try:
             # Prepared statements do not outlive a transaction behind some pools.
-            return psycopg.connect(self._url, autocommit=True, prepare_threshold=None, **_NETWORK)
+            return psycopg.connect(
+                self._url, autocommit=True, prepare_threshold=None, **self._network
+            )
         except AWAY as error:
             raise self.away(error) from None
 
@@ -163,10 +175,21 @@ class Server:
     def migrate(self) -> None:
         """Bring the schema to its newest version. JournalError where it is newer than this, or may
         not be changed. Each step is a transaction of its own, so that a long one can be repeated
-        without those before it."""
+        without those before it. Where nothing is to be done, one question shows it: then nobody
+        needs the right to change the schema."""
+        if self.once(self._newest) == len(migrations()):
+            return
         self.once(self._begin)
         for number, text in enumerate(migrations(), 1):
             self.once(lambda db, n=number, text=text: self._apply(db, n, text))  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
+
+    def _newest(self, db: psycopg.Connection[Any]) -> int:
+        """The number of the newest migration that the schema has had; 0: none, or there is none."""
+        (there,) = db.execute("SELECT to_regclass('trunkline.migrations')").fetchone() or (None,)
+        if there is None:
+            return 0
+        (newest,) = db.execute("SELECT MAX(number) FROM migrations").fetchone() or (None,)
+        return int(newest or 0)
 
     def _begin(self, db: psycopg.Connection[Any]) -> None:
         """Make the schema, and the table that says which migrations it has had, where they are
@@ -183,8 +206,8 @@ class Server:
             "CREATE TABLE IF NOT EXISTS migrations"
             " (number int PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now())"
         )
-        (newest,) = db.execute("SELECT MAX(number) FROM migrations").fetchone() or (None,)
-        if (newest or 0) > len(migrations()):
+        newest = self._newest(db)
+        if newest > len(migrations()):
             raise JournalError(
                 f"{self.name}: the journal was made by a newer trunkline (schema {newest}, this "
                 f"one knows {len(migrations())}); use that version"

@@ -26,7 +26,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -52,6 +52,11 @@ _EVERY: Final = 0.3
 class StackTakenError(JournalError):
     """Another process has taken the stack from us, because it did not see us live. Our controller
     ends: the numbers and calls are the other's now, and whatever we did would undo its work."""
+
+
+class RowsLostError(JournalError):
+    """The database has lost what it said was written. Our controller ends, because it would go on
+    from what nobody finds any more."""
 
 
 class Place(NamedTuple):
@@ -82,13 +87,19 @@ class Claim:
 
 class _Transaction:
     """A connection on which a ``?`` stands for a value, as in the other database. psycopg has
-    ``%s``. No statement of the journal has either sign in it for anything else."""
+    ``%s``. No statement of the journal has either sign in it for anything else. ``answered``: is
+    called behind each."""
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    def __init__(
+        self, connection: psycopg.Connection[Any], answered: Callable[[], None] = lambda: None
+    ) -> None:
         self._connection = connection
+        self._answered = answered
 
     def execute(self, sql: str, values: Sequence[Any] = (), /) -> psycopg.Cursor[Any]:
-        return self._connection.execute(sql.replace("?", "%s").encode(), values)
+        cursor = self._connection.execute(sql.replace("?", "%s").encode(), values)
+        self._answered()
+        return cursor
 
 
 class PostgresDatabase:
@@ -99,6 +110,9 @@ class PostgresDatabase:
     """
 
     beats = BEAT
+    #: Each piece takes round trips, for which the row's beat stands still and the fleet's lock is
+    #: held. At 100 ms a round trip these are 5 s.
+    most = 16
 
     def __init__(self, server: Server, account: str, stack: str, claim: Claim) -> None:
         self.name = server.name
@@ -117,6 +131,9 @@ class PostgresDatabase:
         #: outcomes of a transaction whose COMMIT got no answer
         self._doubt: list[Outcome] | None = None
         self._interrupted = False
+        #: we have cut the connection ourselves, which libpq would call the server's end
+        self._cut = False
+        self.answers = 0
 
     @classmethod
     def open(cls, url: str, account: str, stack: str, claim: Claim) -> PostgresDatabase:
@@ -193,9 +210,12 @@ class PostgresDatabase:
             return self._transaction(work)
         except AWAY as error:
             self._drop()
+            cut, self._cut = self._cut, False
+            if cut:
+                raise DatabaseAwayError(f"{self.name}: the database does not answer") from None
             raise self._server.away(error) from None
-        except StackTakenError as taken:
-            return [Outcome(error=taken)] * len(work)
+        except (StackTakenError, RowsLostError) as error:
+            return [Outcome(error=error)] * len(work)
         except psycopg.Error as error:
             self._doubt = None  # it was answered
             self._drop()
@@ -212,6 +232,11 @@ class PostgresDatabase:
             raise
         if beat == self._beat:
             return None
+        if beat != self._beat + 1:
+            raise RowsLostError(
+                f"{self.name}: the database is a copy that lagged: what stack {self._stack} wrote "
+                "last is not in it. This process ends, and its next start reads what is there"
+            )
         self._beat = beat
         return outcomes
 
@@ -232,7 +257,7 @@ class PostgresDatabase:
         each piece behind a savepoint of its own, so that a failure undoes no other piece."""
         db = self._connected()
         self._begin(db)
-        transaction = _Transaction(db)
+        transaction = _Transaction(db, self._answered)
         try:
             outcomes = [Outcome(piece(transaction)) for piece in work]
         except AWAY:
@@ -246,6 +271,9 @@ class PostgresDatabase:
         self._doubt = None
         self._beat += 1
         return outcomes
+
+    def _answered(self) -> None:
+        self.answers += 1
 
     def _by_itself(
         self, db: psycopg.Connection[Any], transaction: _Transaction, piece: Work
@@ -270,6 +298,7 @@ class PostgresDatabase:
             "UPDATE stacks SET beat = beat + 1 WHERE id = %s AND owner = %s AND beat = %s",
             (self._stack, self._claim.owner, self._beat),
         )
+        self._answered()
         if counted.rowcount != 1:
             taken = self._taken(db)
             db.execute("ROLLBACK")
@@ -299,10 +328,14 @@ class PostgresDatabase:
             connection.close()
 
     def interrupt(self) -> None:
+        self._interrupted = True
+        self.cut()
+
+    def cut(self) -> None:
         """Cut the connection, at which whoever waits for an answer wakes. The socket is shut down
         through a copy of its descriptor: closing the original in this thread would give its number
         away while the other thread still waits on it."""
-        self._interrupted = True
+        self._cut = True
         connection = self._connection
         if connection is not None:
             with (
@@ -324,14 +357,13 @@ class PostgresDatabase:
         """Give the row up, if it is still ours. A private stack's rows go, unless something is
         open: that is for the next controller to put back."""
         mine = (self._stack, self._claim.owner)
-        db.execute(
-            "UPDATE stacks SET owner = NULL, endpoint = NULL WHERE id = %s AND owner = %s", mine
-        )
-        rows = open_rows(_Transaction(db), self.dialect)
-        if not any(rows):
-            db.execute(
-                "DELETE FROM stacks WHERE id = %s AND owner IS NULL AND passing", (self._stack,)
-            )
+        left = db.execute(
+            "UPDATE stacks SET owner = NULL, endpoint = NULL WHERE id = %s AND owner = %s"
+            " RETURNING passing",
+            mine,
+        ).fetchone()
+        if left == (True,) and not any(open_rows(_Transaction(db), self.dialect)):
+            db.execute("DELETE FROM stacks WHERE id = %s", (self._stack,))
 
 
 def _of(place: Place | None) -> tuple[str | None, str | None]:
