@@ -140,6 +140,30 @@ async def test_a_connection_that_leads_nowhere_is_given_up(
     await journal.close()
 
 
+async def test_a_commit_that_waits_for_a_standby_is_done_once_and_fills_no_server(
+    postgres: Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "ANSWERS_WITHIN", 0.2)
+    monkeypatch.setattr(store, "AGAIN_AFTER", 0.02)
+    monkeypatch.setattr(postgres_server_module, "LOCKED_WITHIN", 0.1)
+    journal = await opened(url)
+    ask(postgres.url, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    try:
+        ask(postgres.url, "SELECT pg_reload_conf()")
+        tries = count_tries(journal, monkeypatch)
+        saying = asyncio.ensure_future(journal.plan(ROW, 5.0))
+        await until(lambda: len(tries) >= 10)
+        here = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        assert ask(url, here)[0][0] <= 5 and not saying.done()
+    finally:
+        ask(postgres.url, "ALTER SYSTEM RESET synchronous_standby_names")
+        ask(postgres.url, "SELECT pg_reload_conf()")
+    async with asyncio.timeout(10.0):
+        await saying
+    assert await journal.open_overrides() == [ROW]
+    await journal.close()
+
+
 async def test_a_machine_that_vanishes_in_a_transaction_holds_nobody_up(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,10 @@ _SECRETS: Final = ("password", "sslpassword")
 #: that loses its power in the middle of one would else keep its row, and the fleet's lock, for as
 #: long as the server's kernel waits for it, which is hours.
 SILENT_WITHIN: Final = 5
+#: A statement that waits for a lock for so long (seconds) fails, and is tried again. While it waits
+#: the server does not see that its connection is gone. If a COMMIT waits for a standby that is
+#: away, for example, each new try would else leave one more process that waits for its row.
+LOCKED_WITHIN: Final = 8
 #: Begins each transaction (:func:`begin`), in one round trip. Rows are durable before Twilio is
 #: asked, whatever the server's default is: "off" becomes "on", and "remote_apply" stays. A pool of
 #: connections between us and the server (pgbouncer, say) may give each transaction another one, so
@@ -58,7 +62,8 @@ _BEGIN: Final = (
     "SELECT set_config('search_path', 'trunkline', true),"
     " set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'),"
     " true),"
-    " set_config('idle_in_transaction_session_timeout', '{}s', true)"
+    " set_config('idle_in_transaction_session_timeout', '{}s', true),"
+    " set_config('lock_timeout', '{}s', true)"
 )
 
 #: Not there, not reachable, read only, out of connections or of disk, or we stood still for longer
@@ -77,7 +82,7 @@ def begin(connection: psycopg.Connection[Any]) -> None:
     standby that is not promoted yet. PostgreSQL calls that a feature which it does not support
     (0A000), and it passes: an error of :data:`AWAY`."""
     try:
-        connection.execute(_BEGIN.format(SILENT_WITHIN).encode())
+        connection.execute(_BEGIN.format(SILENT_WITHIN, LOCKED_WITHIN).encode())
     except psycopg.errors.FeatureNotSupported as error:
         raise psycopg.OperationalError(str(error)) from None
 
