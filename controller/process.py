@@ -264,18 +264,9 @@ async def _core(
             journal.name,
             ahead,
         )
-    identity = Identity(
-        stack=ops.stack,
-        epoch=await journal.begin_epoch(os.getpid(), now, int(now // 60) if lost else 1),
-        pid=os.getpid(),
-        account=account,
-        public_url=ops.public_url,
-        started_wall=time.time(),
-        started=monotonic(),
-        fleet=fleet,
-    )
+    epoch = await journal.begin_epoch(os.getpid(), now, int(now // 60) if lost else 1)
     open_rows = await journal.open_rows()
-    dials = open_rows.dials + await journal.closed_dials(identity.started_wall - DAY)
+    dials = open_rows.dials + await journal.closed_dials(now - DAY)
     rules = Rules(
         lead_ms=settings.lead_ms,
         calls_per_second=settings.calls_per_second,
@@ -284,7 +275,18 @@ async def _core(
         callees=settings.allowed_callees,
         caps=Caps(settings.max_calls, settings.max_calls_per_hour, settings.max_minutes_per_day),
     )
-    seen = await journal.seen(identity.started_wall - SEEN_KEPT)
+    seen = await journal.seen(now - SEEN_KEPT)
+    # Behind all questions, because the core takes the time from here to its first tick for its own.
+    identity = Identity(
+        stack=ops.stack,
+        epoch=epoch,
+        pid=os.getpid(),
+        account=account,
+        public_url=ops.public_url,
+        started_wall=time.time(),
+        started=monotonic(),
+        fleet=fleet,
+    )
     overrides, listening = open_rows.overrides, open_rows.listening
     return Core(identity, rules, overrides, dials, orphans.rows, seen, listening)
 
