@@ -54,9 +54,6 @@ log = logging.getLogger("trunkline.controller")
 #: The process ends this long after SIGTERM, even if something is still to be done (seconds; honcho
 #: kills after 5 s).
 STOP_WITHIN: Final = 3.4
-#: So much of it (seconds) is left for a journal on a network, which then says what is still to be
-#: done, and that we have ended.
-LEFT_FOR_JOURNAL: Final = 0.4
 #: If this process stood still for longer (seconds), another machine may have taken its stack in the
 #: database that they share. The database is asked about that before anything else is done.
 MAY_BE_TAKEN: Final = 5.0
@@ -245,11 +242,10 @@ class Shell:
         journal, and the exit status says so. REST is asked in a hurry, since honcho kills after 5
         s."""
         self._ends_at = self._clock() + STOP_WITHIN
-        until = self._ends_at - (LEFT_FOR_JOURNAL if self._ops.journal.shared else 0.0)
         self._ops.hurry()
         self._feed(do.Shutdown())
         while (self.core.book.busy or self._noting or self._guests) and self._fatal is None:
-            left = until - self._clock()
+            left = self._ends_at - self._clock()
             if left < TICK_SECONDS / 10:
                 return
             self._changed.clear()
