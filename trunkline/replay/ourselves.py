@@ -18,7 +18,7 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.sound import LINE_RATE, WIRE_RATE
 from trunkline.carrier_sim.mulaw import decode
 
-from .cassette import Cassette
+from .cassette import Cassette, Message
 from .sound import filled, payload_of
 
 #: Sound that follows within this (seconds) after what was sent before it has been played belongs to
@@ -57,16 +57,19 @@ def _orders(taped: Cassette) -> Iterator[Action]:
 
 def _waited(taped: Cassette, at: float) -> bool:
     """Our side had nothing to say, or had sent a mark behind it, when it hung up at ``at``."""
-    said = [item for stream in taped.streams for item in stream.said if item[0] <= at]
-    said.sort(key=lambda item: item[0])  # a mark stays behind sound of the same time
-    return not said or said[-1][1].get("event") != "media"
+    said = [message for then, message in _said(taped) if then <= at]
+    return not said or said[-1].get("event") != "media"
+
+
+def _said(taped: Cassette) -> list[tuple[float, Message]]:
+    """What our side said in all streams, by its time; a mark stays behind sound of the same."""
+    said = (item for stream in taped.streams for item in stream.said)
+    return sorted(said, key=lambda item: item[0])
 
 
 def _sound(taped: Cassette) -> Iterator[Action]:
     run, began, plays_until = bytearray(), 0.0, 0.0
-    for at, message in sorted(
-        (item for stream in taped.streams for item in stream.said), key=lambda item: item[0]
-    ):
+    for at, message in _said(taped):
         event = message.get("event")
         if event == "media":
             if run and at > plays_until + JOINS:
