@@ -182,5 +182,7 @@ async def open_own(
     except BaseException:  # whatever ends the start, a cancellation too: the lock is let go
         stack.release()
         raise
+    # A start that found no database left the directory, and there is nothing to be lost.
+    stack.new = stack.home is None
     stack.keep_home(stacks.home)
     return stack, journal, stacks

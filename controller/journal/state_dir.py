@@ -55,7 +55,7 @@ class StackDir:
 
     path: Path
     lock: FileLock
-    #: it was made just now
+    #: it was made just now, or the database has not had it yet
     new: bool = False
 
     @property

@@ -174,7 +174,8 @@ class Journal:
     async def _write(self) -> None:
         """One transaction after the other, until nothing waits."""
         while self._waiting:
-            most = self._db.most
+            # At the end there is time for one try, and not for several.
+            most = len(self._waiting) if self._ends.is_set() else self._db.most
             taken, self._waiting = self._waiting[:most], self._waiting[most:]
             outcomes = await self._until_done([work for work, _ in taken])
             for (_, future), (result, error) in zip(taken, outcomes, strict=True):

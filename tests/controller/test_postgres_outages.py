@@ -104,8 +104,9 @@ async def test_a_connection_that_leads_nowhere_is_given_up(
     monkeypatch.setattr(store, "ANSWERS_WITHIN", 0.2)
     journal = await opened(url)
     caplog.set_level(logging.WARNING)
-    idle = "query = 'COMMIT' AND datname = current_database()"
-    ((pid,),) = ask(url, f"SELECT pid FROM pg_stat_activity WHERE {idle}")
+    connection = database_of(journal)._connection
+    assert connection is not None
+    pid = connection.info.backend_pid
     os.kill(pid, signal.SIGSTOP)
     try:
         async with asyncio.timeout(10.0):
@@ -179,6 +180,30 @@ async def test_what_a_copy_that_lagged_has_lost_is_told(
     await journal.close()
 
 
+async def test_so_it_is_without_a_commit_in_doubt(url: str) -> None:
+    """The connection broke between two transactions."""
+    journal = await opened(url)
+    await journal.plan(ROW, 5.0)
+    ask(url, "UPDATE trunkline.stacks SET beat = beat - 1")
+    with pytest.raises(JournalError, match="a copy that lagged"):
+        await journal.open_overrides()
+    await journal.close()
+
+
+@pytest.mark.parametrize("after", [True, False])
+async def test_at_the_end_a_commit_without_an_answer_answers_nothing_else(
+    url: str, after: bool
+) -> None:
+    journal = await opened(url)
+    await journal.give_up(5.0)
+    lose_commit(journal, after=after)
+    both = asyncio.gather(journal.plan(ROW, 5.0), journal.dial_asked(DIAL), return_exceptions=True)
+    assert all(isinstance(error, DatabaseAwayError) for error in await both)
+    rows = await journal.open_rows()
+    assert (rows.overrides, rows.dials) == (([ROW], [DIAL]) if after else ([], []))
+    await journal.close()
+
+
 async def test_what_many_ask_for_is_done_in_transactions_that_end_soon(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +223,9 @@ async def test_a_start_without_an_answer_gives_up(
     monkeypatch.setattr(stacks.PostgresDatabase, "open", lambda *args: over.wait(10.0))
     with pytest.raises(DatabaseAwayError, match="the database does not answer"):
         await opened(url)
+    monkeypatch.setattr(register, "look", lambda *args: over.wait(10.0))
+    with pytest.raises(DatabaseAwayError, match="the database does not answer"):
+        await ours(url).left(but="")
     over.set()
 
 

@@ -15,6 +15,7 @@ import pytest
 from msgspec.structs import replace
 from simulation.account import PRIOR
 
+from benchmarks.postgres_server import PASSWORD
 from trunkline.bus import messages as m
 from trunkline.bus.errors import LimitReachedError, NumberBusyError
 from trunkline.bus.testing import until
@@ -291,6 +292,22 @@ async def test_of_several_that_look_one_takes_it(
     assert [served.counts for served in several if served.counts] == [["overrides restored"]]
     assert machine.carrier.count("write") == writes + 1
     await journal.close()
+
+
+async def test_a_start_that_found_no_database_has_lost_nothing(
+    machine: Machine, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacks, "START_WITHIN", 0.0)
+    wrong = machine.settings.changed(database_url=url.replace(PASSWORD, "wr0ng"))
+    stack = places.own_dir(wrong, ACCOUNT, "us")
+    with pytest.raises(JournalError, match="password"):
+        await places.open_own(wrong, ACCOUNT, "us", stack)
+    settings = machine.settings.changed(database_url=url)
+    stack = places.own_dir(settings, ACCOUNT, "us")
+    stack, journal, _ = await places.open_own(settings, ACCOUNT, "us", stack)
+    assert stack.new
+    await journal.close()
+    stack.release()
 
 
 async def test_a_stack_that_another_machine_has_taken_is_begun_anew(

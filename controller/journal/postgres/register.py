@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import Container
+from collections.abc import Awaitable, Container
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from ...twilio.threads import DaemonPool
 from ..database import DatabaseAwayError
@@ -21,8 +21,10 @@ from ..store import Journal
 from .server import Server
 from .stacks import SILENT, Beats, Claim, Found, Place, PostgresDatabase, look
 
-#: A start that gets neither an answer nor an error for so long (seconds) gives up: a proxy may take
-#: connections for a server that stands still.
+T = TypeVar("T")
+
+#: A question that gets neither an answer nor an error for so long (seconds) is given up: a proxy
+#: may take connections for a server that stands still.
 OPENS_WITHIN: Final = 30.0
 
 
@@ -66,14 +68,9 @@ class Register:
         """
         place = self._place if runs else None
         claim = Claim(self._owner, self._holder, self.home, seen, passing, place)
-        try:
-            async with asyncio.timeout(OPENS_WITHIN):
-                return await Journal.on(
-                    lambda: PostgresDatabase.open(self._url, self._account, stack, claim)
-                )
-        except TimeoutError:
-            name = Server(self._url).name
-            raise DatabaseAwayError(f"{name}: the database does not answer") from None
+        return await self._bounded(
+            Journal.on(lambda: PostgresDatabase.open(self._url, self._account, stack, claim))
+        )
 
     async def left(self, but: str) -> list[LeftInDatabase]:
         """All stacks with open rows, and those of the fleet, but for ``but``, whether they live or
@@ -95,10 +92,19 @@ class Register:
         try:
             public_url = None if self._place is None else self._place.public_url
             asked = partial(look, self._url, self._account, public_url, beats)
-            self.fleet, found = await pool.run(asked)
+            self.fleet, found = await self._bounded(pool.run(asked))
             return found
         finally:
             pool.close()
+
+    async def _bounded(self, question: Awaitable[T]) -> T:
+        """Its answer. DatabaseAwayError: neither that nor an error has come in time."""
+        try:
+            async with asyncio.timeout(OPENS_WITHIN):
+                return await question
+        except TimeoutError:
+            name = Server(self._url).name
+            raise DatabaseAwayError(f"{name}: the database does not answer") from None
 
 
 class LeftInDatabase:
