@@ -302,10 +302,11 @@ class NotFound(Result, frozen=True):
 
 
 class Ended(Result, frozen=True):
-    """Twilio has taken the hang-up of all the legs that were named, or has stopped the stream, as
-    far as it ever will: a lasting refusal was told by EndFailed."""
+    """Twilio has taken the hang-up of these legs, or has stopped the stream of this one, as far as
+    it ever will: a lasting refusal was told by EndFailed."""
 
     call: str
+    sids: tuple[str, ...]
 
 
 class EndFailed(Result, frozen=True):

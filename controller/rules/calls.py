@@ -63,7 +63,7 @@ def not_dialled(at: Moment, wrong: f.SidWrong) -> None:
     """That call is not the dial's: it was a guess."""
     call = at.book.calls[wrong.dial.row.call]
     at.book.unknow(call, wrong.sid)
-    call.not_dialled()
+    call.not_dialled(wrong.sid)
 
 
 def answered(at: Moment, answered: f.Answered) -> None:
@@ -158,7 +158,7 @@ def _end(at: Moment, call: Call, due: f.HangUp) -> None:
     _send_end(at, call)
     if not call.end_sent and not _may_still_come(at, call):
         _conclude(at, call, due.reason)
-    elif call.hung_up is not None:
+    elif call.end_sent and not call.end_under_way:
         _answer_ending(at, call)  # REST took it before this one asked
 
 
@@ -183,15 +183,14 @@ def _end_dialled(at: Moment, call: Call) -> None:
 
 
 def ended(at: Moment, result: do.Ended) -> None:
-    """REST took the hang-up, or has refused it for good (:func:`end_failed` was told then). If the
-    dial has timed out, its client hears of it only now, because only now Twilio will not make that
-    phone ring any more."""
+    """REST took the hang-up, or has refused it for good (:func:`end_failed` was told then). Where
+    it hangs up two legs, one after the other, nothing follows before it has taken both. If the dial
+    has timed out, its client hears of it only now, because only now Twilio will not make that phone
+    ring any more."""
     call = at.book.calls.get(result.call)
-    if call is None:
+    if call is None or not call.end_taken(result.sids, at.now):
         return
-    call.end_taken()
     _answer_ending(at, call)
-    call.hang_up(at.now)
     _tell_timeout(at, call, "")
     if call.state == "ending" and call.gateway is None:
         _conclude(at, call, call.reason or "hang_up")

@@ -347,7 +347,8 @@ async def end(
     takes long, because whoever asked waits for an answer.
     """
     hang_ups = [(f"hang up {sid}", functools.partial(ops.carrier.end_call, sid)) for sid in sids]
-    return await _until_taken(ops, call, hang_ups, tell)
+    await _until_taken(ops, call, hang_ups, tell)
+    return do.Ended(call, sids)
 
 
 async def stop_listening(
@@ -356,7 +357,8 @@ async def stop_listening(
     """Stop the stream of a call that is listened to; goes on as long as a hang-up does."""
     stop = functools.partial(ops.carrier.stop_stream, order.sid, order.name)
     stops = [(f"stop a stream of call {order.sid}", stop)]
-    return await _until_taken(ops, order.call, stops, tell)
+    await _until_taken(ops, order.call, stops, tell)
+    return do.Ended(order.call, (order.sid,))
 
 
 async def _until_taken(
@@ -364,7 +366,7 @@ async def _until_taken(
     call: str,
     requests: Sequence[tuple[str, Callable[[], Awaitable[None]]]],
     tell: Callable[[do.EndFailed], None],
-) -> do.Ended:
+) -> None:
     """Make each of the ``requests`` (what it does, for messages, and the request) until Twilio
     takes it, or never will: a refusal that is not about credentials stays a refusal."""
     began = ops.clock()
@@ -388,7 +390,6 @@ async def _until_taken(
                 wait = backoff(attempt, failure)
                 log.warning("Twilio did not %s (%s); again in %.2g s", doing, failure.text, wait)
                 await ops.pause(wait)
-    return do.Ended(call)
 
 
 async def hang_up_left(ops: Operations, row: DialRow) -> None:

@@ -134,6 +134,12 @@ class Stage:
         self.work.remove(found[0])  # type: ignore[arg-type]  # it is an Instruction
         return found[0]
 
+    def hung_up(self) -> do.End:
+        """REST takes the next hang-up."""
+        end = self.take(do.End)
+        self.feed(do.Ended(end.call, end.sids))
+        return end
+
     # ------------------------------------------------------------------ scenes
 
     def info(self, number: str = OURS, **fields: Any) -> m.SessionInfo:

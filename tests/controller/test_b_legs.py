@@ -243,7 +243,7 @@ def test_our_own_leg_is_hung_up_where_it_comes_after_its_other_leg_is_over() -> 
     stage.feed(do.Taken(request, "CAa", "in-progress", guessed=True))
     end = stage.take(do.End)
     assert end.sids == ("CAa",)
-    stage.feed(do.Ended(end.call))
+    stage.feed(do.Ended(end.call, end.sids))
     assert stage.take(do.CloseDial).request == request
 
 
@@ -274,7 +274,7 @@ def test_the_turn_goes_on_when_nothing_more_can_come(how: str) -> None:
             stage.looked("ringing")
         if how != "busy":
             assert not stage.all_work(do.Create)  # its other leg may come yet
-            stage.feed(do.Ended(stage.take(do.End).call))
+            stage.hung_up()
     stage.pass_time(0.2)
     assert stage.take(do.Create).row.request == second
 
@@ -511,16 +511,34 @@ def test_our_own_leg_that_comes_after_its_other_leg_was_hung_up_is_hung_up_too()
     stage, info = caller()
     request, _ = b_leg(stage, info)
     stage.pass_time(0.1)
-    row = stage.take(do.Create).row
+    stage.take(do.Create)
     stage.feed(do.AskedTwilio(request))
     stage.feed(do.Unsure(request, CarrierError("no answer")))
     assert stage.take(do.Settle).row.request == request
     call = up(stage, "CAb", THEIRS)
     stage.ask("a1", m.HangUp(session=info.session, call=call.call))
-    assert stage.take(do.End).sids == ("CAb",)
-    stage.feed(do.Ended(row.call))
+    assert stage.hung_up().sids == ("CAb",)
     assert not stage.all_work(do.CloseDial), "our own leg may still come"
     stage.feed(do.Taken(request, "CAa", "ringing"))
-    assert stage.take(do.End).sids == ("CAa",)
-    stage.feed(do.Ended(row.call))
+    assert stage.hung_up().sids == ("CAa",)
+    assert stage.take(do.CloseDial).request == request
+
+
+def test_nobody_hears_of_a_hang_up_before_twilio_has_taken_that_of_both_legs() -> None:
+    """Our own leg shows itself while its other leg is being hung up. The dial stays open until that
+    leg is hung up as well: otherwise a controller that is started again would not know it."""
+    stage, info = caller()
+    request, _ = b_leg(stage, info)
+    stage.pass_time(0.1)
+    stage.take(do.Create)
+    stage.feed(do.AskedTwilio(request))
+    stage.feed(do.Unsure(request, CarrierError("no answer")))
+    call = up(stage, "CAb", THEIRS)
+    asked = stage.ask("a1", m.HangUp(session=info.session, call=call.call))
+    stage.feed(do.Taken(request, "CAa", "ringing"))
+    assert stage.hung_up().sids == ("CAb",)
+    assert not stage.answered("a1", asked)
+    assert not stage.all_work(do.CloseDial), "our own leg may be ringing"
+    assert stage.hung_up().sids == ("CAa",)
+    stage.body("a1", asked, m.Done)
     assert stage.take(do.CloseDial).request == request

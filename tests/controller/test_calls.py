@@ -101,7 +101,7 @@ def test_a_token_is_void_once_its_call_is_over() -> None:
     call = stage.called(info)
     token = stage.webhook("CA1", c=call.call).token  # its stream broke, and it comes back
     stage.ask("a1", m.HangUp(session=info.session, call=call.call))
-    stage.feed(do.Ended(stage.take(do.End).call))
+    stage.hung_up()
     closed(stage, call, "close")
     assert stage.events("a1", m.CallEnded)[0].reason == "hang_up"
     assert isinstance(stage.start(token, "CA1"), m.StreamRefused)
@@ -330,7 +330,7 @@ def test_hang_up() -> None:
     asked = stage.ask("a1", m.HangUp(session=info.session, call=call.call))
     end = stage.take(do.End)
     assert end.sids == ("CA1",) and not stage.answered("a1", asked)
-    stage.feed(do.Ended(end.call))
+    stage.feed(do.Ended(end.call, end.sids))
     stage.body("a1", asked, m.Done)
     closed(stage, call, "stop")
     assert [(e.reason, e.by_far_end) for e in stage.events("a1", m.CallEnded)] == [
@@ -346,7 +346,7 @@ def test_hang_up_of_a_call_that_is_hung_up_is_answered_before_its_stream_is_over
     info = stage.armed()
     call = stage.called(info)
     stage.ask("a1", m.HangUp(session=info.session, call=call.call))
-    stage.feed(do.Ended(stage.take(do.End).call))
+    stage.hung_up()
     assert stage.core.book.calls[call.call].state == "ending"
     again = stage.ask("a1", m.HangUp(session=info.session, call=call.call))
     stage.body("a1", again, m.Done)
@@ -363,7 +363,7 @@ def test_hang_up_of_a_call_whose_gateway_died_is_over_when_it_asks_what_next() -
     assert [(e.reason, e.by_far_end) for e in stage.events("a1", m.CallEnded)] == [
         ("hang_up", False)
     ]
-    stage.feed(do.Ended(end.call))
+    stage.feed(do.Ended(end.call, end.sids))
     stage.body("a1", asked, m.Done)
     closed(stage, call, "error")
     assert len(stage.events("a1", m.CallEnded)) == 1
@@ -374,7 +374,7 @@ def test_stream_that_outlives_the_hang_up_is_closed() -> None:
     info = stage.armed()
     call = stage.called(info)
     stage.ask("a1", m.HangUp(session=info.session, call=call.call))
-    stage.feed(do.Ended(stage.take(do.End).call))
+    stage.hung_up()
     stage.pass_time(2.0)
     assert stage.events("g1", m.CloseStream)
     (ended,) = stage.events("a1", m.CallEnded)
@@ -408,7 +408,7 @@ def test_longest_duration(late: bool) -> None:
     accepted = stage.let_in(token_of(create), "CA1")
     if late:
         stage.pass_time(10.2)
-        stage.feed(do.Ended(stage.take(do.End).call))
+        stage.hung_up()
         closed(stage, accepted.info, "close")
     else:
         stage.pass_time(9.5)
@@ -486,7 +486,7 @@ def test_live_calls_are_known_again(adapter_first: bool) -> None:
     )
     assert (shown["sid"], shown["state"], shown["gateway"]) == ("CA1", "live", "g1")
     asked = stage.ask("a1", m.HangUp(session=info.session, call=call.call))
-    stage.feed(do.Ended(stage.take(do.End).call))
+    stage.hung_up()
     stage.body("a1", asked, m.Done)
 
 

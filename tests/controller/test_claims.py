@@ -182,7 +182,7 @@ def test_a_client_hears_of_a_call_that_is_new_to_it(direction: m.Direction, firs
     # It had waited for one call, and this was that call.
     stage.feed(m.StreamClosed(call=call.call, ordinal=1, reason="error", gateway="g9"))
     stage.ask("a1", m.HangUp(session=info.session, call=call.call))
-    stage.feed(do.Ended(call.call))
+    stage.hung_up()
     assert stage.webhook("CA2").kind == "busy"
 
 

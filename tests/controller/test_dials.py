@@ -176,7 +176,7 @@ def test_timeout_counts_from_when_twilio_was_asked_and_hangs_up_first() -> None:
     assert stage.looked("ringing") == 1
     end = stage.take(do.End)
     assert not stage.events("a1", m.DialFailed)
-    stage.feed(do.Ended(end.call))
+    stage.feed(do.Ended(end.call, end.sids))
     assert stage.events("a1", m.DialFailed)[0].status == "timeout"
     assert stage.take(do.CloseDial).request == request
 
@@ -192,7 +192,7 @@ def test_the_callback_of_our_own_hang_up_does_not_hide_the_timeout(hung_up: str)
     stage.looked("ringing")
     end = stage.take(do.End)
     stage.callback(request, "CA1", hung_up)
-    stage.feed(do.Ended(end.call))
+    stage.feed(do.Ended(end.call, end.sids))
     assert [(failed.status, failed.text) for failed in stage.events("a1", m.DialFailed)] == [
         ("timeout", "Twilio's last word is 'ringing', 0.0 s ago")
     ]
@@ -215,7 +215,7 @@ def test_cancel_hangs_up_whatever_comes() -> None:
     # Twilio has it.
     request = stage.dialled(info)
     cancel = stage.ask("a1", m.CancelDial(session=info.session, request=request))
-    stage.feed(do.Ended(stage.take(do.End).call))
+    stage.hung_up()
     stage.body("a1", cancel, m.Done)
     # Twilio is being asked.
     stage.pass_time(0.2)
@@ -457,7 +457,7 @@ def test_dial_that_nobody_claims_is_hung_up(sid: str | None) -> None:
         stage.feed(do.Taken(R, "CA1", "ringing"))
     end = stage.take(do.End)
     assert end.sids == ("CA1",)
-    stage.feed(do.Ended(end.call))
+    stage.feed(do.Ended(end.call, end.sids))
     assert stage.take(do.CloseDial).request == R
 
 
@@ -494,6 +494,6 @@ def test_b_leg_whose_own_answer_never_came_is_answered_at_its_end() -> None:
     accepted = stage.let_in(stage.webhook("CAb", OURS, SECOND).token, "CAb")
     stage.ask("a1", m.HangUp(session=info.session, call=accepted.info.call))
     assert not stage.answered("a1", asked)
-    stage.feed(do.Ended(stage.take(do.End).call))
+    stage.hung_up()
     assert stage.error("a1", asked) == "CallFailedError"
     assert not any(peer.working for peer in stage.core.book.peers.by_id.values())

@@ -430,7 +430,7 @@ def test_a_hang_up_wins_at_any_moment(moment: str) -> None:
     assert stage.error("a1", asked) == "WrongModeError"
     if later is not None:
         assert stage.error("a1", later) == "WrongModeError"
-    stage.feed(do.Ended(stage.take(do.End).call))
+    stage.hung_up()
     stage.body("a1", over, m.Done)
     scene.stopped(2 if moment == "one-way" else 1)
     assert [e.reason for e in stage.events("a1", m.CallEnded)] == ["hang_up"]

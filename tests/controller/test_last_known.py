@@ -123,7 +123,7 @@ def test_a_timeout_tells_what_was_known(answer: str | None) -> None:
     stage.callback(request, "CA1", "ringing")
     stage.pass_time(2.1)
     assert stage.looked(answer) == 1
-    stage.feed(do.Ended(stage.take(do.End).call))
+    stage.hung_up()
     failed = failure(stage, request)
     assert failed.status == "timeout"
     assert failed.text == "Twilio's last word is 'ringing', 2.1 s ago"
@@ -135,7 +135,7 @@ def test_a_last_look_without_an_answer_does_not_hold_the_timeout_up() -> None:
     stage.pass_time(2.1)
     stage.take(do.Fetch)
     stage.pass_time(3.1)
-    stage.feed(do.Ended(stage.take(do.End).call))
+    stage.hung_up()
     assert failure(stage, request).status == "timeout"
 
 
@@ -183,7 +183,7 @@ def test_what_the_webhook_was_answered_with_is_told() -> None:
     stage.webhook("CAb", "anonymous", SECOND)
     stage.pass_time(4.1)
     assert stage.looked("in-progress") >= 1
-    stage.feed(do.Ended(stage.take(do.End).call))
+    stage.hung_up()
     failed = failure(stage, request)
     assert f"the voice webhook of {ITS} was answered with 'stream' 4.1 s ago" in failed.text
 

@@ -70,7 +70,7 @@ class Scene:
     def stopped(self) -> do.StopListening:
         """REST stops the stream, and its gateway says that it is over."""
         stop = self.stage.take(do.StopListening)
-        self.stage.feed(do.Ended(stop.call))
+        self.stage.feed(do.Ended(stop.call, (stop.sid,)))
         self.closed("stop")
         return stop
 
@@ -135,7 +135,7 @@ def test_where_rest_opens_no_stream_whoever_asked_hears_why(
     assert text in reply.error.text
     # It may have been opened all the same.
     stop = scene.stage.take(do.StopListening)
-    scene.stage.feed(do.Ended(stop.call))
+    scene.stage.feed(do.Ended(stop.call, (stop.sid,)))
     assert scene.state == "ended"
     scene.nothing_left()
 
@@ -198,7 +198,8 @@ def test_to_end_it_stops_the_stream_and_not_the_call(scene: Scene, how: str) -> 
 def test_a_stream_that_stays_though_rest_has_stopped_it_is_closed_by_us(scene: Scene) -> None:
     scene.heard()
     scene.stage.ask("a1", m.HangUp(session=scene.info.session, call=scene.call))
-    scene.stage.feed(do.Ended(scene.stage.take(do.StopListening).call))
+    stop = scene.stage.take(do.StopListening)
+    scene.stage.feed(do.Ended(stop.call, (stop.sid,)))
     scene.stage.pass_time(2.0)
     assert scene.stage.events("g1", m.CloseStream)[0] == m.CloseStream(call=scene.call)
     assert scene.state == "ended"
@@ -249,7 +250,8 @@ def test_a_stream_that_breaks_each_time_is_not_asked_for_without_end(scene: Scen
     scene.closed("too_fast", MOST_STREAMS)
     scene.stage.pass_time(NO_STREAM_LIMIT + 0.2)
     assert not scene.stage.all_work(do.OpenListening)
-    scene.stage.feed(do.Ended(scene.stage.take(do.StopListening).call))
+    stop = scene.stage.take(do.StopListening)
+    scene.stage.feed(do.Ended(stop.call, (stop.sid,)))
     (ended,) = scene.stage.events("a1", m.CallEnded)
     assert ended.reason == "error"
 
@@ -482,7 +484,7 @@ async def test_the_former_stream_is_stopped_before_and_holds_up_nobody(fate: str
 async def test_a_stream_is_stopped_until_twilio_takes_it() -> None:
     rest = Rest()
     rest.carrier.plan("stop", "429", "500", "timeout", "401")
-    assert await rest.stop() == do.Ended("c1")
+    assert await rest.stop() == do.Ended("c1", (SID,))
     assert len(rest.asked("stop")) == 5 and rest.told == []
 
 

@@ -495,7 +495,8 @@ async def test_hang_up_goes_on_for_ever_and_says_so_once(kind: str) -> None:
     call = await bench.carrier.create_call(ORDER)
     bench.carrier.plan("end", *[kind] * 12)
     told: list[do.EndFailed] = []
-    assert await operations.end(bench.ops, "c1", (call.sid,), told.append) == do.Ended("c1")
+    sids = (call.sid,)
+    assert await operations.end(bench.ops, "c1", sids, told.append) == do.Ended("c1", sids)
     assert len(told) == 1 and bench.carrier.calls[call.sid].status == "completed"
 
 

@@ -192,7 +192,7 @@ def test_close_restores_and_answers_when_all_is_done() -> None:
     assert [type(x) for x in stage.work] == [do.Restore, do.End]  # numbers first
     stage.feed(do.Restored(stage.take(do.Restore).override, "restored"))
     assert not stage.answered("a1", asked)
-    stage.feed(do.Ended(stage.take(do.End).call))
+    stage.hung_up()
     stage.feed(m.StreamClosed(call=call.call, ordinal=1, reason="stop", gateway="g1"))
     assert stage.body("a1", asked, m.SessionClosed).pending == []
     # Again: nothing is left to do.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -82,10 +83,9 @@ class Call(Subject):
     stream_reason: Literal["stop", "close", "error"] | None = None
     #: HangUp and CancelDial requests that wait for REST
     ending: list[ReplyTo] = field(default_factory=list)
-    #: REST was told to hang it up
-    end_sent: bool = False
-    #: REST has not taken that hang-up yet
-    end_under_way: bool = False
+    #: the legs that REST was told to hang up, and whether it has taken that
+    hang_ups: dict[str, bool] = field(default_factory=dict)
+    #: when REST took the last of them
     hung_up: float | None = None
     #: once it is hung up, its client hears that the dial has timed out
     tell_timeout: bool = False
@@ -191,6 +191,16 @@ class Call(Subject):
         return self.state in ("ending", "ended")
 
     @property
+    def end_sent(self) -> bool:
+        """REST was told to hang up a leg of it."""
+        return bool(self.hang_ups)
+
+    @property
+    def end_under_way(self) -> bool:
+        """REST has not taken all that it was told to hang up."""
+        return not all(self.hang_ups.values())
+
+    @property
     def lacks_b_leg(self) -> bool:
         """Its dial still waits for its other leg to come to the callee's number."""
         return self.mode == "b-leg" and self.sid is None and self.state == "expected"
@@ -237,12 +247,12 @@ class Call(Subject):
         if self.mode == "originate" and self.state == "expected":
             self.step("silent")
 
-    def not_dialled(self) -> None:
-        """The SID was a guess, and is another dial's."""
+    def not_dialled(self, sid: str) -> None:
+        """This SID was a guess, and is another dial's."""
         self.dialled_sid = None
         if self.mode != "b-leg":
             self.sid = None
-        self.end_sent = False
+        self.hang_ups.pop(sid, None)
 
     def join(self, sid: str, caller: str, now: float, *, rewritten: bool) -> None:
         """This is the other leg of its dial: its stream should come now."""
@@ -444,21 +454,23 @@ class Call(Subject):
         if self.theirs is not None:
             if not self.stream_name:
                 return None
-            self.end_sent = self.end_under_way = True
-            return StopListening(self.id, self.sid or "", self.stream_name)
+            sid = self.sid or ""
+            self.hang_ups[sid] = False
+            return StopListening(self.id, sid, self.stream_name)
         known = tuple(dict.fromkeys(sid for sid in sids if sid is not None))
         if not known:
             return None
-        self.end_sent = self.end_under_way = True
+        self.hang_ups |= dict.fromkeys(known, False)
         return End(self.id, known)
 
-    def end_taken(self) -> None:
-        """REST took the hang-up."""
-        self.end_under_way = False
-
-    def hang_up(self, now: float) -> None:
-        """REST took it. If its stream is still there somewhat later, we close it."""
+    def end_taken(self, sids: Sequence[str], now: float) -> bool:
+        """REST took the hang-up of these legs. True: it has taken all that it was told to hang up.
+        If the call's stream is still there somewhat later, we close it."""
+        self.hang_ups |= dict.fromkeys(self.hang_ups.keys() & sids, True)
+        if self.end_under_way or not self.end_sent:
+            return False
         self.hung_up = now
+        return True
 
     def take_ending(self) -> list[ReplyTo]:
         """Those who wait for its end; whoever takes them answers them."""
