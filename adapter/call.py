@@ -44,11 +44,16 @@ class Digits:
 
     async def __anext__(self) -> str:
         box = self._media.digits
-        while (digit := box.take()) is None:
-            if box.closed:
+        while True:
+            # Asked before the box is looked into, because the client's thread may put the last
+            # digit in and close the box between the two.
+            closed = box.closed
+            digit = box.take()
+            if digit is not None:
+                return digit
+            if closed:
                 raise StopAsyncIteration
             await box.bell.wait_until(box.ready, None)
-        return digit
 
 
 class Call:

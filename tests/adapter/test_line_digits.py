@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from fake_stack import OURS, THEIRS, FakeStack
 from phone import numbered, on_the_line, placed, press
 
 from trunkline import Line
+from trunkline.adapter.call import Digits
+from trunkline.adapter.client.call_media import CallMedia
+from trunkline.adapter.client.thread_bridge import Box
 from trunkline.bus import messages as m
 from trunkline.bus.digits import seconds_of
 from trunkline.bus.testing import until
@@ -141,3 +146,18 @@ async def test_digits_of_the_far_end(stack: FakeStack) -> None:
         assert await anext(call.dtmf) == "#"
         stack.end_call(info)
         assert [digit async for digit in call.dtmf] == []
+
+
+async def test_a_digit_that_comes_just_before_the_end_is_handed_out() -> None:
+    """The client's thread puts it in, and closes the box, after whoever takes digits found none."""
+
+    class Overtaken(Box[str]):
+        def take(self) -> str | None:
+            found = super().take()
+            if found is None and not self.closed:
+                self.put("5")
+                self.close()
+            return found
+
+    media = cast(CallMedia, SimpleNamespace(digits=Overtaken()))
+    assert [digit async for digit in Digits(media)] == ["5"]
