@@ -46,8 +46,9 @@ async def next_turn(call: Call, timeout: float) -> Turn:
     heard = Heard(call)
     unread = len(call.sound) / BYTES_A_SECOND
     begins = call.heard_to / WIRE_RATE - unread - _BEFORE
+    pcm = bytearray()
     try:
-        pcm = bytearray(await _words(heard, timeout))
+        pcm += await _words(heard, timeout)
         while len(pcm) < LONGEST * BYTES_A_SECOND:
             try:
                 more = await heard.next_chunk(TAIL_SILENCE, most_silence=None, first=False)
@@ -56,13 +57,21 @@ async def next_turn(call: Call, timeout: float) -> Turn:
             if not more:
                 break
             pcm += more
-    finally:
-        call.sound.put_back(heard.rest())
-    if not call.keeps_sound:
-        return Turn(bytes(pcm), None)
-    answers = await asyncio.to_thread(lambda: call.report().answers)
-    latency = next((each.latency for each in answers if each.start >= begins), None)
+        latency = await _latency(call, begins)
+    except BaseException:
+        # Nobody gets this turn, so whoever listens next hears all of it.
+        call.sound.put_back(bytes(pcm) + heard.rest())
+        raise
+    call.sound.put_back(heard.rest())
     return Turn(bytes(pcm), latency)
+
+
+async def _latency(call: Call, begins: float) -> float | None:
+    """The latency of the first answer that begins at this second of the call or later."""
+    if not call.keeps_sound:
+        return None
+    answers = await asyncio.to_thread(lambda: call.report().answers)
+    return next((each.latency for each in answers if each.start >= begins), None)
 
 
 async def wait_until_speaking(call: Call, after: float, timeout: float) -> None:

@@ -75,3 +75,15 @@ async def test_words_count_from_their_first_even_where_they_have_no_whole_pre_ro
     heard = Heard(cast(Call, FakeCall(seconds(QUIET, 0.1) + said)))
     await heard.next_chunk(1.0, most_silence=None, first=False)
     assert heard.since_onset == pytest.approx(2.0, abs=0.05)
+
+
+async def test_a_turn_that_nobody_gets_is_heard_by_the_next_listener(
+    stack: FakeStack, said: bytes
+) -> None:
+    """Whoever asked for it has gone away in the middle of its words."""
+    async with on_the_line(stack) as (call, info, _):
+        await hears(stack, call, info.call, QUIET + said)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await call.next_turn()
+        assert call.sound.take_all().endswith(said)
