@@ -115,13 +115,17 @@ class Masks:
         return value if isinstance(value, int | float) else self.text(str(value))
 
     def message(self, text: bytes, *, sound: bool) -> dict[str, Any]:
-        """One message of a Media Stream. What is no JSON object is told by its length alone."""
+        """One message of a Media Stream. What is no JSON object, or is nested too deeply, is told
+        by its length alone."""
         try:
             message = msgspec.json.decode(text)
+            if isinstance(message, dict):
+                return self._message(message, sound=sound)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            message = None
-        if not isinstance(message, dict):
-            return {"event": "unreadable", "bytes": len(text)}
+            pass
+        return {"event": "unreadable", "bytes": len(text)}
+
+    def _message(self, message: dict[str, Any], *, sound: bool) -> dict[str, Any]:
         event = message.get("event")
         body = message.get(event) if isinstance(event, str) else None
         if event == "media" and isinstance(body, dict):

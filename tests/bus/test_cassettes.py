@@ -311,6 +311,21 @@ def test_a_streams_messages_lose_the_account_and_the_token() -> None:
     assert Masks(TOKEN).message(b"[" * 9, sound=True) == {"event": "unreadable", "bytes": 9}
 
 
+def test_a_message_of_any_depth_is_written(tmp_path: Path, clock: Clock) -> None:
+    """No message may end the thread that writes."""
+    written = Cassettes(tmp_path, TOKEN, clock=clock)
+    tape = written.tape()
+    tape.let_in(CALL, STREAM)
+    deep = [b'{"x":' + b"[" * depth + b"]" * depth + b"}" for depth in (10, 500, 900, 10_000)]
+    for message in deep:
+        tape.heard(message)
+    written.close()
+    found = [row["message"] for row in rows(tmp_path / f"{CALL}.cassette")[2:]]
+    assert len(found) == len(deep)
+    assert found[0] == json.loads(deep[0])
+    assert found[-1] == {"event": "unreadable", "bytes": len(deep[-1])}
+
+
 def test_sound_is_left_out_on_request_but_for_its_length_and_level() -> None:
     media = b'{"event":"media","media":{"timestamp":"20","payload":"AIAAgA=="}}'
     kept = Masks(TOKEN).message(media, sound=True)
