@@ -13,7 +13,7 @@ import platform
 import re
 import socket
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from .errors import SettingsError
@@ -97,12 +97,20 @@ def reachable(host: str) -> str:
 def own_address(host: str, port: int) -> str:
     """The address of this machine that whoever is at ``host`` reaches it by: the one from which the
     kernel would send there. Nothing is sent. OSError where no way leads there."""
-    family, kind, protocol, _, there = socket.getaddrinfo(bare(host), port, type=socket.SOCK_DGRAM)[
-        0
-    ]
+    family, kind, protocol, there = _resolve(host, port, socket.SOCK_DGRAM)
     with socket.socket(family, kind, protocol) as probe:
         probe.connect(there)
         return str(probe.getsockname()[0])
+
+
+def _resolve(host: str, port: int, kind: int) -> tuple[int, int, int, Any]:
+    """(family, kind, protocol, address) of the first address of ``host``. OSError where it has
+    none, or where no name is written so (an empty label, or one of more than 63 characters)."""
+    try:
+        family, kind, protocol, _, there = socket.getaddrinfo(bare(host), port, type=kind)[0]
+    except UnicodeError as error:
+        raise OSError(errno.EINVAL, f"{host!r} is no host's name") from error
+    return family, kind, protocol, there
 
 
 def this_machine() -> str:
@@ -122,7 +130,7 @@ def listen(host: str, port: int, setting: str | None = None) -> socket.socket:
     """
     name = setting or f"TRUNKLINE_HTTP_HOST={host} TRUNKLINE_HTTP_PORT={port}"
     try:
-        family = socket.getaddrinfo(bare(host), port, type=socket.SOCK_STREAM)[0][0]
+        family = _resolve(host, port, socket.SOCK_STREAM)[0]
         return socket.create_server((bare(host), port), family=family, backlog=BACKLOG)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from trunkline.bus import hosts
+from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import SettingsError
 
 
@@ -102,6 +103,14 @@ def test_an_address_that_cannot_be_had_is_named_by_its_setting() -> None:
         hosts.listen("192.0.2.1", 8765)
     with pytest.raises(SettingsError, match=r"^TRUNKLINE_X: cannot listen there: "):
         hosts.listen("192.0.2.1", 8765, "TRUNKLINE_X")
+
+
+@pytest.mark.parametrize("host", ["line..example.com", "a" * 64])
+def test_what_no_host_can_be_called_is_named_by_its_setting(host: str) -> None:
+    with pytest.raises(SettingsError, match=f"^TRUNKLINE_HTTP_HOST={host} .* is no host's name"):
+        hosts.listen(host, 8765)
+    with pytest.raises(SettingsError, match=f"^TRUNKLINE_BUS='tcp://{host}:7000': no way leads"):
+        BusAddress.read(f"tcp://{host}:7000").worker()
 
 
 def test_an_inherited_socket() -> None:
