@@ -20,6 +20,8 @@ Samples = npt.NDArray[np.int16]
 
 #: Rates of files that are read (samples a second). What says another one is damaged, as a rule.
 _RATES: Final = (1_000, 768_000)
+#: Bytes of the widest samples that are read.
+_WIDEST: Final = 4
 #: Zeros put around a file while its rate is changed, so that its ends do not meet (seconds).
 _MARGIN = 0.05
 
@@ -51,6 +53,11 @@ def _frames(path: Path) -> tuple[npt.NDArray[np.float64], int]:
             f"{path} is no PCM WAV file: {str(error) or 'it is empty, or cut off'}; for instance "
             "`ffmpeg -i FILE -c:a pcm_s16le OUT.wav` makes one"
         ) from None
+    if width > _WIDEST:
+        raise InvalidRequestError(
+            f"{path} has samples of {8 * width} bits; 8, 16, 24 and 32 are read: for instance "
+            "`ffmpeg -i FILE -c:a pcm_s16le OUT.wav` converts it"
+        )
     if not _RATES[0] <= found <= _RATES[1]:
         raise InvalidRequestError(
             f"{path} says that it has {found} samples a second; {_RATES[0]} to {_RATES[1]} are read"

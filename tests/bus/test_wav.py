@@ -68,6 +68,17 @@ def test_what_is_no_wav_is_named(tmp_path: Path, content: bytes) -> None:
         wav.read(path)
 
 
+@pytest.mark.parametrize("bits", [40, 48, 64])
+def test_samples_that_are_too_wide_are_named(tmp_path: Path, bits: int) -> None:
+    """Python's wave module takes any width from a file's head."""
+    write_raw(tmp_path / "bad.wav", bytes(960), rate=8_000, width=2)
+    head = bytearray((tmp_path / "bad.wav").read_bytes())
+    head[34:36] = bits.to_bytes(2, "little")
+    (tmp_path / "bad.wav").write_bytes(head)
+    with pytest.raises(InvalidRequestError, match=rf"bad\.wav has samples of {bits} bits"):
+        wav.read(tmp_path / "bad.wav")
+
+
 @pytest.mark.parametrize("rate", [1, 2_000_000_000])
 def test_a_rate_that_no_sound_has_is_named(tmp_path: Path, rate: int) -> None:
     write_raw(tmp_path / "bad.wav", bytes(320), rate=rate, width=2)
