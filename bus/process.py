@@ -108,6 +108,15 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
             logging.getLogger("trunkline").warning("%d log records were dropped", dropped)
 
 
+class _PatientListener(logging.handlers.QueueListener):
+    """A listener that can be ended while its queue is full: the sign of the end waits for room.
+    Python's own raises queue.Full then, and the process would end with that instead of its exit
+    status."""
+
+    def enqueue_sentinel(self) -> None:
+        self.queue.put(self._sentinel)  # type: ignore[attr-defined]  # as Python's own does
+
+
 def setup_logging(process: str, log_format: str = "text") -> Callable[[], None]:
     """Send logs to stderr through a queue; returns what flushes and ends it."""
     target = logging.StreamHandler(sys.stderr)
@@ -122,7 +131,7 @@ def setup_logging(process: str, log_format: str = "text") -> Callable[[], None]:
     root.handlers[:] = [_DroppingQueueHandler(records)]
     root.setLevel(logging.WARNING)
     logging.getLogger("trunkline").setLevel(logging.INFO)
-    listener = logging.handlers.QueueListener(records, target)
+    listener = _PatientListener(records, target)
     listener.start()
     return listener.stop
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -64,3 +66,26 @@ def test_an_error_that_ends_a_process_is_one_line(capsys: pytest.CaptureFixture[
     text = capsys.readouterr().err
     assert text.count("\n") == 1 and "\x1b" not in text
     assert text.startswith("trunkline gateway: cannot go on: x 2026-11-26 ")
+
+
+def test_the_end_waits_for_a_slow_reader_and_loses_none_of_what_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The queue is full when the process ends, because its standard error is read slowly."""
+
+    class Slow(io.StringIO):
+        def write(self, text: str) -> int:
+            reads.wait(10)
+            return super().write(text)
+
+    reads = threading.Event()
+    stderr = Slow()
+    monkeypatch.setattr("sys.stderr", stderr)
+    end = setup_logging("controller")
+    for number in range(10_100):
+        logging.getLogger("trunkline.test").warning("record %d", number)
+    timer = threading.Timer(0.05, reads.set)
+    timer.start()
+    end()
+    timer.join()
+    assert 10_000 <= stderr.getvalue().count("record") <= 10_100
