@@ -6,6 +6,7 @@ digits, because Twilio reports keys only on streams that go both ways.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -64,10 +65,17 @@ class Tap:
     async def open(
         cls, client: BusClient, session: ClientSession, sid: str, theirs: Theirs, timeout: float
     ) -> Tap:
-        """Once the stream of both tracks is up. Cancelled: the stream is stopped."""
+        """A tap, once the stream of both tracks is up. Cancelled: the stream is stopped."""
         both = BothTracks(taped=session.taped)
         call = secrets.token_hex(16)
-        tracks = await client.run(session.listen(call, sid, theirs, both, timeout, trace_carrier()))
+        try:
+            tracks = await client.run(
+                session.listen(call, sid, theirs, both, timeout, trace_carrier())
+            )
+        except asyncio.CancelledError:
+            # The stream may have come up just as its user went away.
+            client.post(session.stop_listening(call))
+            raise
         return cls(client, session, tracks, both)
 
     def __repr__(self) -> str:

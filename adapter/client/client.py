@@ -117,23 +117,28 @@ class BusClient:
             self.sessions[session.id] = session
             try:
                 await session.open()
-            except asyncio.CancelledError:
-                # It may have been opened all the same.
-                session.opened = m.SessionOpened(
-                    session=info.session,
-                    number=info.number,
-                    number_sid="",
-                    account="",
-                    public_url=None,
-                )
-                await session.close()
-                raise
-            except BaseException:
+            except Exception:
                 self._forget(session)
                 raise
             return session
 
-        return await self.run(open_it())
+        try:
+            return await self.run(open_it())
+        except asyncio.CancelledError:
+            self.post(self._give_up(info))
+            raise
+
+    async def _give_up(self, info: m.SessionInfo) -> None:
+        """Close a session whose user has gone away while it was being opened. The controller may
+        have opened it all the same."""
+        session = self.sessions.get(info.session)
+        if session is None:
+            return
+        if session.opened is None:
+            session.opened = m.SessionOpened(
+                session=info.session, number=info.number, number_sid="", account="", public_url=None
+            )
+        await session.close()
 
     def tell_heard(self, latency: list[float], time_to_yield: list[float]) -> None:
         """Somebody has looked at the report of a call that is over: /metrics counts its figures. A
@@ -147,13 +152,22 @@ class BusClient:
 
     async def release(self) -> None:
         """Give the client back; the last one ends its thread."""
+        if self._is_given_back():
+            await asyncio.to_thread(self.stop)
+
+    def give_back(self) -> None:
+        """``release`` for a thread of no loop; blocks as :meth:`stop` does."""
+        if self._is_given_back():
+            self.stop()
+
+    def _is_given_back(self) -> bool:
+        """One user less. True: that was the last one."""
         with _lock:
             self.users -= 1
             last = self.users == 0 and _clients.get(self.address.text) is self
             if last:
                 del _clients[self.address.text]
-        if last:
-            await asyncio.to_thread(self.stop)
+            return last
 
     def stop(self) -> None:
         """Close all sessions, end the thread; blocks for :data:`EXIT_WITHIN` seconds at most."""
@@ -307,6 +321,25 @@ def acquire(address: BusAddress, curve: Callable[[], ClientCurve | None]) -> Bus
             client = _clients[address.text] = BusClient(address, curve())
         client.users += 1
         return client
+
+
+async def acquire_by(make: Callable[[], BusClient]) -> BusClient:
+    """The client that ``make`` returns, which calls :func:`acquire` in a thread, because that
+    blocks. Cancelled: the client is given back as soon as it is there."""
+    executor = concurrent.futures.ThreadPoolExecutor(1)
+    made = executor.submit(make)
+    try:
+        return await asyncio.wrap_future(made)
+    except asyncio.CancelledError:
+        executor.submit(_give_back, made)  # the one thread runs this next
+        raise
+    finally:
+        executor.shutdown(wait=False)
+
+
+def _give_back(made: concurrent.futures.Future[BusClient]) -> None:
+    if not made.cancelled() and made.exception() is None:
+        made.result().give_back()
 
 
 def _after_fork_in_child() -> None:

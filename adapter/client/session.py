@@ -281,14 +281,14 @@ class ClientSession:
         trace: dict[str, str],
     ) -> list[Track]:
         """Listen to the call at Twilio that ``sid`` names; returns its inbound track and its
-        outbound one, once their stream is up. Errors as Listen's. Cancelled: the stream is
-        stopped."""
+        outbound one, once their stream is up. Errors as Listen's. Whoever cancels it has to call
+        ``stop_listening``."""
         self._check()
         asked = m.Listen(session=self.id, call=call, sid=sid, theirs=theirs, trace=trace)
         try:
             up = await self._control.request(asked, m.Listening, timeout=timeout, trace=trace)
-        except (TimedOutError, asyncio.CancelledError):
-            await self._stop_listening(call)
+        except TimedOutError:
+            await self.stop_listening(call)
             raise
         tracks = []
         for outbound in (False, True):
@@ -298,7 +298,7 @@ class ClientSession:
             tracks.append(track)
         return tracks
 
-    async def _stop_listening(self, call: str) -> None:
+    async def stop_listening(self, call: str) -> None:
         """Nobody waits for the stream any more; an error is logged."""
         if self.lost is None:
             try:

@@ -7,7 +7,6 @@ stack for these credentials, which needs a public URL.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 
@@ -71,7 +70,7 @@ async def _answers(address: BusAddress, account_sid: str) -> bool:
     """A controller for this account answers at the default address."""
     if not _takes_connections(address):
         return False
-    client = await asyncio.to_thread(bus_client.acquire, address, lambda: None)
+    client = await bus_client.acquire_by(lambda: bus_client.acquire(address, lambda: None))
     try:
         welcome = await client.welcome(ANSWER_WITHIN)
     except StackUnavailableError:

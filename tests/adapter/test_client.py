@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from typing import Any
 
 import pytest
 from fake_stack import OURS, FakeStack
@@ -112,3 +114,43 @@ async def test_a_client_looks_at_the_clock_while_it_has_calls_and_not_before(
         await until(lambda: len(looks) >= 5)
         assert max(b - a for a, b in itertools.pairwise(looks)) < 0.5
         assert call.ended_reason is None
+
+
+async def test_a_line_that_is_given_up_while_its_client_is_made_gives_that_back(
+    stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, goes_on = threading.Event(), threading.Event()
+    made = []
+
+    def slowly(*arguments: Any) -> bus_client.BusClient:
+        asked.set()
+        goes_on.wait(10)
+        made.append(bus_client.acquire(*arguments))
+        return made[0]
+
+    monkeypatch.setattr("trunkline.adapter.line.acquire", slowly)
+    opening = asyncio.ensure_future(Line(OURS, bus=stack.bus).open())
+    await until(asked.is_set)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    goes_on.set()
+    await until(lambda: made)
+    await until(lambda: not client_threads())
+
+
+async def test_a_session_that_opens_just_as_its_user_goes_away_is_closed(stack: FakeStack) -> None:
+    async with Line(OURS, bus=stack.bus):
+        stack.controller.answers[m.OpenSession] = None
+        opening = asyncio.ensure_future(Line(OURS, bus=stack.bus).open())
+        session = (await stack.controller.wait_for(m.OpenSession, 2)).info.session
+        stack.controller.answer_last(
+            m.SessionOpened(
+                session=session, number=OURS, number_sid="", account="", public_url=None
+            )
+        )
+        time.sleep(0.3)  # noqa: ASYNC251  # the client's thread takes the answer, and this loop none
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert (await stack.controller.wait_for(m.CloseSession)).session == session

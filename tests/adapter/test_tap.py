@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -235,3 +236,20 @@ async def test_a_lost_session_ends_it(stack: FakeStack) -> None:
         stack.controller.tell(m.SessionLost(session=session, why="test"))
         assert [piece async for piece in tap] == []
         assert tap.ended_reason == "error"
+
+
+async def test_a_stream_that_comes_up_just_as_its_user_goes_away_is_stopped(
+    stack: FakeStack,
+) -> None:
+    listening(stack)
+    answer = stack.controller.answers[m.Listen]
+    stack.controller.answers[m.Listen] = None
+    async with Line(OURS, bus=stack.bus) as line, contextlib.AsyncExitStack() as block:
+        entering = asyncio.ensure_future(block.enter_async_context(line.listen(SID)))
+        asked = await stack.controller.wait_for(m.Listen)
+        stack.controller.answer_last(answer(asked))
+        time.sleep(0.3)  # noqa: ASYNC251  # the client's thread takes the answer, and this loop none
+        entering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        assert (await stack.controller.wait_for(m.HangUp)).call == asked.call
