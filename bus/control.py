@@ -82,8 +82,9 @@ class ControlClient:
     ``hello()`` describes the peer and everything that it holds. ``beat()`` makes the Beat that is
     sent twice a second; None: the peer is not healthy, and says nothing. ``on_event`` gets every
     Event, ``on_welcome`` every Welcome (a new epoch, or a reconnect). ``on_refused`` is called once
-    when the controller refuses the peer for good; requests then fail with that error. ``on_moved``
-    is called when the controller does not run the stack that the Hello asks for.
+    when the controller refuses the peer for good, or when nobody may, or can, connect to the bus.
+    Requests then fail with that error. ``on_moved`` is called when the controller does not run the
+    stack that the Hello asks for.
     """
 
     def __init__(
@@ -278,18 +279,23 @@ class ControlClient:
         self._connected_at = None
         if not self._is_private():
             return
-        self._socket = connect_dealer(
-            self._context,
-            self._address.control,
-            self._receive,
-            on_connected=self._connected,
-            on_disconnected=self._lost,
-            curve=self._curve,
-        )
+        try:
+            self._socket = connect_dealer(
+                self._context,
+                self._address.control,
+                self._receive,
+                on_connected=self._connected,
+                on_disconnected=self._lost,
+                curve=self._curve,
+            )
+        except zmq.ZMQError as error:
+            text = f"TRUNKLINE_BUS={self._address.text!r}: nothing can connect to it: "
+            self._refuse(SettingsError(f"{text}{error.strerror}"))
 
     def _is_private(self) -> bool:
-        """Check that the bus is this user's alone. This is done before each Hello too, because the
-        Hello holds secrets, and another user may have made a directory that was not there."""
+        """Check that the bus is this user's alone, and refuse it otherwise. Each new connection is
+        checked again before its Hello, because the Hello holds secrets, and another user may have
+        made the directory after the first look."""
         try:
             self._address.check_directory()
         except SettingsError as error:

@@ -269,7 +269,11 @@ class DealerSocket(BusSocket):
         )
         self._loop.add_reader(_descriptor(self._monitor), self._read_monitor)
         self._loop.call_soon(self._read_monitor)
-        socket.connect(endpoint)
+        try:
+            socket.connect(endpoint)
+        except zmq.ZMQError:
+            self.close()
+            raise
 
     def close(self, linger: int = 0) -> None:
         if not self.closed:
@@ -347,6 +351,8 @@ def connect_dealer(
     After ``on_disconnected`` close it and make another: it does not connect again. ``on_refused``
     is for an endpoint that is there before anybody knows it, such as a worker's. If nobody listens
     at it, its process is dead, and nobody will. Without that it tries until somebody does.
+
+    ZMQError: nothing can connect to an endpoint that is written so, for example ``tcp://*:7000``.
     """
     socket = context.socket(zmq.DEALER)
     _prepare(socket, endpoint)

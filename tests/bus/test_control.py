@@ -22,6 +22,7 @@ from trunkline.bus.errors import (
     SettingsError,
     StackUnavailableError,
     TimedOutError,
+    TrunklineError,
 )
 from trunkline.bus.sockets import FIRST_RETRY
 from trunkline.bus.testing import Context, FakeClock, FakeController, poison, until
@@ -258,6 +259,29 @@ async def test_a_pulse_says_how_many_workers_are_healthy(
     await until(lambda: len(controller.all(m.Beat)) > 2)
     assert client.workers == 2, "a Pulse without the number says nothing of it"
     controller.stop()
+
+
+@pytest.mark.parametrize("bus", ["tcp://*:7000", "tcp://a b:7000"])
+async def test_an_address_that_nothing_can_connect_to_is_named_and_leaves_no_socket(
+    context: Context, bus: str
+) -> None:
+    """A socket that stayed on the loop would end the process when the loop is closed."""
+    refused: list[TrunklineError] = []
+    client = ControlClient(
+        context,
+        BusAddress.parse(bus),
+        peer="p1",
+        hello=lambda: m.Hello(role="adapter", peer="p1", pid=2),
+        beat=lambda: None,
+        on_event=lambda event: None,
+        on_refused=refused.append,
+    )
+    client.start()
+    with pytest.raises(SettingsError, match=r"^TRUNKLINE_BUS='tcp://.*': nothing can connect"):
+        await client.wait_welcome()
+    assert len(refused) == 1
+    await client.close()
+    await asyncio.wait_for(asyncio.to_thread(context.term), 5)  # it waits for open sockets
 
 
 async def test_closing_fails_what_waits(client: ControlClient) -> None:
