@@ -38,8 +38,9 @@ def seconds_of(digits: str) -> float:
 
 def presses(digits: str) -> list[tuple[float, str]]:
     """Each key of ``digits``, with the second at which it begins. Waits are not keys."""
-    return [
-        (seconds_of(digits[:place]), digit)
-        for place, digit in enumerate(digits)
-        if digit not in WAIT_SECONDS
-    ]
+    at, found = 0.0, []
+    for digit in digits:
+        if digit not in WAIT_SECONDS:
+            found.append((at, digit))
+        at += WAIT_SECONDS.get(digit, DIGIT_SECONDS)
+    return found
