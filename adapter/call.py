@@ -283,6 +283,7 @@ class Call:
         behind it is left for the next turn, or for ``recv_audio``. Raises asyncio.TimeoutError when
         nobody begins to speak within ``timeout`` seconds, WrongModeError when the call ends before.
         """
+        check_seconds(timeout)
         self._check_sound("next_turn")
         from .turns.by_hand import next_turn
 
@@ -297,6 +298,8 @@ class Call:
         end's turn ends before it could be broken into; and what ``send_audio`` raises.
         """
         pcm = pcm16(pcm)
+        check_seconds(after, "after")
+        check_seconds(timeout)
         self._check_live("barge_in")
         from .turns.by_hand import wait_until_speaking
 

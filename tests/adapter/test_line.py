@@ -366,6 +366,12 @@ async def test_a_time_that_is_none_is_refused_before_anything_is_done(
             for waits in (call.recv_audio, call.wait_ended):
                 with pytest.raises(ValueError, match=says):
                     await waits(wrong)
+        with pytest.raises(ValueError, match=says):
+            await call.next_turn(wrong)
+        with pytest.raises(ValueError, match=says):
+            await call.barge_in(bytes(960), timeout=wrong)
+        with pytest.raises(ValueError, match="after must be a number of seconds"):
+            await call.barge_in(bytes(960), after=wrong)
     kinds = [type(r).__name__ for r in stack.controller.requests]
     assert "Dial" not in kinds
 
