@@ -143,8 +143,8 @@ class Dialled(Message, frozen=True):
 
 
 class CancelDial(Message, frozen=True):
-    """client: the caller of place_call is gone; hang the call up, if the dial led to one. ->
-    Done"""
+    """client: nobody waits for this place_call any more. If the dial led to a call, hang it up.
+    -> Done"""
 
     session: Name
     request: Name
@@ -170,9 +170,10 @@ class SendDigits(Message, frozen=True):
     the far end's sound meanwhile, and the document ends in ``<Connect><Stream>``. DigitsPlayed
     comes once that stream is back. One row of digits is sent at a time; the next ones wait.
 
-    Errors: WrongModeError (the call is over, or ends meanwhile), TimedOutError (the stream is not
-    back within 10 s and the digits' own time), CarrierError, StackUnavailableError (the controller
-    was started again meanwhile, so it is not known whether they were sent; they are not repeated).
+    Errors: WrongModeError (the call is over, or ends meanwhile), TimedOutError (the call
+    has had no stream for 10 s, so no digits were sent; or the stream is not back within 10 s and
+    the digits' own time), CarrierError, StackUnavailableError (the controller was started again
+    meanwhile, so it is not known whether they were sent; they are not repeated).
     """
 
     session: Name

@@ -32,7 +32,7 @@ def caller_key(caller: str) -> str:
 
 
 def listed(calls: Sequence[str]) -> str:
-    """The first three of ``calls`` by name, the rest by their number: "a, b, c and 2 more"."""
+    """The first three of ``calls``, and how many more there are: "a, b, c and 2 more"."""
     more = f" and {len(calls) - _NAMED} more" if len(calls) > _NAMED else ""
     return ", ".join(calls[:_NAMED]) + more
 

@@ -2,10 +2,10 @@
 
 Rules:
 
-1. A number stands as ``+1555`` and seven digits, in every row of every cassette of an account the
-   same ones. 555 is no area code in use, so nobody is called by accident. The
-   digits come from a keyed hash under the account's auth token: whoever has the cassette alone
-   cannot try all numbers until one fits.
+1. A number stands as ``+1555`` and seven digits. They are the same in every row of every cassette
+   of an account. 555 is no area code in use, so nobody is called by accident. The digits come from
+   a hash that is keyed by the account's auth token. So whoever has the cassette alone cannot try
+   all numbers until one fits.
 2. Of a form only the fields of :data:`PLAIN` keep their values, and those of :data:`PARTIES` have
    theirs masked. Any other value is ``***``, because a field that nobody foresaw may be a secret.
 3. Headers are left out: signatures, Authorization and cookies stand there.
@@ -89,7 +89,8 @@ class Masks:
         return self._address(scheme, rest) if colon and scheme.isalpha() else HIDDEN
 
     def text(self, text: str) -> str:
-        """A text with whatever in it."""
+        """Any text: numbers, addresses, what may be secret in a URL, the values of a stream's
+        parameters, and the account's SID are masked in it."""
         text = _PARAMETER.sub(rf'\1"{HIDDEN}"', text)
         text = _URL.sub(lambda found: _url(found[0]), text)
         text = _ADDRESS.sub(lambda found: self._address(found[1], found[2]), text)
@@ -185,8 +186,8 @@ _POWERS: Final = tuple(_power(code) for code in range(256))
 
 
 def query(text: str) -> str:
-    """A raw query with the names of its fields. Counts keep their values: they say how often a call
-    was told to wait."""
+    """A raw query whose fields keep their names and lose their values. Values of up to four digits
+    stay, because they count how often a call was told to wait."""
     parts = _AND.split(text)
     return "".join(part if _AND.match(part) else _pair(part) for part in parts)
 

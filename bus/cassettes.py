@@ -13,13 +13,14 @@ other line is a row. :data:`VERSION` counts what a reader of older files would m
     {"at":9.9,"dir":"in","kind":"stream.close","stream":"MZ…","reason":"stop"}
 
 ``at`` is in seconds since ``began``, where the monotonic clock of the machine stood at
-``monotonic``; a row that was written late may lie before that. ``dir`` is ``in`` for the carrier's
-word, ``out`` for ours. ``rest.request`` and ``rest.response`` are as the webhooks' rows, the other
-way round. A ``note`` says what the file lacks. :mod:`.cassette_masks` says what is left out of it.
+``monotonic``. It is below zero where another process had begun the file before an earlier row came.
+``dir`` is ``in`` for what the carrier said, ``out`` for what we said. ``rest.request`` and
+``rest.response`` are as the webhooks' rows, with their directions swapped. A ``note`` says what the
+file lacks. :mod:`.cassette_masks` says what is left out of it.
 
 Rows wait in memory, and a thread writes them twice a second, so a slow disk delays no call. A file
-is locked while it is written to, and is whole after each write: who finds a line without an end
-takes it away, because its writer has died. Rows that the disk refuses are lost, and noted.
+is locked while it is written to, and is whole after each write. Whoever finds a line without an
+end takes it away, because its writer has died. Rows that the disk refuses are lost, and noted.
 """
 
 from __future__ import annotations
@@ -57,17 +58,17 @@ NAME: Final = re.compile(r"CA[0-9A-Za-z]+(-[0-9a-f]{8})?\.cassette\Z", re.ASCII)
 WRITE_EVERY: Final = 0.5
 #: Rows that may wait for the disk: some 50 MB, or 100 calls for 10 s.
 MOST_WAITING: Final = 100_000
-#: Messages of one socket that are kept until it is let in, the newest ones.
+#: At most this many messages of a socket are kept until it is let in. The oldest go first.
 MOST_EARLY: Final = 2_000
-#: Longest line that is looked at for a place to begin again after a death.
+#: After a death the last whole line is looked for in so many bytes at the end of the file.
 _BLOCK: Final = 1024 * 1024
 
 Direction = Literal["in", "out"]
 
 
 class _Row(msgspec.Struct, frozen=True, gc=False):
-    """``at``: of the monotonic clock. ``text``: of a stream's message, which is not read until it
-    is written. ``begins``: nothing comes before it in the call."""
+    """``at``: the time by the monotonic clock. ``text``: a stream's message as it was on the wire,
+    which is decoded when the row is written. ``begins``: no row of its call comes before it."""
 
     call: str
     at: float
@@ -104,6 +105,7 @@ class Cassettes:
         self.clock = clock
         #: rows that were lost, by call, and are not noted in its file yet
         self._lost: Counter[str] = Counter()
+        #: errors (errno) that the log has been told of
         self._told: set[int | None] = set()
         self._waiting: deque[_Row] = deque()
         self._ending = threading.Event()
@@ -158,7 +160,7 @@ class Cassettes:
         status: int,
         answer: str,
     ) -> None:
-        """A request of REST, and its answer. One that names and makes no call is left out."""
+        """A REST request, and its answer. It is left out if it neither names nor makes a call."""
         try:
             found = msgspec.json.decode(answer)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -283,7 +285,7 @@ class Tape:
             self._put(_Row(self._call, at, self._fields[direction], text))
 
     def let_in(self, call: str, stream: str) -> None:
-        """It is this stream of this call."""
+        """The socket was let in, and brings this stream of this call."""
         self._call = call
         message = {"kind": "stream.message", "stream": stream}
         self._fields = {"in": {"dir": "in", **message}, "out": {"dir": "out", **message}}

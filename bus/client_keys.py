@@ -5,10 +5,10 @@
     # public key                                                      name
     9f1c…                                                             ci-runners
 
-The controller and the codec workers read it, at a new connection and only if it was changed, so a
-change holds at once, and on every machine where the file is. Nobody but its owner and root may be
-able to write it: whoever can, can join the bus. A line that cannot be read lets nobody in, and is
-logged.
+The controller and the codec workers look at the file at each new connection, and read it again if
+it has changed. So a change holds at once, on every machine that has the file. Nobody but its owner
+and root may be able to write it, because whoever can write it can join the bus. A line that cannot
+be read lets nobody in, and is logged.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
 
 def read(path: Path) -> dict[str, bytes]:
-    """The clients' public keys, by name. {}: there is no file. SettingsError where others may write
-    it; OSError."""
+    """The clients' public keys (Z85), by name. {}: there is no file.
+
+    Raises SettingsError where others may write the file, OSError or UnicodeDecodeError where it
+    cannot be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -64,8 +66,9 @@ def read(path: Path) -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def changing(path: Path) -> Iterator[dict[str, bytes]]:
-    """The clients' keys, which are written when the block ends, whole or not at all. Others who
-    change them wait. Errors as :func:`read`."""
+    """The clients' keys, for a block that changes them. They are written when it ends, whole or not
+    at all, and never where it raises. Others who change them wait meanwhile. Errors as
+    :func:`read`."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -12,9 +12,11 @@ monotonic: Clock = time.monotonic
 
 
 def until_next(period: float, now: float) -> float:
-    """Seconds from ``now`` to the next whole multiple of ``period``, half a period at least.
+    """Seconds from ``now`` to the first whole multiple of ``period`` that is half a period away or
+    more: 0.5 to 1.5 periods.
 
-    Signs of life may be given at any time, so every process of the machine gives them at these.
-    Then those of several kinds share a wake-up, and who hears several processes is woken once.
+    Signs of life may be given at any time, so every process of the machine gives them at these
+    moments. Then signs of several kinds share one wake-up, and whoever hears several processes is
+    woken once for all of them.
     """
     return ((now / period + 0.5) // 1 + 1) * period - now

@@ -144,7 +144,7 @@ class ControlClient:
         self.welcome: m.Welcome | None = None
         #: how many codec workers are healthy, as the controller last said; None: it has not said it
         self.workers: int | None = None
-        #: how many notifications could not be sent (the next Hello or Beat brings the same)
+        #: how many notifications could not be sent
         self.unsent = 0
 
     def start(self) -> None:
@@ -198,7 +198,8 @@ class ControlClient:
         return None if self.welcome is None else self.welcome.epoch
 
     async def wait_welcome(self, timeout: float = UNAVAILABLE_AFTER) -> m.Welcome:
-        """The controller's Welcome; StackUnavailableError when none comes in time."""
+        """The controller's Welcome. Raises StackUnavailableError when none comes within ``timeout``
+        seconds, and the controller's own error when it refuses this peer."""
         try:
             async with asyncio.timeout(timeout):
                 while self.welcome is None and self._refused is None:
@@ -221,8 +222,9 @@ class ControlClient:
     ) -> _T:
         """Ask, and return the reply, an ``expect``.
 
-        Raises what the controller answered with; StackUnavailableError when no controller answers
-        for 10 s (30 in a fleet); TimedOutError when ``timeout`` (seconds) passes first.
+        Raises the error that the controller answered with, or with which it refuses this peer;
+        StackUnavailableError when no controller answers for 10 s (30 in a fleet); TimedOutError
+        when ``timeout`` (seconds) passes first; InternalError when the reply is something else.
         """
         if self._refused is not None:
             raise self._refused
@@ -254,8 +256,9 @@ class ControlClient:
         return reply
 
     def notify(self, notification: m.Notification) -> bool:
-        """Send a notification to the controller. False: it is away. The next Hello or Beat brings
-        the same."""
+        """Send a notification to the controller. False: it could not be sent, and is not sent
+        again. The next Hello or Beat tells of the streams and calls that it was about. Counts,
+        levels and sound in it are gone."""
         if self.welcome is None or not self._send(notification):
             self.unsent += 1
             return False
@@ -420,8 +423,8 @@ class ControlClient:
         """Say that the peer is there, or try to be heard."""
         now = self._clock()
         if self._connected_at is None:
-            # Nobody has taken the connection since the last turn: whoever takes it next starts
-            # with a full measure of patience.
+            # Nobody has taken the connection since the last turn, so the next connection has all of
+            # DEAF_AFTER to bring a message.
             self._stands = False
         if self.welcome is not None:
             beat = self._beat()

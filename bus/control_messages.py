@@ -109,7 +109,8 @@ class Tally(Record, frozen=True):
 
 
 class Hello(Message, frozen=True):
-    """First message of a peer on a new control socket, and again whenever it sees a new epoch.
+    """First message of a peer on a new control socket. It says Hello again whenever a Pulse shows
+    a new epoch, or that the controller does not know it.
 
     ``peer`` stays the same for the life of the process (the ZeroMQ identity does not). The Hello
     announces everything that the peer holds, so that a restarted controller learns it again.

@@ -1,10 +1,10 @@
 """CURVE on tcp: who may join a bus, and how each side proves itself.
 
-Both key pairs of a stack are derived from the bus's key, and that from the account's auth token.
-Whoever has the bus's key may join. A client may have a key pair of its own instead: then its public
-key stands in a file (:mod:`.client_keys`), and it can be shut out without anybody else noticing. A
-ZAP handler looks at each new connection. A connection that stands is not asked again: ZeroMQ cannot
-end one of a socket's connections, and a call is not to be dropped because keys are changed.
+Both key pairs of a stack are derived from the bus's key, which is derived from the account's auth
+token. Whoever has the bus's key may join. A client may have a key pair of its own instead. Then its
+public key stands in a file (:mod:`.client_keys`), and it can be shut out without anybody else
+noticing. A ZAP handler looks at each new connection, and at no connection a second time: ZeroMQ
+cannot end one of a socket's connections, and no call is to be dropped because keys are changed.
 
 On ipc the directory's mode (0700) does all of that. A process that only works on sound, such as a
 codec worker, is given the bus's key and never the token.
@@ -29,7 +29,7 @@ _CLIENT_KEY: Final = re.compile(rf"{_CLIENT}([0-9a-f]{{64}})([0-9a-f]{{64}})\Z")
 
 
 def bus_key(auth_token: str) -> str:
-    """The key of the account's bus. The token cannot be had from it."""
+    """The key of the account's bus (64 hex digits). The token cannot be derived from it."""
     return _derive(auth_token, "key").hex()
 
 
@@ -48,13 +48,13 @@ def _pair(key: str, role: str) -> tuple[bytes, bytes]:
 
 
 def shown(public: bytes) -> str:
-    """A public key as people see it: 64 hexadecimal digits, as ZeroMQ's own letters are no fit for
-    a shell."""
+    """A public key as people see it: 64 hexadecimal digits. ZeroMQ's own notation (Z85) has
+    characters that a shell takes for commands."""
     return z85.decode(public).hex()
 
 
 def read_public(text: str) -> bytes:
-    """The public key that is shown so. ValueError."""
+    """The public key (Z85) that :func:`shown` has written so. ValueError for any other text."""
     if not re.fullmatch("[0-9a-f]{64}", text):
         raise ValueError("expected a public key, which has 64 hexadecimal digits")
     return z85.encode(bytes.fromhex(text))
@@ -76,7 +76,7 @@ class ClientCurve:
 
     @classmethod
     def read(cls, text: str) -> ClientCurve:
-        """A client's own key, as :attr:`text` has it. ValueError."""
+        """A client's own key, as :attr:`text` writes it. ValueError for any other text."""
         found = _CLIENT_KEY.match(text)
         if found is None:
             raise ValueError(
@@ -98,8 +98,8 @@ class ClientCurve:
 
 
 class CurveKeys(ClientCurve):
-    """Keys of the tcp bus that has this key, for those who listen, and those who connect by it.
-    ``clients``: the file with the clients that have keys of their own."""
+    """The keys of a tcp bus, derived from the bus's ``key``: for whoever listens there, and for
+    whoever connects by that key. ``clients``: the file of clients that have keys of their own."""
 
     def __init__(self, key: str, clients: Path | None = None) -> None:
         if not key:
@@ -132,7 +132,8 @@ _authenticators: dict[int, Any] = {}
 
 
 def _admit(allowed: AllowList, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-    """Start the context's ZAP handler (one for a context; it ends with it)."""
+    """Start the context's ZAP handler, unless it has one. It runs until
+    :func:`stop_authenticator`."""
     if id(context) in _authenticators:
         return
     from zmq.auth.thread import ThreadAuthenticator  # not needed on ipc, nor by a client

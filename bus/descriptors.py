@@ -14,7 +14,7 @@ import os
 import resource
 from typing import Final
 
-#: Asked for at most. A gateway with 1,000 calls needs some 5,000.
+#: No process asks for more. A gateway with 1,000 calls needs some 5,000.
 MOST: Final = 65_536
 #: macOS refuses more than this (OPEN_MAX), although its hard limit says "unlimited".
 _MACOS_MOST: Final = 10_240
@@ -23,7 +23,7 @@ _MACOS_MOST: Final = 10_240
 RESERVE: Final = 1_024
 #: The table is made at the start for this many descriptors. It takes 8 bytes for each.
 ROOM: Final = 16_384
-#: With less than this the bounds on strangers have to be narrower than they could be.
+#: With fewer than this the bounds on strangers are narrower than they would be otherwise.
 ENOUGH: Final = 8_192
 
 #: Names the descriptor of a pipe into which a process writes for the one that keeps it running. It
@@ -41,8 +41,8 @@ def limits() -> tuple[int, int]:
 
 
 def raise_limit() -> int:
-    """Ask for as many as there may be, and return how many there are now. To be called before the
-    process has a second thread: see :func:`_make_room`."""
+    """Raise the soft limit as far as it goes, and return it. Call this before the process has a
+    second thread: see :func:`_make_room`."""
     soft, most = limits()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     for wanted in (most, _MACOS_MOST):
@@ -56,7 +56,7 @@ def raise_limit() -> int:
 
 
 def _make_room(descriptors: int) -> None:
-    """Have the kernel's table of this process's descriptors as large as that.
+    """Let the kernel make its table of this process's descriptors large enough for so many.
 
     Linux doubles the table when it is full. In a process with threads it then waits until no
     processor can look at the old one (``expand_fdtable`` and ``synchronize_rcu`` in fs/file.c),
@@ -69,12 +69,13 @@ def _make_room(descriptors: int) -> None:
 
 
 def for_connections(limit: int) -> int:
-    """How many connections a listener may have, out of the descriptors that are allowed."""
+    """How many connections a listener may have in a process that is allowed ``limit``
+    descriptors."""
     return max(limit - RESERVE, limit // 2)
 
 
 def for_strangers(bound: int) -> int:
-    """How many of one kind there may be of those who have proved nothing yet: ``bound``, and a
+    """How many places there are for one kind of those who have proved nothing yet: ``bound``, but a
     quarter of all connections at most. There are two kinds (connections that wait for a request,
-    and sockets that wait for a ``start``), so that half of all connections are for calls."""
+    and sockets that wait for a ``start``), so half of all connections are left for calls."""
     return min(bound, for_connections(limits()[0]) // 4)

@@ -117,7 +117,7 @@ class BusAddress:
             self._look(make_private, self.directory)
 
     def check_directory(self) -> None:
-        """The same, for whoever connects there: what is not there is not made."""
+        """Check the ipc directory in the same way, for whoever connects there. It is not made."""
         if self.directory is not None:
             self._look(check_private, self.directory)
 

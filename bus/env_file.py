@@ -1,7 +1,7 @@
 """``.env``: read whole, or refused by name.
 
-A file that is there and cannot be read is never passed over: whoever wrote a token into it would be
-told that the token is missing.
+A file that is there and cannot be read is never passed over. Otherwise whoever wrote a token into
+it would be told that the token is missing.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def read(path: Path) -> dict[str, str]:
 
 
 def _pipe(path: Path) -> bytes:
-    """What is written into a pipe of this name, as managers of secrets serve files; nobody has to
-    stand at its other end."""
+    """What is written into a named pipe, by which managers of secrets serve files. If nobody writes
+    the whole file within :data:`PIPE_WITHIN`, raises SettingsError instead of waiting for ever."""
     deadline = time.monotonic() + PIPE_WITHIN
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:

@@ -44,8 +44,9 @@ class NumberBusyError(TrunklineError, RuntimeError):
     """The number is leased by another session or stack.
 
     ``number`` is E.164 in full; ``holder`` names the session or stack that has it; ``since`` is
-    when it took it (ISO 8601, UTC) or None where that cannot be known. ``bus``: where the stack of
-    another machine is reached that has it, and shares it as its own rules say; None: it is none.
+    when it took it (ISO 8601, UTC) or None where that cannot be known. ``bus`` is the address of
+    the bus of another machine's stack, if such a stack has the number: a line may go there to share
+    it. None: no such stack has it.
     """
 
     def __init__(
@@ -118,7 +119,8 @@ class CarrierError(TrunklineError, RuntimeError):
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An OSError of the block names ``path``: that of a full disk names no file by itself."""
+    """Every OSError of the block names ``path``. By itself the error of a full disk names no
+    file."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A histogram of times: how often a figure was how large, bucket by bucket.
+"""A histogram of times: how many figures lie in each bucket.
 
 A process counts figures where they arise, which costs an increment, and tells the controller its
 counts with its beats (:class:`~.control_messages.Tally`). ``/metrics`` has the sums of all
@@ -13,9 +13,9 @@ from typing import Final
 
 from .control_messages import Tally
 
-#: Seconds by which a timer may be late. A call hears nothing of up to 60 ms, the least lead.
+#: Seconds by which a timer is late. No call hears up to 60 ms of it, which is the default lead.
 LATENESS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.1, 0.2, 0.5, 1.0)
-#: Seconds between the quickest and the slowest frame of a stream in 5 s: a frame lasts 20 ms.
+#: Seconds by which the slowest frame of a stream in 5 s was later than the quickest one.
 JITTER: Final = (0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 
 
@@ -31,7 +31,8 @@ class Histogram:
         self.sum = 0.0
 
     def count(self, seconds: float) -> None:
-        """Once more. A timer may be early by a fraction of a millisecond, which counts as 0."""
+        """Count one figure more. A timer may be early by a fraction of a millisecond, which counts
+        as 0."""
         self.counts[bisect_left(self.bounds, seconds)] += 1
         if seconds > 0.0:
             self.sum += seconds
@@ -41,8 +42,8 @@ class Histogram:
         return Tally(counts=list(self.counts), sum=self.sum)
 
     def add(self, now: Tally, before: Tally | None) -> None:
-        """Another process has counted so much since ``before``. A tally with other buckets, or one
-        that shrinks, is not of this release's making, and is left out."""
+        """Add what another process counted from ``before`` (None: its start) to ``now``. A tally
+        with other buckets, or one that shrinks, was not made by this release, and is left out."""
         then = before or Tally(counts=[0] * len(now.counts))
         if not len(now.counts) == len(then.counts) == len(self.counts):
             return

@@ -41,8 +41,8 @@ def bare(host: str) -> str:
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that ``host`` is; None for a name. An IPv4 address within an IPv6 one counts as
-    that."""
+    """The address that ``host`` is; None for a name. An IPv6 address that only stands for an IPv4
+    one (``::ffff:192.0.2.1``) becomes that one."""
     text = bare(host).partition("%")[0]
     try:
         found = ipaddress.ip_address(text)
@@ -95,8 +95,8 @@ def reachable(host: str) -> str:
 
 
 def own_address(host: str, port: int) -> str:
-    """The address of this machine that whoever is at ``host`` reaches it by: the one from which the
-    kernel would send there. Nothing is sent. OSError where no way leads there."""
+    """The address by which ``host`` reaches this machine: the one from which the kernel would send
+    there. Nothing is sent. OSError where no way leads there."""
     family, kind, protocol, there = _resolve(host, port, socket.SOCK_DGRAM)
     with socket.socket(family, kind, protocol) as probe:
         probe.connect(there)
@@ -114,8 +114,9 @@ def _resolve(host: str, port: int, kind: int) -> tuple[int, int, int, Any]:
 
 
 def this_machine() -> str:
-    """A name that all processes on this machine have in common, and those on others have not. It is
-    not the host's name where there is a better one: each container has a host's name of its own."""
+    """A name that all processes on this machine share, and those on other machines do not. On Linux
+    it is the id of the boot, because each container has a host's name of its own. Elsewhere it is
+    the host's name."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:  # no Linux, or one that does not show it

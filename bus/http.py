@@ -35,8 +35,8 @@ class Session(requests.Session):
         verify: bool | str | None,
         cert: Any,
     ) -> dict[str, Any]:
-        # The package writes what the environment says into the dictionary that it is given, which
-        # is the twilio package's for all of its requests.
+        # The package writes what the environment says into the dictionary that it is given, and the
+        # twilio package gives the same one with all of its requests.
         given = dict(proxies or {})
         settings = dict(super().merge_environment_settings(url, given, stream, verify, cert))
         if is_here(url):
@@ -68,7 +68,8 @@ def proxy_for(url: str) -> str | None:
 
 
 def _masked(proxy: str) -> str:
-    """A proxy has no path: all before the last ``@`` is of its user, whatever stands in it."""
+    """The proxy's URL without its password. It has no path, so all before its last ``@`` is user
+    name and password, even where there are slashes in it."""
     found = _KIND.match(proxy)
     user, at, host = proxy[found.end() if found else 0 :].strip().rpartition("@")
     name, colon, _ = user.partition(":")
@@ -109,7 +110,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 def reason(error: BaseException) -> str:
     """Why a request failed, in the operating system's words where it is the one that says so."""
     if isinstance(error, requests.exceptions.InvalidURL) and "Failed to parse" in str(error):
-        # What it quotes may be of a proxy's password.
+        # The text that it quotes may be a part of a proxy's password.
         return (
             "an address in its way cannot be read (in a user name or password write %2F for a "
             "slash, %3F for a question mark and %23 for a number sign)"

@@ -1,8 +1,8 @@
 """Start a stack of one's own, wait until it is ready, end it: the one launcher.
 
-An adapter's private stack, pytest's shared one, the demo, the benchmarks and the end-to-end tests
-all start here. What they start is ``trunkline up``, or the stand-in carrier alone. Both write a
-*ready file* as soon as they can be used, and take it away when they end::
+An adapter's private stack, pytest's shared one, the demo, ``trunkline replay``, the benchmarks and
+the end-to-end tests all start here. What they start is ``trunkline up``, or the stand-in carrier
+alone. Both write a *ready file* as soon as they can be used, and take it away when they end::
 
     launched = Launched(
         trunkline_argv("up", "--sim"), directory, "up", apart(directory), what="the stack"
@@ -179,8 +179,8 @@ def spawn(
     """Start a program that ends when the pipe ``parent_fd`` is closed; all it says goes to ``log``.
 
     The log is locked through the very descriptor that the program and its children write to, so it
-    stays locked until the last of them has ended (see :func:`lives`). ``own_session``: Ctrl-C in
-    the terminal does not reach it.
+    stays locked until the last of them has ended (see :func:`lives`). BlockingIOError: one that was
+    started with this log still runs. ``own_session``: Ctrl-C in the terminal does not reach it.
     """
     with log.open("ab") as out:
         fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)

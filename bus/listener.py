@@ -51,7 +51,8 @@ class Bounds:
     request_within: float
     #: after :meth:`Server.leave` requests have this long to be answered
     leave_within: float
-    #: this many of the waiting connections may be of one address; None: as many as ``waiting``
+    #: this many of the waiting connections may have one owner (hosts.owner_of: an address, or a /64
+    #: network); None: as many as ``waiting``
     waiting_of_one: int | None = None
 
 

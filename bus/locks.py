@@ -31,8 +31,8 @@ class FileLock:
     def __init__(self, path: Path, holder: str) -> None:
         """Take the lock or raise LockHeldError. ``holder``: how to name us to the next one.
 
-        NotPrivateError where its directory is not ours alone, or where it is a link: taking it
-        writes to it.
+        Taking the lock writes to its file. So NotPrivateError is raised where its directory is not
+        ours alone, or where a link stands in the file's place.
         """
         self.path = path
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ class FileLock:
 def holder_of(path: Path) -> str | None:
     """What the holder of the lock at ``path`` says of itself; None: nobody holds it.
 
-    While we look, for a moment, who wants it finds it held.
+    To look, this takes a shared lock for a moment. Whoever wants the lock just then finds it held.
     """
     try:
         descriptor = open_private_file(path, os.O_RDONLY)

@@ -52,8 +52,8 @@ class Places(Generic[T]):
         return next(iter(self._all), None)
 
     def enter(self, who: T, owner: str | None = None) -> T | None:
-        """``who`` has the newest place, also where it had an older one. Returns the one that has to
-        go for it, and has no place any more. ``owner`` None: nobody knows."""
+        """Give ``who`` the newest place, even if it has an older one. Returns the one that has lost
+        its place for it; None: there was room. ``owner`` None: nobody knows."""
         self.leave(who)
         goes = None
         owned = self._owned.get(owner) if owner is not None else None

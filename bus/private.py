@@ -1,20 +1,20 @@
 """Directories that are this user's alone: the bus's, the journal's, those of locks.
 
 A bus directory holds sockets over which secrets go, and a state directory prior URLs with their
-passwords. Whoever can put another directory, or a link, into the place of one of these gets them,
-or has a file of ours written over. So the whole way to it is looked at, link by link, and refused
-with the command that mends it:
+passwords. Whoever can put another directory, or a link, into the place of one of these gets the
+secrets, or has us write over a file of our own. So the whole way to the directory is looked at,
+link by link, and a wrong one is refused with the command that mends it:
 
 - The directory itself belongs to this user, and nobody else may enter it.
-- What leads to it (directories, and links) belongs to this user or to the system: root, or whoever
-  has ``/``, which in a user namespace has another number.
+- What leads to it (directories, and links) belongs to this user or to the system. The system is
+  root, or the owner of ``/``, which has another number in a user namespace.
 - Nobody else may write to these directories, up to the next one that is sticky, as ``/tmp`` is:
   there only its owner can put something else into an entry's place.
 
-Two more are taken for this user. A group of this process that has no name on this machine is its
-own: Kubernetes gives the fsGroup of a pod to it, and lets that group write to each volume. And
-where root has another user's HOME (``sudo -E``, a CI job in a container), it runs that user's files
-already, so that user may own what leads to a directory of root's.
+There are two exceptions. A group of this process that has no name on this machine counts as this
+user's own: Kubernetes puts the process into the fsGroup of its pod, and lets that group write to
+each volume. And where root has another user's HOME (``sudo -E``, a CI job in a container), it runs
+that user's files already, so that user may own what leads to a directory of root's.
 
 For example, ``/tmp/mine/bus`` is refused where another user has made ``/tmp/mine``, and
 ``/data/bus`` where ``/data`` has the mode 0777.
@@ -59,8 +59,8 @@ def make_private(directory: Path, *, others_may_not: int = ENTER) -> None:
 
 
 def check_private(directory: Path, *, others_may_not: int = ENTER) -> None:
-    """NotPrivateError unless the directory is this user's alone, and stays so. Where it is not
-    there (yet), nothing is said. ``others_may_not``: the bits of a mode that it must not have."""
+    """NotPrivateError unless the directory is this user's alone, and stays so. One that does not
+    exist (yet) passes. ``others_may_not``: the bits of a mode that it must not have."""
     found = list(_way(directory))
     if not found or not found[-1][2]:
         return
@@ -192,7 +192,7 @@ def open_private_file(path: Path, flags: int) -> int:
                 raise NotPrivateError(
                     f"{path} is a link, not a file of ours: `rm {path}`"
                 ) from error
-            # By its whole path: it was opened by its name.
+            # It was opened by its name alone, and the error is to name the whole path.
             raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(directory)

@@ -236,7 +236,8 @@ def _tell_keeper(sign: bytes) -> None:
 
 @functools.cache
 def _keeper_fd() -> int | None:
-    """Read once, and taken out of the environment: a child of this process has not this pipe."""
+    """The descriptor; None: nobody keeps this process running. It is read once, and taken out of
+    the environment, because a child of this process does not have the pipe."""
     text = os.environ.pop(KEEPER_FD_VARIABLE, None)
     if not text:
         return None

@@ -30,7 +30,8 @@ _DAY: Final = 86_400.0
 
 @dataclass(frozen=True)
 class Kept:
-    """A recording as the directory has it. ``written``: when it last grew (Unix time)."""
+    """A recording or a cassette in the directory. ``written``: when it last grew (Unix time).
+    ``size``: in bytes."""
 
     path: Path
     written: float
@@ -40,7 +41,8 @@ class Kept:
 def too_many(
     found: list[Kept], now: float, days: float | None, megabytes: float | None
 ) -> list[Path]:
-    """The recordings that are to go, the oldest first. None: there is no such limit."""
+    """The files that are to go, the oldest first, at ``now`` (Unix time). ``days`` or
+    ``megabytes`` None: there is no such limit."""
     oldest_first = sorted(found, key=lambda kept: (kept.written, kept.path.name))
     over = [kept for kept in oldest_first if now - kept.written > OVER_AFTER]
     gone = [kept for kept in over if days is not None and now - kept.written > days * _DAY]

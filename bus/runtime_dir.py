@@ -52,8 +52,8 @@ def default_bus() -> str:
 
 
 def temporary_directory(prefix: str) -> Path:
-    """A new directory, open to the user alone, that is short enough for a bus directory in it. Who
-    asks for it removes it."""
+    """A new directory, open to this user alone, whose path is short enough for a bus directory in
+    it. The caller has to remove it."""
     import tempfile  # it imports zlib, bz2 and lzma, and few processes make a directory
 
     name = Path(tempfile.gettempdir()) / (prefix + "x" * 8) / _INSIDE

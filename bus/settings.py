@@ -31,17 +31,18 @@ from .runtime_dir import default_bus
 #: blanks and joiners, a byte order mark).
 _AROUND: Final = "[\\s\u200b-\u200f\u2060\ufeff]+"
 _PASTED: Final = re.compile(rf"\A{_AROUND}|{_AROUND}\Z")
-#: Said of a URL whose ``@`` stands behind what ends the part with host and password.
+#: Said of a URL that has an ``@`` behind the part with password and host, because a character of
+#: the password has ended that part.
 _UNREADABLE: Final = (
     "unreadable as a URL: in a user name or password write %2F for a slash, %3F for a question "
     "mark and %23 for a number sign, and in a path %40 for an at sign"
 )
-#: How a group of numbers is written: all that begin so.
+#: A group of numbers: the digits with which all of them begin, and ``*``.
 _GROUP: Final = re.compile(r"\+([1-9][0-9]{0,13})?\*\Z")
 #: Words for yes and no, in any case.
 _YES: Final = frozenset(("1", "true", "t", "yes", "y", "on"))
 _NO: Final = frozenset(("0", "false", "f", "no", "n", "off"))
-#: How a machine may be called: as a name on the bus.
+#: How a machine may be called: it travels as a Name on the bus.
 _MACHINE: Final = re.compile(r"[0-9A-Za-z_.:+-]{1,128}\Z")
 #: An account's SID.
 _ACCOUNT: Final = re.compile(r"AC[0-9a-f]{32}")
@@ -371,7 +372,7 @@ class Settings:
 
 
 def _env_file() -> str:
-    """Whoever stands in the wrong directory sees it by this."""
+    """Where ``.env`` was looked for. It shows whoever is in the wrong directory that they are."""
     path = Path(".env").absolute()
     if path.is_file():
         return f"{path} does not have it"
@@ -396,7 +397,7 @@ FIELDS: Final = tuple(_READERS)
 
 
 def pasted(text: str) -> str:
-    """``text`` without the blanks, and what else nobody sees, that it was pasted with."""
+    """``text`` without blanks and invisible characters around it, which pasting often adds."""
     return _PASTED.sub("", text)
 
 
@@ -456,8 +457,8 @@ def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
         name: found[env_name(name)] for name in FIELDS if env_name(name) in found
     }
     values |= {name: value for name, value in given.items() if value is not None}
-    # A value that was pasted with a blank or a line's end is meant without it; one of nothing else
-    # is not set.
+    # A value that was pasted with a blank or a line's end is meant without it. A value of nothing
+    # else counts as not set.
     values = {n: pasted(value) if isinstance(value, str) else value for n, value in values.items()}
     values = {name: value for name, value in values.items() if value != ""}
     set_here = frozenset(values)
@@ -475,7 +476,7 @@ def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
 
 
 def _check_not_swapped(values: dict[str, Any]) -> None:
-    """SettingsError where each of the two stands in the other's place. None of them is shown."""
+    """SettingsError where SID and token stand in each other's place. Neither of them is shown."""
     sid, token = str(values.get("account_sid", "")), str(values.get("auth_token", ""))
     if _ACCOUNT.fullmatch(token) and not sid.startswith("AC"):
         raise SettingsError(
@@ -485,8 +486,8 @@ def _check_not_swapped(values: dict[str, Any]) -> None:
 
 
 def _shown(name: str, value: Any) -> str:
-    """``='value'``, as far as it may be shown: a URL, even one that cannot be read, stands without
-    what may be its password."""
+    """``='value'``, as far as it may be shown. Nothing of a secret is. A URL, even one that cannot
+    be read, loses what may be its user name and password."""
     if "TOKEN" in name or "KEY" in name or "DATABASE" in name:
         return ""
     if isinstance(value, str):

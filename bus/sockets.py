@@ -39,8 +39,8 @@ HIGH_WATER_MARK = 20_000
 
 #: The socket refuses a larger message: it reads only the message's length, and closes the
 #: connection. On the media plane 300 s of PCM16 at 24 kHz is 14.4 MB. On the control
-#: plane a client's Hello is the longest message: it has about 1 KB for each of its calls, of which
-#: there are 2,000 at most, and for each session the numbers that it lets in and may call.
+#: plane a client's Hello is the longest message. It has about 1 KB for each call (a codec worker
+#: carries 2,000 at most), and for each session the numbers that it lets in and may call.
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 
 #: Seconds between the tries of a DEALER that finds nobody, at first and later.
@@ -311,7 +311,8 @@ class DealerSocket(BusSocket):
 
     @property
     def _timed_out(self) -> bool:
-        """The last try got no answer for so long that it timed out, and was not refused."""
+        """The last try got no answer, rather than being refused. A refusal comes at once, so half
+        of the time that a try may take is enough to tell the two apart."""
         return self._loop.time() - self._tried_at >= CONNECT_WITHIN_MS / 2000
 
     def _connect_again(self) -> None:

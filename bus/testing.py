@@ -40,8 +40,8 @@ async def until(condition: Callable[[], T | None], seconds: float = 10.0) -> T:
 
 @contextlib.contextmanager
 def hanging_up(does: signal.Handlers) -> Iterator[None]:
-    """What is started in the block finds this set for SIGHUP. ``nohup`` sets SIG_IGN, for this run
-    of the tests, too, if it was started so."""
+    """What is started in the block inherits this as what SIGHUP does. Without it, a run of the
+    tests under ``nohup`` would pass on SIG_IGN."""
     before = signal.signal(signal.SIGHUP, does)
     try:
         yield

@@ -50,7 +50,7 @@ class RoomSpan:
 
 
 def begin(name: str, context: Mapping[str, str], attributes: Attributes) -> RoomSpan | None:
-    """A span ``name`` in the trace of ``context``; None where there is nothing to belong to."""
+    """A span ``name`` in the trace of ``context``; None where there is no trace, or no SDK."""
     if not context or not _is_set_up():
         return None
     # Imported here, because a process where nobody else has imported them starts sooner without.

@@ -1,4 +1,4 @@
-"""The TwiML that gateways answer with and that the controller sends by REST has the same parts."""
+"""Parts of TwiML: gateways answer webhooks with them, and the controller sends them by REST."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def stream(public_url: str, token: str, attributes: str = "") -> str:
 
 
 def redirect(public_url: str, query: str) -> str:
-    """Twilio asks us what next. ``query`` is encoded already."""
+    """Has Twilio ask us what to do next. ``query`` is encoded already."""
     return f'<Redirect method="POST">{escape(voice_url(public_url, query), quote=False)}</Redirect>'
 
 

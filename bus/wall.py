@@ -75,9 +75,9 @@ class Wall:
         whence: str,
         refused: Callable[[bytes, bytes, Exception], None] | None = None,
     ) -> Callable[[bytes, bytes], None]:
-        """The same for a ROUTER, which calls it with ``(identity, payload)``. ``handle`` gets the
-        identity and the message. ``refused`` gets each payload that could not be decoded, with the
-        decoder's error."""
+        """As :meth:`door`, for a ROUTER, which calls it with ``(identity, payload)``. ``handle``
+        gets the identity and the message. ``refused`` gets each payload that could not be decoded,
+        with the decoder's error."""
         decode = msgspec.msgpack.Decoder(messages).decode
 
         def receive(identity: bytes, payload: bytes) -> None:
@@ -100,7 +100,7 @@ class Wall:
         self.stop("undecodable", f"a message of {whence} could not be read: {why}")
 
     def shield(self, what: str, act: Callable[..., object], *arguments: Any) -> bool:
-        """Do it; False: it raised, which is counted and logged as a fault of ours."""
+        """Call ``act``. False: it raised, which is counted and logged as a fault of ours."""
         try:
             act(*arguments)
         except Exception as error:  # noqa: BLE001  # the loop that calls this goes on

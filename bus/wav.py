@@ -18,7 +18,7 @@ from .sound import LINE_RATE
 
 Samples = npt.NDArray[np.int16]
 
-#: Rates of files that are read (samples a second). What says another one is damaged, as a rule.
+#: Rates of files that are read (samples a second). A file with another one is mostly damaged.
 _RATES: Final = (1_000, 768_000)
 #: Bytes of the widest samples that are read.
 _WIDEST: Final = 4
@@ -37,7 +37,7 @@ def read(path: Path, rate: int = LINE_RATE) -> Samples:
 
 
 def read_channels(path: Path, rate: int = LINE_RATE) -> list[Samples]:
-    """The same, each channel by itself."""
+    """As :func:`read`, each channel by itself."""
     frames, found = _frames(path)
     return [_as_pcm16(_resample(channel, found, rate)) for channel in frames.T]
 
@@ -86,8 +86,8 @@ def write(path: Path, *channels: Samples, rate: int = LINE_RATE) -> None:
 
 
 def check_target(path: Path) -> None:
-    """OSError where no file can be written at ``path``, for who has sound to write only later. The
-    file's directory is made."""
+    """Raise OSError now if no file can be written at ``path``, for whoever has its sound only
+    later. The file's directory is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     before = path.exists()
     path.open("ab").close()
