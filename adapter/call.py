@@ -152,8 +152,9 @@ class Call:
 
     @property
     def ended_reason(self) -> EndedReason | None:
-        """None while the call is live. stop, close and error: how its stream ended; max_duration;
-        hang_up: we did. Set once all that was heard can be taken."""
+        """How the call ended; None while it is live. "stop", "close" and "error" say how its stream
+        ended, "max_duration" that it reached its longest duration, "hang_up" that our side hung
+        up. It is set once all that was heard can be taken."""
         return self._media.ended_reason
 
     @property
@@ -185,7 +186,7 @@ class Call:
 
     @property
     def heard_to(self) -> int:
-        """The call's time in samples at 8 kHz, by the far end's sound."""
+        """How far the far end's sound has come, in samples at 8 kHz since the call's start."""
         return self._media.audio.heard_to
 
     @property
@@ -198,7 +199,7 @@ class Call:
         talk-over and silences, from the sound alone, and the keys that were pressed (docs/ear.md).
         A call is kept for an hour of it.
 
-        It computes for about 0.3 ms for each second of the call. WrongModeError for an
+        This takes about 0.3 ms of computing for each second of the call. WrongModeError for an
         originator-only call, which carries no sound, and for a call of ``Line(…, report=False)``,
         which keeps none.
         """
@@ -238,7 +239,7 @@ class Call:
 
     @property
     def keeps_sound(self) -> bool:
-        """It has a report: it carries sound, and keeps it."""
+        """True if :meth:`report` works: the call carries sound, and keeps it."""
         return self.carries_sound and self._media.audio.tape is not None
 
     async def send_audio(self, pcm: bytes) -> int:
@@ -281,7 +282,8 @@ class Call:
 
         A turn begins with speech and ends after about a second without, 30 s of it at most. Sound
         behind it is left for the next turn, or for ``recv_audio``. Raises asyncio.TimeoutError when
-        nobody begins to speak within ``timeout`` seconds, WrongModeError when the call ends before.
+        nobody begins to speak within ``timeout`` seconds, WrongModeError when the call ends before,
+        ValueError (timeout). If it is cancelled, what it has heard is left as well.
         """
         check_seconds(timeout)
         self._check_sound("next_turn")
@@ -295,7 +297,8 @@ class Call:
 
         If the far end pauses at that moment, this waits until it speaks again. Raises
         asyncio.TimeoutError when nobody begins to speak within ``timeout`` seconds, or when the far
-        end's turn ends before it could be broken into; and what ``send_audio`` raises.
+        end's turn ends before it could be broken into; ValueError (after, timeout); and what
+        ``send_audio`` raises.
         """
         pcm = pcm16(pcm)
         check_seconds(after, "after")
@@ -334,15 +337,17 @@ class Call:
     async def send_dtmf(self, digits: str, tones: bool = False) -> None:
         """Send DTMF digits: ``0-9``, ``*``, ``#``; ``w`` waits 0.5 s, ``W`` 1 s.
 
-        The carrier plays them like the keys of a telephone, because those are known to menus.
-        Speech that is under way is finished first, and speech that is sent meanwhile waits. Where
-        the leg carries our stream, that stream is away for as long as the digits take and about a
-        second more. The far end is heard meanwhile all the same, and this returns once the stream
-        is back. Where another leg carries the stream, this returns once the digits have been
-        played.
+        The carrier plays them like the keys of a telephone, because menus listen for those.
 
-        ``tones``: send them as tones (ITU-T Q.23) in our own sound, for a far end that listens to
-        sound. This returns when they have been sent.
+        Inbound and a-leg calls have one leg, which carries our stream. There, speech that is under
+        way is finished first, and speech that is sent meanwhile waits. The stream is away for as
+        long as the digits take and about a second more. The far end is heard meanwhile all the
+        same, and this returns once the stream is back. In the other modes the digits go to the leg
+        that we dialled, which carries no stream of ours. They are played at once, whatever is being
+        said, and this returns once they have been played.
+
+        ``tones``: say them as tones (ITU-T Q.23) in our own sound, behind the sound that is queued,
+        for a far end that listens to sound. This returns when they have been sent.
 
         Raises ValueError for other characters; WrongModeError when the call has ended, or ends
         meanwhile; TimedOutError when the stream is not back within 10 s and the digits' own time;

@@ -39,8 +39,8 @@ class DialPlan:
 
 
 def check_seconds(seconds: object, name: str = "timeout") -> None:
-    """ValueError for what cannot be waited for: no number, NaN, more than thirty days. A time below
-    zero can: it is over at once."""
+    """ValueError for a time that cannot be waited for: no number, NaN, more than thirty days. A
+    time below zero is taken, and is over at once."""
     if type(seconds) is float and seconds <= LONGEST_WAIT:
         return  # as nearly always, 50 times a second for each call
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
@@ -140,7 +140,8 @@ def resolve_max_duration(seconds: float | None) -> int:
 
 
 def check_callee(to: str, allowed: Collection[str] | None, owner: str) -> None:
-    """ValueError unless ``to`` is on the allow-list of ``owner`` (a class's name); None denies."""
+    """ValueError unless ``to`` is on the allow-list of ``owner`` (a class's name). None, or an
+    empty list, allows nobody."""
     if not allowed:
         raise ValueError(
             'place_call: attach_stream="a-leg" requires allowed_callees. It may dial numbers that '
@@ -184,7 +185,8 @@ def plan_dial(
 
 
 def _detection(asked: str | None, mode: StreamAttachMode) -> MachineDetection | None:
-    """ValueError for what Twilio would not take, or would not be asked here."""
+    """``asked``, if it is one of Twilio's words and ``mode`` is one in which Twilio is asked.
+    ValueError otherwise."""
     if asked is None:
         return None
     if mode != "a-leg":

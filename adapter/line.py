@@ -259,8 +259,9 @@ class Line:
             self._waiting = False
 
     async def _called(self, client: BusClient, session: ClientSession, timeout: float) -> Call:
-        """A number belongs to one stack. If that is another machine's, the line goes there: it may
-        share the number with us, by the callers that each of us allows."""
+        """Wait for a call, at the stack that has the number. If that is another machine's stack,
+        the line goes there, because a stack may share a number among lines that let in different
+        callers."""
         began = monotonic()
         try:
             return await self._wait_for_call(client, session, timeout)

@@ -38,7 +38,7 @@ log = logging.getLogger("scenario.voice.testing.twilio_harness")
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on just now."""
+    """A TCP port of 127.0.0.1 that no other process gets, until this one ends."""
     (port,) = free_ports(1)
     return port
 

@@ -19,11 +19,11 @@ _WINDOW: Final = 160
 _HOP: Final = 80
 #: It is there in so many windows one after the other: 40 ms.
 _LEAST: Final = 3
-#: Both tones together have this share of a window's energy, and neither is this much stronger than
-#: the other.
+#: Both tones together have more than this share of a window's energy, and neither has more than
+#: _TWIST times the energy of the other.
 _PURE: Final = 0.8
 _TWIST: Final = 10.0
-#: A key that the line told of is the tone that was heard so close to it (seconds).
+#: A key that the line told of, and a tone of it within this time (seconds), are one key.
 SAME_WITHIN: Final = 1.0
 #: Fainter windows are not looked at (mean square of PCM16).
 _FAINT: Final = 2_500.0
@@ -85,8 +85,8 @@ def find(samples: Samples, side: str) -> tuple[list[Digit], Mask]:
 
 
 def joined(heard: list[Digit], told: Iterable[Digit]) -> list[Digit]:
-    """All keys in order. One that was heard and told of is one key, and the sound knows its time
-    best."""
+    """All keys in the order of their times. One that was both heard and told of stands once, with
+    the time at which it was heard, because that is the more exact one."""
     rest, found = list(heard), list(heard)
     for key in sorted(told, key=lambda key: key.at):
         same = next(

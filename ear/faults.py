@@ -14,14 +14,15 @@ from .levels import RATE, Mask, Samples
 FRAME: Final = 160
 #: The loudest code of mu-law begins here, and so does clipping.
 FULL: Final = 31_600
-#: So many samples in a row at full scale are clipped: a wave that is not touches it for fewer.
+#: So many samples in a row at full scale are clipped. A wave that is not clipped touches it for
+#: fewer.
 FLAT: Final = 4
 #: No sound, as mu-law has it (and a change of rate leaves it).
 NOTHING: Final = 8
 #: A hole in the words has this many samples at least and at most.
 HOLE: Final = FRAME
 LONGEST_HOLE: Final = RATE
-#: The sound breaks off into a hole: this many samples beside it are speech still.
+#: Sound breaks off into a hole at once, so this many samples right beside it are speech still.
 BESIDE: Final = 40
 #: They are speech within 20 dB of the side's level.
 _WITHIN: Final = 100.0

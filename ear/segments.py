@@ -43,7 +43,7 @@ FAINTEST: Final = 400.0
 #: A side's loudest speech is the level that its windows reach for so long in all (seconds). A click
 #: is shorter.
 LOUD_FOR: Final = 0.1
-#: A window stands out if it has this much more than the noise.
+#: A window stands out if what it has above the noise is more than this share of the noise.
 STANDS_OUT: Final = 0.8
 #: Speech lasts so long at least (seconds).
 SHORTEST: Final = 0.05
@@ -54,7 +54,7 @@ POSSIBLE: Final = 0.0005
 SURE: Final = 0.997
 #: Noise is speech only where it is this much louder than its mean (standard deviations).
 LEAST: Final = 4.0
-#: So much more often a frame between words is noise than a sound that is as loud.
+#: A frame between words is this many times more often noise than speech that is as loud.
 NOISE_ODDS: Final = 200.0
 #: Where an edge's places lie within this (seconds), but for the rarest on each side, the answer is
 #: the middle of them. Where they are further apart, a whole sound is in doubt, for example a click

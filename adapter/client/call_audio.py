@@ -532,7 +532,7 @@ class CallAudio:
             self._finish_if_drained(now)
 
     def poll(self, now: float) -> None:
-        """To be called about every 50 ms: ends waits that took too long, sends what is unsent."""
+        """To be called every 50 to 100 ms: ends waits that took too long, sends what is unsent."""
         if self._interrupt_asked is not None and now - self._interrupt_asked >= INTERRUPTED_WITHIN:
             # The interrupt itself stays: a Resume repeats it. Only its senders wait no longer.
             self._interrupt_asked = None

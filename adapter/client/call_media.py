@@ -150,7 +150,8 @@ class CallMedia:
             self.act()
 
     async def played_out(self, timeout: float) -> bool:
-        """Wait until all that was said has been heard by the far end; False: it was not."""
+        """Wait until the far end has heard all that was said. False: it has not within ``timeout``
+        seconds, or it cannot be known, or nothing was said since the last interrupt."""
         if not self.spoke or self.controller_ended is not None or self.audio.active is None:
             return False
         self._mark_count += 1

@@ -9,8 +9,8 @@ its own: tape_store.py keeps a file for it.
   sample came; how much longer the other sound waited is the jitter.
 - A call is kept small, because nobody asks about most calls: one byte a sample of mu-law at 8 kHz
   (a telephone's band has nothing above 4 kHz), an hour at most, of which the last seconds are in
-  memory (tape_store.py). The worker sends their sound in this form. Our sound is put into it when
-  it is sent, because it lies in the processor's caches at that moment.
+  memory (tape_store.py). The worker sends their sound in this form. Our sound is
+  converted to it when it is sent, because it is in the processor's caches at that moment.
 """
 
 from __future__ import annotations
@@ -187,8 +187,8 @@ class CallTape:
 
     def sides(self) -> tuple[Samples, Samples]:
         """(ours, theirs) as PCM16 at 8 kHz, on one clock, the far end's."""
-        # What is joined meanwhile is read twice, and nothing is missed. The rest are copies: it may
-        # be added to meanwhile.
+        # The client's thread goes on adding. The newest sound is read before the older: if it is
+        # joined to that meanwhile, it is read twice, and nothing is missed. Lists are copied.
         began_at, fresh = self._fresh
         joined, late = _joined(began_at, fresh)
         heard = [(began_at, joined), *self._heard.pieces()]

@@ -92,7 +92,8 @@ class BusClient:
         return await asyncio.wrap_future(self.post(work))
 
     def post(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Start ``work`` in the client's thread."""
+        """Start ``work`` in the client's thread. RuntimeError in a forked child;
+        StackUnavailableError where the thread has ended."""
         if self.pid != os.getpid():
             work.close()
             raise RuntimeError("this line was opened before a fork; open a new one in this process")

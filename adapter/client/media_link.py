@@ -213,7 +213,7 @@ class MediaPlane:
         self._held.append((link, message))
 
     def poll(self, now: float) -> None:
-        """To be called about every 50 ms while there are calls: messages that were held back are
+        """To be called every 50 to 100 ms while there are calls: messages that were held back are
         taken once the client has caught up."""
         self.runs(now)
         if self._held and now >= self._caught_up_at:

@@ -9,7 +9,8 @@ from trunkline.bus.callers import listed
 
 
 class MissedCalls:
-    """These calls since :meth:`forget`, by :class:`~trunkline.bus.messages.WebhooksCounted`."""
+    """The calls since :meth:`forget`, as the controller's
+    :class:`~trunkline.bus.messages.WebhooksCounted` name them."""
 
     def __init__(self) -> None:
         self._calls: list[str] = []

@@ -108,7 +108,8 @@ class Outbound:
         self._carry_until = 0.0
 
     def say(self, pcm: bytes, now: float) -> Utterance:
-        """Queue ``pcm`` (an even number of bytes). Less than a position of it is done at once."""
+        """Queue ``pcm`` (an even number of bytes). If it fills no position it is done at once, and
+        its samples are carried to the next utterance."""
         self._quiet_to = 0
         carried = self._carry if now < self._carry_until else b""
         whole = carried + pcm if carried else pcm

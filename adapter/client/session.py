@@ -1,7 +1,7 @@
 """A session in the client's thread: a number, its calls and dials, as the controller knows them.
 
-Runs on the client's own loop. The session tells the controller what it holds whenever that asks
-(``describe``), so that a restarted controller knows it again; events for its calls come in by
+The session runs on the client's own loop. Each Hello of the client says what the session holds
+(``describe``), so that a restarted controller knows it again. Events for its calls come in by
 ``told``.
 """
 
@@ -360,7 +360,7 @@ class ClientSession:
                 self.started(info)
             case m.SessionLost(session=self.id):
                 if self._closing:
-                    return  # a beat named it that came just behind its end
+                    return  # one of our beats named it, and arrived just after its end
                 self.lose(StackUnavailableError(f"the session was lost: {event.why}"))
             case m.WebhooksCounted(session=self.id):
                 self.webhooks += event.received

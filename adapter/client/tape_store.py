@@ -91,7 +91,7 @@ class Side:
             self._most *= 2
             return
         pieces = [(at, piece) for at, piece in self._pieces if isinstance(piece, _Filed)]
-        # What follows the last one, in the call and in the file, is one piece with it.
+        # A piece that follows the last one, both in the call and in the file, is joined to it.
         for begins, fresh in filed:
             at, last = pieces[-1] if pieces else (begins, fresh)
             if (begins, fresh.at) == (at + last.size, last.at + last.size):

@@ -56,8 +56,9 @@ _wakers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waker] = weakref.
 
 @contextlib.contextmanager
 def rung_together() -> Iterator[None]:
-    """Bells that this thread rings meanwhile are heard at the end: each loop is woken once, however
-    many of its coroutines listen, and when this thread does not hold it up any more."""
+    """Bells that this thread rings in the block are heard at its end. So each loop is woken once,
+    however many of its coroutines listen, and only when this thread has done its work and leaves
+    the interpreter to it."""
     _held.wakers = []
     try:
         yield
@@ -130,7 +131,7 @@ class Bell:
         self._listeners: tuple[_Listener, ...] = ()
 
     def ring(self) -> None:
-        # Who begins to wait now looks again before it sleeps.
+        # A coroutine that begins to wait just now asks its ``ready`` once more before it sleeps.
         for listener in self._listeners:
             if listener.future is not None and not listener.rung:
                 listener.rung = True
@@ -216,9 +217,9 @@ class SoundBox:
         self._most = most_bytes
         self.bell = Bell()
         self.closed = False
-        #: so many bytes are worth waking whoever waits, or waited last
+        #: this many bytes are worth a wake-up of whoever waits, or waited last
         self._enough = 1
-        #: sound may come in pieces of so many bytes: whoever takes it needs none of it sooner
+        #: sound may come in pieces of this many bytes, because nobody needs any of it sooner
         self.piece = 1
         self._piece_changed = piece_changed
 
@@ -245,8 +246,9 @@ class SoundBox:
             self.bell.ring()
 
     def close(self) -> None:
-        """Nothing more comes. What ``piece_changed`` belongs to may hold this box: where each held
-        the other, a call's sound would stay in memory until the garbage is collected."""
+        """Nothing more comes. ``piece_changed`` is let go, because its owner mostly holds this box.
+        If the two held each other, a call's sound would stay in memory until the next collection
+        of garbage."""
         self.closed = True
         self._piece_changed = lambda: None
         self.bell.ring()

@@ -58,14 +58,15 @@ NO_STREAM = "TwilioAgentAdapter: no live media stream. Call place_call() or wait
 class TwilioAgentAdapter(VoiceAgentAdapter):
     """An agent on the other end of a phone call.
 
-    ``account_sid``, ``auth_token``, ``phone_number`` (E.164) are the caller's own;
-    ``public_base_url`` is needed only where no running stack is joined. ``allowed_callers``: who
-    may call, as a carrier reports it (numbers, ``sip:…``, ``client:…``, ``anonymous``, …; None:
-    everyone). ``allowed_callees``: whom an a-leg call may dial (None: nobody).
-    ``tunnel_readiness`` is asked before an a-leg call. ``on_dtmf`` (a function, or a coroutine
-    function) gets each digit. ``bus``: address of the stack to join. ``speech_gate=False`` hands
-    out the line's silence too, so that turns last until ``response_max_duration``; a mapping sets
-    ``hangover_ms`` (400) and ``preroll_ms`` (300), for the calls that come after.
+    ``account_sid`` and ``auth_token`` are those of your account, and ``phone_number`` is one of its
+    numbers (E.164), or "any". ``public_base_url`` is needed only where no running stack is joined.
+    ``allowed_callers``: who may call, as a carrier reports it (numbers, ``sip:…``, ``client:…``,
+    ``anonymous``, …; None: everyone). ``allowed_callees``: whom an a-leg call may dial (None:
+    nobody). ``tunnel_readiness`` is asked before an a-leg call. ``on_dtmf`` (a function, or a
+    coroutine function) gets each digit. ``bus``: address of the stack to join.
+    ``speech_gate=False`` hands out the line's silence too, so that turns last until
+    ``response_max_duration``; a mapping sets ``hangover_ms`` (400) and ``preroll_ms`` (300), for
+    the calls that come after.
 
     ValueError for numbers that are not E.164 (shown redacted), and for options of the gate that
     are unknown or out of range.
@@ -100,7 +101,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         super().__init__()
         if phone_number != ANY_NUMBER:
             check_e164(phone_number)
-        # None, too: a test that is skipped without credentials may make its adapter before that.
+        # None is taken as well: a test that is skipped where there are no credentials may make its
+        # adapter before it is skipped.
         self.account_sid = pasted(account_sid or "")
         self.auth_token = pasted(auth_token or "")
         self.phone_number = phone_number
@@ -147,9 +149,10 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
     async def connect(self) -> None:
         """Join a stack (or start one) and open the number; nothing at the carrier is changed.
 
-        Connected already: nothing. RuntimeError where a stack must be started and there is no
-        ``public_base_url``, or the account has no such number; AccountMismatchError,
-        StackUnavailableError, CarrierError.
+        Does nothing when it is connected already. Raises RuntimeError where a stack must be started
+        and there is no ``public_base_url``, NumberNotFoundError (a RuntimeError, too) where the
+        account has no such number, SettingsError, AccountMismatchError, StackUnavailableError,
+        CarrierError.
         """
         async with self._connecting:
             if self._line is not None:
@@ -535,7 +538,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
                 self._live_call()  # by hand it is an error that the rest was not said
 
     def _live_call(self) -> Call | None:
-        """The live call; None where the far end has hung up within a scenario. RuntimeError."""
+        """The live call; None where the far end has hung up within a scenario. RuntimeError where
+        there is no call that carries sound, or it is over."""
         self._assert_connected()
         call = self._call
         if call is not None and not call.ending and call.carries_sound:

@@ -41,8 +41,9 @@ class Joined:
 
 
 async def join(bus: str | None, wanted: StackRequest) -> Joined:
-    """Find the stack, or start one as ``wanted``. RuntimeError where one has to be started and
-    there is no URL; StackUnavailableError where it does not get ready; SettingsError."""
+    """Find the stack, or start one as ``wanted``. Raises RuntimeError where one has to be started
+    and there is no URL, StackUnavailableError where it does not get ready, SettingsError where a
+    setting is wrong."""
     found = await find(bus, wanted.account_sid, wanted.auth_token)
     if found is not None:
         return Joined(found)
@@ -53,7 +54,8 @@ async def join(bus: str | None, wanted: StackRequest) -> Joined:
 
 
 async def find(bus: str | None, account_sid: str, auth_token: str) -> str | None:
-    """The address of the stack to join; None where one has to be started. SettingsError."""
+    """The address of the stack to join; None where one has to be started. SettingsError where a
+    setting is wrong."""
     found = settings.load(bus=bus, auth_token=auth_token)
     if bus is not None or "bus" in found.given:
         return found.bus
