@@ -66,3 +66,16 @@ def test_an_exporter_that_raises_reaches_nobody(
     tracing.RoomSpan(Broken()).end()
     (record,) = caplog.records
     assert (record.levelno, record.name) == (logging.WARNING, "trunkline.bus")
+
+
+def test_a_span_processor_that_raises_reaches_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        def start_span(self, name: str, context: object) -> Any:
+            raise OSError("no collector")
+
+    monkeypatch.setattr(trace, "get_tracer", lambda name: Broken())
+    assert tracing.begin("trunkline.gateway.stream", CONTEXT, {}) is None
+    (record,) = caplog.records
+    assert (record.levelno, record.name) == (logging.WARNING, "trunkline.bus")
