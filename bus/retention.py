@@ -1,9 +1,10 @@
 """Which recordings and cassettes are deleted: the too old ones, and the oldest of too many.
 
 Nothing is deleted unless a limit is set. This is the only place that deletes them. The threads that
-write them come here, recordings whenever a stream has ended, at most once a minute. Only files with
-the names that these have count, so a limit never takes anything else in the directory. A file that
-was written to lately may still grow, and stays, whatever the limits say.
+write them come here, at most once a minute: for recordings at the start and whenever a stream has
+ended, for cassettes at each write. Only files with the names that these have count, so a limit
+never takes anything else in the directory. A file that was written to lately may still grow, and
+stays, whatever the limits say.
 """
 
 from __future__ import annotations

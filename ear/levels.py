@@ -102,7 +102,7 @@ class Noise:
         self._floor = floor
 
     def around(self, first: int, last: int) -> tuple[float, float]:
-        """(mean, standard deviation) of the noise's windows around some windows."""
+        """(mean, standard deviation) of the noise's energy around windows ``first`` to ``last``."""
         begin = max(0, first // _NOISE_BLOCK - _NOISE_BLOCKS)
         blocks = slice(begin, last // _NOISE_BLOCK + _NOISE_BLOCKS + 1)
         count = float(self._count[blocks].sum())

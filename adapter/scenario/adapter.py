@@ -482,7 +482,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         set_twilio(span, call_sid=call.dialled_sid or call.sid, stream_connect_latency_ms=latency)
 
     def _forget_call(self) -> None:
-        # scenario.run has a loop of its own: a task of another one ends with the call's digits.
+        # scenario.run has a loop of its own. A task of another loop is not cancelled from here; it
+        # ends with the call's digits.
         digits = self._digits
         if digits is not None and digits.get_loop() is asyncio.get_running_loop():
             digits.cancel()
@@ -535,7 +536,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
                 raise
         else:
             if sent < len(pcm) // 2 and call.ending:
-                self._live_call()  # by hand it is an error that the rest was not said
+                self._live_call()  # outside of a scenario an unsaid rest is an error
 
     def _live_call(self) -> Call | None:
         """The live call; None where the far end has hung up within a scenario. RuntimeError where

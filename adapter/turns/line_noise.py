@@ -80,12 +80,14 @@ class NoiseFloor:
         self._late = np.zeros((STEADY_FRAMES, bands))
 
     def hear(self, levels: Bands) -> tuple[Bands, list[bool]]:
-        """An even number of frames more, MOST_FRAMES at most: their levels, of the shape (frames,
-        bands).
+        """Hear an even number of frames more, MOST_FRAMES at most: their levels in dB, of the shape
+        (frames, bands).
 
-        Returns how far each band stood above its floor, as the frames before had left the floor
-        (before anything was heard all of it is noise), and for each two frames whether the last
-        STEADY_FRAMES were steady when they had been heard. Those are the floor then, however loud.
+        Returns two things. The first is how far each band of each frame stood above its floor, in
+        dB and of the same shape. The floor is that which the frames before have left; where there
+        are none, all sound is noise. The second says, for each two frames, whether the
+        STEADY_FRAMES that end with them were steady. Steady frames become the floor, however loud
+        they are.
         """
         before, count = self._frames, len(levels)
         self._frames += count

@@ -19,7 +19,8 @@ Rules:
   handed out first. :meth:`SpeechGate.end_answer` says that the answer is over: from then on
   the sound that is held back serves only as the pre-roll of the next one.
 - Sound is looked at in pieces as large as may be: it waits as long as speech can neither begin nor
-  end in it, whatever it is. So everything that the gate says is the same as if it looked at once.
+  end in it, whatever it is. So everything that the gate says is the same as if it looked at each
+  frame as it came.
 - ``silence`` tells how much held-back sound there is, in seconds of sound, not of clock. Sound that
   is ``undecided`` (few loud frames, or sound that may be faint) may open the gate in a moment.
 - Neither a faint sound nor doubt lasts longer than :data:`MOST_FAINT` frames without a loud one, so
@@ -119,7 +120,7 @@ class FaintSound:
 
 @dataclass(frozen=True)
 class GateCounters:
-    """Counters of all gates, under the names of langwatch-scenario's gate."""
+    """Counters of a gate, or of several together, under the names of langwatch-scenario's gate."""
 
     #: chunks of 100 ms that were held back, rounded down
     dropped_chunks: int = 0
@@ -362,7 +363,7 @@ class SpeechGate:
 
     @property
     def heard_seconds(self) -> float:
-        """Seconds of sound looked at so far."""
+        """Seconds of sound that were pushed so far."""
         return self._received / RATE
 
     def end_answer(self) -> None:
@@ -398,8 +399,8 @@ class SpeechGate:
 
     @property
     def counters(self) -> GateCounters:
-        """The counters of all sound looked at so far. Speech that waits to be taken does not count
-        as held back."""
+        """The counters of all sound that was pushed so far. Speech that waits to be taken does not
+        count as held back."""
         dropped_ms = (self._received - self._handed_out - self._ready) * 1000 // RATE
         return GateCounters(dropped_ms // CHUNK_MS, dropped_ms, self.onsets)
 
