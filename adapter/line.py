@@ -79,7 +79,7 @@ class Line:
     """A number of the account, open from ``async with`` (or ``open()``) to its end.
 
     ``number`` is E.164, or "any" for one of the configured numbers: opening then waits until one is
-    free, and who asked first gets it first (``asyncio.timeout`` ends the wait).
+    free, and whoever asked first gets it first (``asyncio.timeout`` ends the wait).
     ``allowed_callers``: who may call, as a carrier reports it (numbers, ``sip:…``, ``client:…``,
     ``anonymous``, …; None: everyone). ``allowed_callees``: whom an a-leg call may dial (None:
     nobody).

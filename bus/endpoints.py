@@ -53,8 +53,8 @@ class BusAddress:
 
     @classmethod
     def read(cls, text: str) -> BusAddress:
-        """As ``parse``, for a caller that names the setting itself: raises ValueError. The address
-        that comes back has one spelling of ``text``, so two spellings of one are equal."""
+        """As ``parse``, for a caller that names the setting itself: raises ValueError. The result
+        has one spelling, so that two spellings of one address are equal."""
         scheme, sign, rest = text.partition("://")
         kind = scheme.lower() + sign
         if kind == "ipc://":

@@ -59,9 +59,13 @@ def begin(name: str, context: Mapping[str, str], attributes: Attributes) -> Room
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
     except ImportError:  # it is named, and not installed
         return None
-    parent = TraceContextTextMapPropagator().extract(dict(context))
-    span = trace.get_tracer("trunkline").start_span(name, context=parent)
-    for key, value in attributes.items():
-        if value is not None:
-            span.set_attribute(key, value)
+    try:
+        parent = TraceContextTextMapPropagator().extract(dict(context))
+        span = trace.get_tracer("trunkline").start_span(name, context=parent)
+        for key, value in attributes.items():
+            if value is not None:
+                span.set_attribute(key, value)
+    except Exception:  # a sampler or a span processor may raise anything, and must not touch a call
+        log.warning("a span could not be begun", exc_info=True)
+        return None
     return RoomSpan(span)

@@ -17,14 +17,14 @@ FULL: Final = 31_600
 #: So many samples in a row at full scale are clipped. A wave that is not clipped touches it for
 #: fewer.
 FLAT: Final = 4
-#: No sound, as mu-law has it (and a change of rate leaves it).
+#: Samples up to this size are no sound: the smallest of mu-law, and what a change of rate leaves.
 NOTHING: Final = 8
-#: A hole in the words has this many samples at least and at most.
+#: A hole in the words has HOLE samples at least, and LONGEST_HOLE at most.
 HOLE: Final = FRAME
 LONGEST_HOLE: Final = RATE
 #: Sound breaks off into a hole at once, so this many samples right beside it are speech still.
 BESIDE: Final = 40
-#: They are speech within 20 dB of the side's level.
+#: They are speech if their power is within 20 dB of the whole segment's.
 _WITHIN: Final = 100.0
 
 

@@ -129,7 +129,7 @@ class Report(_Figures, frozen=True, kw_only=True):
 
 
 def spread(samples: Sequence[float]) -> Spread:
-    """Percentiles of some seconds, interpolated between the two nearest samples."""
+    """How these times (seconds) are spread. A percentile is interpolated between its neighbours."""
     percentiles: list[float | None] = [None, None, None]
     if len(samples) >= LEAST_SAMPLES:
         percentiles = [rounded(p) for p in np.percentile(samples, (50, 90, 95))]

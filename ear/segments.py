@@ -47,7 +47,8 @@ LOUD_FOR: Final = 0.1
 STANDS_OUT: Final = 0.8
 #: Speech lasts so long at least (seconds).
 SHORTEST: Final = 0.05
-#: A frame is no measure if it is this much louder than the fifth loudest: a click.
+#: A frame with more than this many times the energy of the fifth loudest one is a click, and is no
+#: measure.
 CLICK: Final = 4.0
 #: Probabilities: a frame below the first is taken for no speech, one from the second on for speech.
 POSSIBLE: Final = 0.0005
