@@ -8,11 +8,12 @@ the number's restore are that stack's business.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import inspect
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from opentelemetry import trace
@@ -127,6 +128,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         self._connecting = asyncio.Lock()
         self._joined: Joined | None = None
         self._line: Line | None = None
+        self._is_calling = False
         self._call: Call | None = None
         #: the present call, or the one before
         self._last_call: Call | None = None
@@ -386,15 +388,16 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         if plan.mode == "a-leg":
             url = self.public_base_url or line.public_url
             await wait_for_tunnel(self.tunnel_readiness, url)
-        await self._drop_call()
-        line = await self._as_it_is_set(line)
-        with dialling(type(self).__name__, plan.to, line.number) as span:
-            began = time.monotonic()
-            call = await line.dial(plan, timeout)
-            self._take(call, span, None if plan.mode == "originator-only" else began)
-            self._log_placed(plan, call, line)
-        if callee_speaks_first:
-            await self._hear_greeting(greeting_timeout)
+        with self._one_at_a_time():
+            await self._drop_call()
+            line = await self._as_it_is_set(line)
+            with dialling(type(self).__name__, plan.to, line.number) as span:
+                began = time.monotonic()
+                call = await line.dial(plan, timeout)
+                self._take(call, span, None if plan.mode == "originator-only" else began)
+                self._log_placed(plan, call, line)
+            if callee_speaks_first:
+                await self._hear_greeting(greeting_timeout)
 
     def _log_placed(self, plan: DialPlan, call: Call, line: Line) -> None:
         to = redact_number(plan.to)
@@ -425,15 +428,31 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         line.check_mode("answer", "TwilioAgentAdapter", "adapter")
         check_seconds(timeout)
         check_greeting(greeting_timeout)
-        await self._drop_call()
-        line = await self._as_it_is_set(line)
-        with dialling(type(self).__name__, line.number) as span:
-            base = mask_url(line.public_url)
-            log.info("TwilioAgentAdapter: webhook set to %s/twilio/voice", base)
-            began = time.monotonic()
-            self._take(await line.wait_for_call(timeout), span, began)
-        if callee_speaks_first:
-            await self._hear_greeting(greeting_timeout)
+        with self._one_at_a_time():
+            await self._drop_call()
+            line = await self._as_it_is_set(line)
+            with dialling(type(self).__name__, line.number) as span:
+                base = mask_url(line.public_url)
+                log.info("TwilioAgentAdapter: webhook set to %s/twilio/voice", base)
+                began = time.monotonic()
+                self._take(await line.wait_for_call(timeout), span, began)
+            if callee_speaks_first:
+                await self._hear_greeting(greeting_timeout)
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """WrongModeError while another call of this adapter is being set up: both would come up,
+        and the first would go on, heard by nobody."""
+        if self._is_calling:
+            raise WrongModeError(
+                "TwilioAgentAdapter: place_call() or wait_for_call() is under way already, and an "
+                "adapter has one call at a time. Wait for that one, or make an adapter for each."
+            )
+        self._is_calling = True
+        try:
+            yield
+        finally:
+            self._is_calling = False
 
     async def _hear_greeting(self, timeout: float) -> None:
         """Hear the greeting of the call that was just taken, and record it. Cancelled: the call is

@@ -15,7 +15,7 @@ from phone import CREDENTIALS, adapter, answered, dials, placed
 
 from trunkline.bus import messages as m
 from trunkline.bus.testing import until
-from trunkline.errors import CarrierError, NumberNotFoundError, SettingsError
+from trunkline.errors import CarrierError, NumberNotFoundError, SettingsError, WrongModeError
 
 if TYPE_CHECKING:
     from trunkline import TwilioAgentAdapter
@@ -195,6 +195,21 @@ async def test_a_second_inbound_call_takes_the_place_of_the_first(stack: FakeSta
         assert agent.is_connected() and not agent.agent_hung_up
         await agent.send_dtmf("5")
         assert (await stack.controller.wait_for(m.SendDigits)).call == second.call
+
+
+async def test_calls_of_one_adapter_are_set_up_one_at_a_time(stack: FakeStack) -> None:
+    """Two at once would both be answered, and the first would go on, heard by nobody."""
+    async with adapter(stack) as agent:
+        first = asyncio.ensure_future(agent.place_call(THEIRS, timeout=5))
+        dial = await stack.controller.wait_for(m.Dial)
+        with pytest.raises(WrongModeError, match="under way already"):
+            await agent.place_call(THEIRS, timeout=5)
+        info = stack.start_call(dial.session, dial=dial)
+        await first
+        assert agent.is_connected() and len(dials(stack)) == 1
+        await agent.send_dtmf("5")
+        assert (await stack.controller.wait_for(m.SendDigits)).call == info.call
+        await placed(stack, agent)  # once the first one is up, the next takes its place
 
 
 OTHER = "+14155558888"
