@@ -113,7 +113,8 @@ async def acquire(request: StackRequest) -> PrivateStack:
     """The process's private stack for this account and URL, ready; ``release`` it once."""
     with _lock:
         stack = _stacks.get(request.key)
-        if stack is None:
+        if stack is None or stack.launched.process.poll() is not None:
+            # One that has died, or was killed, stays with those who have it: their calls are lost.
             stack = _stacks[request.key] = PrivateStack(request)
         stack.users += 1
     if (stack.request.http_port, stack.request.validate_signature) != (

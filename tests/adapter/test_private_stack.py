@@ -68,6 +68,23 @@ async def test_a_stack_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> N
     assert private_stack._stacks == {}
 
 
+async def test_one_that_was_killed_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run_instead(monkeypatch, str(FAKE_UP), str(tmp_path / "ended"))
+    monkeypatch.setenv("TRUNKLINE_STATE_DIR", str(tmp_path / "state"))
+    killed = await private_stack.acquire(request())
+    killed.launched.process.kill()
+    await asyncio.to_thread(killed.launched.process.wait)
+    fresh = await private_stack.acquire(request())
+    assert fresh is not killed and fresh.launched.process.poll() is None
+    await private_stack.release(killed)
+    assert await private_stack.acquire(request()) is fresh
+    for _ in range(2):
+        await private_stack.release(fresh)
+    assert private_stack._stacks == {}
+
+
 async def test_it_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
     script = textwrap.dedent(
         f"""
