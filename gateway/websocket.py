@@ -50,7 +50,8 @@ MAX_UNSENT_BYTES: Final = 256 * 1024
 #: A peer from which no byte came for this many seconds is pinged. If as many pass again without a
 #: byte, it is given up.
 PING_AFTER: Final = 10.0
-#: A peer that does not answer our close within this many seconds is disconnected.
+#: A peer that does not answer our close within this many seconds is disconnected. A peer that ends
+#: the connection itself has as long to read what still waits to be sent.
 CLOSE_WITHIN: Final = 2.0
 
 #: One read takes at most this many bytes of one socket: 0.9 s of sound.
@@ -289,14 +290,26 @@ class WebSocket(asyncio.Protocol):
         if data:
             self.data_received(data)
         else:
-            self._read_no_more()
-            self._transport.close()
+            self._end()
         return True
 
     def _read_no_more(self) -> None:
         if self._descriptor >= 0 and self.sockets is not None:
             self.sockets.remove(self._descriptor)
             self._descriptor = -1
+
+    def _end(self) -> None:
+        """Read nothing more, and disconnect once everything has been sent. A peer that does not
+        read is not waited for: its connection, and with it the handler, would stay for ever."""
+        self._close_sent = True
+        self._read_no_more()
+        if self._transport is not None:
+            self._set_timer(CLOSE_WITHIN, self._transport.abort)
+            self._transport.close()
+
+    def eof_received(self) -> None:
+        """The peer sends nothing more, on a socket that the transport reads."""
+        self._end()
 
     def data_received(self, data: bytes) -> None:
         if self._handshaking:
@@ -545,17 +558,13 @@ class WebSocket(asyncio.Protocol):
         self._clean = True
         if not self._close_sent:
             self._control(_CLOSE, payload[:2] if len(payload) >= 2 else b"")
-            self._close_sent = True
-        if self._transport is not None:
-            self._transport.close()
+        self._end()
 
     def _broken(self, code: int = 1002) -> None:
         kind: Kind = "bad message" if self._stranger is None else "bad start"
         self.refused(kind, "a stream socket", "it broke the WebSocket protocol")
         self._control(_CLOSE, code.to_bytes(2, "big"))
-        self._close_sent = True
-        if self._transport is not None:
-            self._transport.close()
+        self._end()
 
 
 def protocol_class(

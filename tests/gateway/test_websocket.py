@@ -475,6 +475,37 @@ async def test_a_peer_that_does_not_answer_our_close_is_disconnected(
         client.transport.abort()  # else it waits 10 s for a close that it does not read
 
 
+@either_way
+@pytest.mark.parametrize("end", ["close", "breach", "end of file"])
+async def test_a_peer_that_ends_and_reads_nothing_is_disconnected(
+    together: bool, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits to be sent is not waited for. And whatever comes behind the end is not read."""
+    monkeypatch.setattr(ws, "CLOSE_WITHIN", 0.05)
+    refused: list[str] = []
+    async with joined(together) as (recorder, client):
+        assert recorder.socket is not None and recorder.socket._transport is not None
+        monkeypatch.setattr(
+            type(recorder.socket), "refused", staticmethod(lambda kind, *_: refused.append(kind))
+        )
+        client.transport.pause_reading()
+        recorder.socket._transport.set_write_buffer_limits(high=64_000_000)
+        recorder.socket.send_text(b"x" * 32_000_000)
+        if end == "close":
+            client.transport.write(frame(Opcode.CLOSE, b"\x03\xe8"))
+        elif end == "breach":
+            client.transport.write(frame(Opcode.CONT, b"x"))
+            await asyncio.sleep(0.01)
+            client.transport.write(frame(Opcode.CONT, b"x"))
+        else:
+            client.transport.write_eof()
+        async with asyncio.timeout(5):
+            await recorder.gone.wait()
+        assert recorder.closes == [end == "close"]
+        assert len(refused) == (end == "breach")
+        client.transport.abort()  # else it waits 10 s for a close that it does not read
+
+
 @given(st.binary(max_size=400))
 def test_no_bytes_raise(data: bytes) -> None:
     async def run() -> None:
