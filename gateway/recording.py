@@ -152,13 +152,17 @@ class Track:
 
 @dataclass(frozen=True)
 class _Block:
-    """A piece of work for the thread: sound to write, or keys that were pressed. Without either the
-    stream is over."""
+    """A piece of work for the thread: sound to write, or keys that were pressed. A block without
+    either says that the stream is over."""
 
     track: Track
     at: int = 0
     mulaw: bytes | None = None
     keys: tuple[Key, ...] = ()
+
+    @property
+    def is_end(self) -> bool:
+        return self.mulaw is None and not self.keys
 
 
 class Recorder:
@@ -182,7 +186,7 @@ class Recorder:
         self.failed = 0
         self._told: set[int | None] = set()
         self._files: dict[Track, RecordingFile] = {}
-        self._blocks: queue.Queue[_Block | None] = queue.Queue(_WAITING)
+        self._blocks: queue.SimpleQueue[_Block | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="recordings", daemon=True)
         self._thread.start()
 
@@ -216,12 +220,14 @@ class Recorder:
         self._put(_Block(track))
 
     def _put(self, block: _Block) -> None:
-        try:
-            self._blocks.put_nowait(block)
-        except queue.Full:
-            if not self.dropped:
-                log.error("the disk does not keep up: recordings have holes from now on")
-            self.dropped += 1
+        """Pass a block to the thread. If too many wait, sound and keys are dropped. The end of a
+        stream is not, because it closes the stream's file."""
+        if block.is_end or self._blocks.qsize() < _WAITING:
+            self._blocks.put(block)
+            return
+        if not self.dropped:
+            log.error("the disk does not keep up: recordings have holes from now on")
+        self.dropped += 1
 
     def close(self) -> None:
         """Write what waits, and end the thread."""
@@ -240,14 +246,14 @@ class Recorder:
                 if error.errno not in self._told:  # a full disk is logged once, not for each call
                     self._told.add(error.errno)
                     log.error("recordings have holes from now on: %s", error)
-            if block.mulaw is None and not block.keys:
+            if block.is_end:
                 self._retention.apply(self._directory)
         for file in self._files.values():
             file.close()
 
     def _take(self, block: _Block) -> None:
         track = block.track
-        if block.mulaw is None and not block.keys:
+        if block.is_end:
             file = self._files.pop(track, None)
             if file is not None:
                 file.close()

@@ -6,6 +6,8 @@ import errno
 import logging
 import os
 import stat
+import threading
+import time
 import wave
 from array import array
 from pathlib import Path
@@ -211,6 +213,35 @@ def test_a_block_that_was_dropped_is_a_hole_and_moves_nothing(
     later.close()
     (path,) = tmp_path.iterdir()
     assert frames(heard(path)[0]) == [0] * 4 + [132]
+
+
+def test_the_end_of_a_stream_is_taken_however_much_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the file of each such stream would stay open for as long as the process lives."""
+    monkeypatch.setattr(recording, "_WAITING", 2)
+    slow, goes_on, write = threading.Event(), threading.Event(), recording.RecordingFile.write
+
+    def write_late(file: recording.RecordingFile, at: int, pcm: bytes) -> None:
+        slow.set()
+        goes_on.wait()
+        write(file, at, pcm)
+
+    monkeypatch.setattr(recording.RecordingFile, "write", write_late)
+    recorder = Recorder(tmp_path)
+    track = begin(recorder)
+    recorder.write(track, 0, both(LOUD, LOUD, 1))
+    slow.wait()
+    for at in range(1, 4):
+        recorder.write(track, at * 160, both(LOUD, LOUD, 1))
+    recorder.end(track)
+    goes_on.set()
+    deadline = time.monotonic() + 5
+    while recorder._files and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert recorder.dropped == 1
+    assert not recorder._files
+    recorder.close()
 
 
 def test_a_header_that_a_death_left_behind_is_mended(tmp_path: Path) -> None:
