@@ -168,6 +168,7 @@ class WorkerProcess:
         #: the counts of dropped messages as they were logged last
         self._reported: dict[str, int] = {}
         self._empty = asyncio.Event()  # the worker drains, and all calls have ended or moved away
+        #: by call: the span of its stay here, and the generation that began it
         self._spans: dict[str, tuple[int, tracing.RoomSpan]] = {}
         settings.address.make_directory()
         self._host = settings.host
@@ -219,7 +220,7 @@ class WorkerProcess:
             self._timer.cancel()
             self._timer = None
         for call in list(self._spans):
-            self._end_span(call, 1 << 62)
+            self._end_span(call)
         self._socket.close(linger=100)
         remove_socket(self.endpoint)
 
@@ -268,7 +269,8 @@ class WorkerProcess:
             self._trace(message)
 
     def _trace(self, message: m.ToWorker) -> None:
-        """One span for a call's stay here: from OpenCall to the end of its stream, or its move."""
+        """Begin or end the span of a call's stay here. It lasts from the OpenCall until the stream
+        ends, the call moves away, or the call is forgotten (:meth:`_beat`)."""
         if isinstance(message, m.OpenCall):
             call = self.calls.calls.get(message.call)
             if call is not None and call.generation == message.generation:
@@ -284,9 +286,10 @@ class WorkerProcess:
         elif isinstance(message, m.StreamEnded | m.CloseCall):
             self._end_span(message.call, message.generation)
 
-    def _end_span(self, call: str, generation: int) -> None:
+    def _end_span(self, call: str, generation: int | None = None) -> None:
+        """End the call's span, unless that is a span of a newer generation than this."""
         begun, span = self._spans.get(call, (0, None))
-        if span is not None and begun <= generation:
+        if span is not None and (generation is None or begun <= generation):
             del self._spans[call]
             span.end()
 
@@ -454,6 +457,8 @@ class WorkerProcess:
             self._beat_at = _following(self._beat_at, BEAT_NS, now)
             self._beats += 1
             self.calls.beat(now)
+            for call in self._spans.keys() - self.calls.calls.keys():
+                self._end_span(call)
             if self._beats % REPORT_BEATS == 0:
                 self._report()
         if self.calls.draining and self.calls.over:

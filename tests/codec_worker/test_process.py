@@ -16,10 +16,12 @@ import msgspec
 import pytest
 
 from trunkline.bus import messages as m
+from trunkline.bus import tracing
 from trunkline.bus.errors import ProtocolMismatchError
 from trunkline.bus.settings import Settings, load
 from trunkline.bus.sockets import connect_dealer
 from trunkline.bus.testing import Context, FakeController, poison, until
+from trunkline.codec_worker import calls
 from trunkline.codec_worker.playout import Playout
 from trunkline.codec_worker.process import CLOCKED_FROM, DENSE_FROM, WorkerProcess, main
 
@@ -303,6 +305,29 @@ async def test_one_message_that_cannot_be_encoded_keeps_none_of_the_others(
     assert worker.dropped["fault"] == 1
     for peer in (client, carrier):
         peer.socket.close()
+
+
+class Span:
+    def __init__(self) -> None:
+        self.ended = 0
+
+    def end(self) -> None:
+        self.ended += 1
+
+
+async def test_the_span_of_a_call_that_is_forgotten_ends(
+    context: Context, worker: WorkerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway that dies sends neither StreamEnded nor CloseCall."""
+    span = Span()
+    monkeypatch.setattr(tracing, "begin", lambda name, trace, attributes: span)
+    monkeypatch.setattr(calls, "FORGET_NS", 100_000_000)
+    client, carrier = await open_calls(context, worker, [CALL])
+    assert not span.ended
+    carrier.socket.close()
+    await until(lambda: not worker.calls.calls)
+    await until(lambda: bool(span.ended))
+    client.socket.close()
 
 
 class Driven:
