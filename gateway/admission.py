@@ -20,7 +20,8 @@ controller knows the one-time token in its ``start``. Rules:
 6. A socket that ends while the controller still counts on it has *left*. When the controller
    answers for it, or gives it its turn, the gateway reports how the socket ended. Otherwise the
    controller would wait for a stream that is gone. This is why a held socket is not just forgotten.
-7. A stream that sends more than it may (:mod:`.pace`) has ended, and is disconnected.
+7. A stream that sends more than it may (:mod:`.pace`) counts as ended, and its socket is
+   disconnected.
 
 The shell reports each event by a method of its own, and carries out the instructions that come
 back.
@@ -46,8 +47,8 @@ from . import media_streams as ms
 
 #: A stranger has this long (seconds) from the socket's opening to a ``start`` with a token.
 START_WITHIN: Final = 5.0
-#: Sockets that have not been let in yet, at most: in all, and of one address. Each may hold 64 KB,
-#: as a part of a message.
+#: Sockets that have not been let in yet, at most: in all, and of one address. Each may make us keep
+#: 64 KB, the part of a message that has come.
 MAX_STRANGERS: Final = 1_000
 MAX_OF_ONE: Final = 250
 #: Events that are held while the controller is asked: 10 s of frames.
@@ -169,8 +170,8 @@ class Admission:
         return do.RefuseSocket(number, "socket pushed out", code=1013, at_once=True)
 
     def heard(self, number: int, event: ms.Event, now: float) -> list[do.Instruction]:
-        """The socket sent ``event`` before its stream was open. ``stop`` comes here even if the
-        stream is open."""
+        """The socket sent ``event`` before its stream was open. Of an open stream only what is no
+        sound, digit or mark comes here, such as ``stop``."""
         applicant = self._applicants[number]
         if isinstance(event, ms.Violation):
             return self._refuse(applicant, "bad start", event.why)
@@ -226,7 +227,7 @@ class Admission:
     # ------------------------------------------------------------------ the controller's answers
 
     def unanswered(self, number: int, why: str) -> list[do.Instruction]:
-        """The controller could not be asked: Twilio may come again."""
+        """The controller could not be asked. The close code says: try again later."""
         return self._refuse(self._applicants[number], "nobody to ask", why, 1013)
 
     def answered(self, number: int, answer: m.Message, now: float) -> list[do.Instruction]:
@@ -254,7 +255,8 @@ class Admission:
         return self._not_there(applicant) if left else out
 
     def turn(self, info: m.CallInfo) -> list[do.Instruction]:
-        """The one-way stream of the call carries it from now on."""
+        """The call's one-way stream carries the call from now on. If that stream is gone, the
+        controller is told so."""
         applicant = self._waiting.pop(info.call, None)
         if applicant is None:
             return [self._closed(info, "close")]
@@ -266,7 +268,7 @@ class Admission:
         return [self._open(applicant)]
 
     def not_needed(self, call: str) -> list[do.Instruction]:
-        """The call has no use for a one-way stream that waits, if it has one."""
+        """Close the call's one-way stream that waits for its turn, if there is one."""
         applicant = self._waiting.pop(call, None)
         if applicant is None:
             return []
@@ -337,6 +339,6 @@ class Admission:
         return do.Notify(closed)
 
     def _forget(self, applicant: Applicant) -> None:
-        """Forget a socket of which nothing more can be said."""
+        """Forget the socket, if its life is over and its connection is gone."""
         if applicant.state == "over" and not applicant.connected:
             self._applicants.pop(applicant.number, None)

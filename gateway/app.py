@@ -3,10 +3,11 @@
 Webhooks come as ``POST /twilio/voice`` and ``POST /twilio/status``. First the signature is checked.
 Then :mod:`.twilio_forms` checks the fields, because a signature alone does not say where one field
 ends. Only then is the controller asked, and its answer rendered. When the controller does not
-answer in time, the caller hears a second of silence and Twilio asks again. ``GET /healthz`` names
-the stack. All else is 404. The paths are served under the public URL's own path too, because a
-proxy may pass that on. Bodies, waiting requests and times are bounded. Numbers are logged by their
-last digits, URLs without password and values, tokens never.
+answer a voice webhook in time, the caller hears a second of silence and Twilio asks again.
+``GET /healthz`` names the stack. All other paths are 404, and other methods 405. The paths are
+served under the public URL's own path too, because a proxy may pass that on. Bodies, waiting
+requests and times are bounded. The log shows only the last digits of a caller's number, and no
+password, no value of a query field and no token.
 
 Media Streams never come this way: :mod:`.websocket` takes their connections from uvicorn before
 Starlette sees them. :class:`~.authenticator.Authenticator` judges their upgrades too.
@@ -69,7 +70,8 @@ class Ask(Protocol):
 
 @dataclass
 class _Webhook:
-    """A webhook whose signature is right, and which came at ``asked`` of the monotonic clock."""
+    """A webhook whose signature and fields are right. It came at ``asked`` of the monotonic clock,
+    and ``form`` and ``query`` have the first value of each field."""
 
     asked: float
     form: dict[str, str]
@@ -83,7 +85,8 @@ class GatewayApp:
 
     ``stack``: the stack's id, None until a controller has said it. ``stacks``: the ids of the
     stacks in the fleet whose controllers are connected, None without a fleet. ``ready``: a
-    controller answers now. ``takes_calls``: a load balancer may send calls here.
+    controller is heard, and has a codec worker that moves sound. ``takes_calls``: a load balancer
+    may send calls here. ``cassettes`` gets each webhook with its answer.
     """
 
     def __init__(
@@ -151,7 +154,8 @@ class GatewayApp:
     # ------------------------------------------------------------------ reading a webhook
 
     async def _webhook(self, request: Request) -> _Webhook:
-        """Read the body and check the signature; any doubt is 403."""
+        """Read the webhook and check it. A doubt about its signature or its fields is 403, and JSON
+        that cannot be read is 400."""
         asked = monotonic()
         body = await self._body(request)
         scope = request.scope
@@ -195,7 +199,8 @@ class GatewayApp:
         return _Webhook(asked, fields, query, raw_query, public_url)
 
     async def _body(self, request: Request) -> bytes:
-        """The request's body, within the bounds of its size, its time, and of how many are read."""
+        """The request's body. Its size, the time that it takes, and how many bodies are read at a
+        time are bounded."""
         body = bytearray()
         patience = asyncio.timeout(BODY_WITHIN)
         owner = None if request.client is None else hosts.owner_of(request.client.host)
@@ -268,7 +273,8 @@ class GatewayApp:
             )
 
     async def _ask(self, body: m.VoiceWebhook | m.StatusCallback, expect: type[_T]) -> _T | None:
-        """The controller's answer; None when there is none in time. All requests of one call share
+        """The controller's answer. None: the controller cannot be asked or does not answer in time,
+        newer requests took this one's place, or this gateway ends. All requests of one call share
         the places of that call. So a captured webhook that is sent again and again takes places
         from its own call only."""
         patience = asyncio.timeout(0.0 if self._leaving else None)

@@ -34,8 +34,9 @@ class Authenticator:
     """Judges webhooks and upgrades by their signature, and reports the ones that it refuses.
 
     ``check`` None: signatures are not checked (tests only). ``public_url``: the base that Twilio
-    was given, None while unknown (then everything that needs it is refused). ``account``: the SID
-    that webhooks name, None while unknown (then any is taken).
+    was given. While it is not known (None), every webhook and every upgrade with a signature to
+    check is refused. ``account``: the SID that webhooks have to name. While it is not known (None),
+    they may name any.
     """
 
     check: signature.SignatureCheck | None
@@ -43,8 +44,8 @@ class Authenticator:
     #: where refusals are counted
     refusals: Refusals
     account: Callable[[], str | None] = lambda: None
-    #: called with how many voice webhooks were refused for their signature, by the number that they
-    #: named
+    #: called with a count for each number: how many voice webhooks that named it (To) were refused
+    #: for their signature
     refused: Callable[[dict[str, int]], object] = lambda numbers: None
 
     def __post_init__(self) -> None:
@@ -71,9 +72,10 @@ class Authenticator:
         checked: tuple[str, str, str] | None,
         number: str | None = None,
     ) -> str:
-        """Count and log a request that is refused; ``checked``: the base, path and query of the
-        URL. Returns the body of the answer, in which the operator of a stack finds that URL at
-        Twilio's side. A stranger can read it too, so the user name is left out."""
+        """Count and log a request that is refused; ``checked``: the base, path and query of the URL
+        whose signature was checked. Returns the body of the answer. It names that URL, because the
+        operator of a stack finds the answer in Twilio's debugger. A stranger can read it too, so it
+        has no user name."""
         caller = f" from {redact_number(number)}" if number else ""
         details, body = "", "forbidden"
         if checked is not None:
@@ -86,8 +88,8 @@ class Authenticator:
         return body
 
     def refusal(self, upgrade: Upgrade) -> Refusal | None:
-        """Why a WebSocket upgrade is refused; None for one that Twilio has signed for our stream's
-        URL."""
+        """Why a WebSocket upgrade is refused. None: Twilio has signed it for our stream's URL, or
+        signatures are not checked."""
         public_url = self.public_url()
         if twiml.local_path(unquote(upgrade.path), public_url, _UPGRADED) != STREAM_PATH:
             self.refusals.add("not found", "a WebSocket")

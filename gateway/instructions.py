@@ -1,7 +1,8 @@
 """What the gateway's rules (:mod:`.admission` and :mod:`.streams`) ask the shell to do.
 
-``socket`` is the number that admission gave to a Media Streams socket. ``endpoint`` names a
-worker's media ROUTER, and with it the one DEALER that this gateway has to it.
+``socket`` is the number that admission gave to a Media Streams socket. With a minus sign, in
+CloseSocket alone, it names the second track of that socket (rule 8 of streams.py). ``endpoint``
+names a worker's media ROUTER, and with it the one DEALER that this gateway has to it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from . import media_streams as ms
 
 
 class OpenLink(msgspec.Struct, frozen=True):
-    """Connect a new DEALER to this worker; say ``link_up`` when its handshake is done."""
+    """Connect a new DEALER to this worker. Say ``link_up`` when its handshake is done, and
+    ``link_lost`` if nobody listens there or the connection ends."""
 
     worker: m.WorkerRef
 
@@ -86,9 +88,9 @@ class Believe(msgspec.Struct, frozen=True):
 class OpenStream(msgspec.Struct, frozen=True):
     """The socket's stream carries its call from now on.
 
-    ``early`` is sound that belongs into the OpenCall itself, because the worker joins it to the
-    stream before this one. ``held`` are all other events that were kept. Take them once the stream
-    is open, as if they came then.
+    ``early`` is sound that belongs into the OpenCall itself, because the worker joins this stream
+    to the one before it. ``held`` are all other events that were kept. Take them once the stream is
+    open, as if they came then.
     """
 
     socket: int

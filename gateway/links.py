@@ -38,7 +38,7 @@ class Link:
     phase: Literal["connecting", "up", "lost"] = "connecting"
     #: no message has come for too long
     stalled: bool = False
-    #: frames that the next flush sends; all belong to streams that are open here
+    #: frames that the next flush sends; this worker got an OpenCall for each of their calls
     batch: list[m.InFrame] = field(default_factory=list)
     #: by call, how far its sound was written: generation, position, and when the carrier will have
     #: played it; the next flush says so
@@ -61,7 +61,7 @@ class Link:
 
 
 class Links:
-    """All connections. ``out`` gets their instructions."""
+    """All connections to workers. Instructions are appended to ``out``."""
 
     def __init__(self, out: list[Instruction]) -> None:
         self._out = out
@@ -104,7 +104,7 @@ class Links:
         self.connect(workers, now)
 
     def up(self, endpoint: str, now: float) -> Link | None:
-        """The handshake is done. None: nobody waits for it any more."""
+        """The handshake is done. None: the connection was lost or closed meanwhile."""
         link = self.by_endpoint.get(endpoint)
         if link is None or link.phase != "connecting":
             return None
@@ -112,7 +112,8 @@ class Links:
         return link
 
     def lose(self, link: Link) -> None:
-        """The connection is gone. The frames that were gathered for it are in the rings too."""
+        """The connection is gone. Frames that were gathered for it are dropped here, because the
+        rings of their streams have them too."""
         link.phase = "lost"
         link.batch.clear()
         link.written.clear()

@@ -10,15 +10,16 @@ Rules (Twilio's documents voice/media-streams/websocket-messages, voice/twiml/st
   listened to. Both have their timestamps on the stream's one clock.
 - ``sequenceNumber`` counts the messages from ``start`` on. A message whose number is not the next
   one is counted as wrong, and taken all the same, because nothing else is wrong with it.
-- A mark comes back once: it is ours.
+- Each mark that we sent comes back once. One more is counted as wrong, and ignored.
 - To the carrier go ``media``, ``mark`` and ``clear`` with exactly the documented fields: one field
   more is error 31951 there.
 
 The peer's mistakes are counted by kind in :attr:`MediaStream.bad`, and never end a live stream:
-:meth:`MediaStream.receive` raises for no input. Before ``start`` the peer is a stranger. A few
-messages and little text are read; anything beyond is a :class:`Violation`, which closes the socket.
-:mod:`.admission` says how long a peer may be a stranger, and :mod:`.pace` how much it may say
-later.
+:meth:`MediaStream.receive` raises for no input. Before ``start`` the peer is a stranger, and only a
+few messages and little text are read. More than that is a :class:`Violation`, which closes the
+socket. So is anything that no stream begins with: a binary message, one that is too long, or a
+``start`` with another media format. :mod:`.admission` says how long a peer may be a stranger, and
+:mod:`.pace` how much it may say later.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from .twilio_forms import is_sid
 #: Messages and bytes of text that are read before ``start``.
 MAX_MESSAGES_BEFORE_START: Final = 16
 MAX_BYTES_BEFORE_START: Final = 16 * 1024
-#: A longer message is not looked at (Twilio's frames of 20 ms are about 300 bytes).
+#: A longer message is not looked at (one of Twilio's with a frame of 20 ms has some 380 bytes).
 MAX_MESSAGE_BYTES: Final = 64 * 1024
 #: Longest mark name that is believed.
 MAX_NAME: Final = 256
@@ -201,7 +202,8 @@ class _Track:
     off sound here, and leave a hole there. The chunk number says exactly how many frames lie
     between two. So a frame lies where its number puts it, as long as its timestamp is less than a
     frame away from that; farther away the timestamp holds. Without a number a frame follows the one
-    before it, as long as its timestamp is less than half a frame away.
+    before it, as long as its timestamp is less than half a frame away. Without a timestamp it
+    always follows the one before it.
     """
 
     __slots__ = ("_chunk", "_next")
@@ -225,7 +227,7 @@ class _Track:
 
 
 class MediaStream:
-    """One socket."""
+    """The protocol's state on one socket: what the carrier may send now, and what it has sent."""
 
     # Each frame finds this object outside of the caches, and slots lie in the object itself.
     __slots__ = (

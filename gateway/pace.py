@@ -18,8 +18,8 @@ A carrier sends 20 ms of sound every 20 ms, numbered by its own clock. Rules:
    position is wrong, and its frame is thrown away. Positions count from the first frame's, because
    a carrier may count from the call's creation.
 6. The jitter of a window is how much later its latest frame came than its earliest one. For each
-   frame that is measured against the sound that had come before it. The jitter is counted at the
-   window's end. Two frames that were read together count as one.
+   frame that is measured against the sound that had come before it. The jitter of a window is
+   counted when the next one begins. Two frames that were read together count as one.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ class Pace:
 
     @property
     def behind(self) -> float:
-        """How late the stream's newest message came (seconds): by how much the sound up to and with
-        that message falls short of the time since the socket was opened, ARREARS at most."""
+        """How late the stream's newest message came (seconds): by how much the sound up to and
+        including that message falls short of the time since the socket was opened. Below 0: the
+        stream is ahead. ARREARS is the most."""
         return self._behind
 
     def judge(self, event: ms.Event | None, now: float) -> Verdict:

@@ -117,8 +117,9 @@ async def serve(
     cassettes = Cassettes.of(settings)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     gateway = Gateway(settings, check, context, stop, recorder, cassettes, drain_seconds)
-    # While there is no controller calls go on without it. A gateway that alone does not hear it is
-    # started again, and its calls come back by another one.
+    # Calls go on while there is no controller. But if the connection is up and brings nothing for
+    # long, the fault is this process's own. Its keeper then starts it again, and its calls come
+    # back on new streams.
     lives_while(lambda: not gateway.client.deaf)
     try:
         return await gateway.run(listening)
@@ -216,8 +217,9 @@ class Gateway:
 
     @property
     def takes_calls(self) -> bool:
-        """It has been healthy, and does not end. While the controller is away a gateway still has
-        Twilio ask again, and no load balancer could do better: it has only gateways like this."""
+        """It has been healthy, and does not end yet. It takes calls also while the controller is
+        away: it has Twilio ask again, and no other gateway that a load balancer has could do
+        better."""
         self._has_been_healthy = self._has_been_healthy or self.healthy
         return self._has_been_healthy and not self.shell.admission.draining
 

@@ -36,8 +36,8 @@ log = logging.getLogger("trunkline.gateway")
 
 #: mu-law of silence.
 _SILENCE: Final = b"\xff"
-#: Longest hole that is filled in one go: 10 min. A carrier whose positions jump further is not
-#: believed.
+#: Longest hole that is filled with silence: 10 min. A longer one is taken for a mistake of the
+#: carrier's, and the sound goes on without a hole.
 _LONGEST_HOLE: Final = 600 * WIRE_RATE
 #: Blocks that may wait for the disk: with one per call and half second, 100 calls for 50 s.
 _WAITING: Final = 10_000
@@ -56,9 +56,9 @@ def listened(sid: str, call: str) -> str:
 
 
 class Stereo:
-    """Both directions of one stream, interleaved mu-law, two bytes a moment (left, right). ``at``:
-    the call's position (8 kHz) at which the stream begins. ``begins``: the stream position there;
-    None: that of the first sound.
+    """Both directions of one stream as interleaved mu-law: for each sample of time two bytes, left
+    and right. ``at``: the call's position (8 kHz) at which the stream begins. ``begins``: the
+    stream position there; None: that of the first sound.
 
     A track of a call that is listened to is one side alone, and leaves the other side silent.
     ``ours``: the track is the right side."""

@@ -31,14 +31,14 @@ HEADER_BYTES: Final = 8192
 #: The comment begins at this place, and ends where the sound's own chunk begins.
 _COMMENT_AT: Final = 56
 _COMMENT_BYTES: Final = HEADER_BYTES - 8 - _COMMENT_AT
-#: A caller's or callee's name is cut at this many characters, so that the comment has room for
-#: both.
+#: Each text of the comment is cut at this many characters, so that there is room for all of them. A
+#: caller or callee may be a long SIP address.
 _LONGEST: Final = 60
 #: A comment has room for this many keys, whatever else stands in it. Later ones are left out.
 MOST_KEYS: Final = 200
 #: A header cannot state more sound than this: 37 hours.
 _MOST_BYTES: Final = 2**32 - HEADER_BYTES
-#: Bytes of one moment: two samples.
+#: Bytes of one moment: a sample of 16 bits for each side.
 MOMENT: Final = 4
 
 
@@ -157,9 +157,9 @@ class RecordingFile:
         os.close(self._descriptor)
 
     def _mend(self) -> None:
-        """Write the file's size into the header, also when a file is opened, because the last
-        writer may have died before it could. The size of the whole file goes first, so that the
-        header never states more sound than file."""
+        """Write the file's size into the header. That is done also when a file is opened, because
+        the last writer may have died before it could. The size of the whole file goes first, so
+        that the header never states more sound than file."""
         data = os.fstat(self._descriptor).st_size - HEADER_BYTES
         data = min(max(0, data), _MOST_BYTES) // MOMENT * MOMENT
         os.pwrite(self._descriptor, struct.pack("<I", HEADER_BYTES - 8 + data), 4)

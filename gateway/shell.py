@@ -3,9 +3,9 @@ on the other. It holds no rule. It feeds events to :class:`~.admission.Admission
 is let in, and to :class:`~.streams.Streams`, which decides where a call runs; and it carries out
 their instructions.
 
-Inbound frames and acknowledgements leave together, in one message to each worker, because a message
-costs a wake-up of the other process. With a call or two they leave as soon as a frame has come, and
-with more every 10, 20 or 40 ms (:mod:`.sockets`).
+Inbound frames and acknowledgements leave together, in one message to each worker, because every
+message wakes the other process. With a call or two they leave as soon as a frame has come, and with
+more every 10, 20 or 40 ms (:mod:`.sockets`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ log = logging.getLogger("trunkline.gateway")
 #: An acknowledgement waits at most this long for a frame with which it can leave, and the first
 #: frame of a pair for the second one. A frame lasts 20 ms.
 ACKNOWLEDGE_SECONDS: Final = 0.025
-#: A recording is written in blocks of half a second.
+#: A recording is written in blocks of this many bytes: half a second of both sides.
 RECORDING_BLOCK: Final = 8_000
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -113,8 +113,8 @@ class Shell:
         self.carriers = Sockets(self._flush, self.wall, lambda: self.streams.in_pairs)
         #: wakes the gateway for its look at the clock; None: at rest, where time changes nothing
         self._timer: asyncio.TimerHandle | None = None
-        #: when the next look at the clock is due. If a frame comes soon after, it brings the look,
-        #: and saves the timer's wake-up
+        #: when the next look at the clock is due. The timer is set for somewhat later, and a flush
+        #: in between brings the look, which saves a wake-up
         self._check_at = 0.0
 
     # ------------------------------------------------------------------ the carrier's side
@@ -170,22 +170,22 @@ class Shell:
             self.apply(self.admission.unanswered(ask.socket, str(error)))
             return
         socket = self.sockets.get(ask.socket)
-        if socket is not None and not socket.is_open:  # we closed it, and the peer has not yet
+        if socket is not None and not socket.is_open:  # it is being closed
             self.ended(ask.socket, "close")
         if isinstance(answer, m.StreamAccepted) and answer.keys is not None:
             self._pressed(answer.info, answer.keys)
         self.apply(self.admission.answered(ask.socket, answer, self.clock()))
 
     def _pressed(self, info: m.CallInfo, keys: m.Keys) -> None:
-        """Name these keys of ours in the call's recording. That is done at once, because a call
-        that is hung up right behind them ends before its stream is opened here."""
+        """Name these keys of ours in the call's recording. That does not wait for the stream to be
+        opened here, because a call that is hung up right after its keys ends before."""
         if self._recorder is not None:
             track = self._recorder.begin(info.sid, info.ordinal, first=False, age=info.age or 0.0)
             self._recorder.press(track, place_of(keys.age), "ours", keys.digits)
             self._recorder.end(track)
 
     def open_stream(self, opened: do.OpenStream) -> None:
-        """Begin to carry a call: begin its recording and its span, and give it to the streams."""
+        """Begin to carry a call: begin its span, and open a stream for each track."""
         socket, info = self.sockets[opened.socket], opened.accepted.info
         log.info("call %s: stream %d is up", info.sid, info.ordinal)
         socket.span = tracing.begin(
@@ -208,7 +208,7 @@ class Shell:
             socket.take(event)
 
     def _accept(self, number: int, opened: do.OpenStream, accepted: m.StreamAccepted) -> None:
-        """Begin to carry a track of the stream: begin its recording, and give it to the streams."""
+        """Begin the recording of one track of the socket, and give the track to the streams."""
         early = [(media.position, media.payload) for media in opened.early]
         recording = None
         if self._recorder is not None:

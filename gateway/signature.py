@@ -31,7 +31,7 @@ HEADER = b"x-twilio-signature"
 #: This header comes with a request that a shared key of the account has signed instead of the auth
 #: token. It reads ``key=…,algorithm=HMAC_SHA256`` (usage/webhooks/webhook-shared-keys).
 SETTINGS_HEADER = b"x-twilio-webhooks-signature-settings"
-#: A webhook of Twilio has some 40 fields.
+#: A form or query with more fields than this is not read. A webhook of Twilio's has some 40.
 MAX_FIELDS = 500
 
 _DEFAULT_PORTS = {"https": 443, "wss": 443, "http": 80, "ws": 80}
@@ -47,7 +47,8 @@ _SHOWN_NAMES = 8
 
 
 class Form:
-    """The fields of a form, in order, with blank and repeated values."""
+    """The fields of a form, in order, with blank and repeated values. ``RequestValidator`` computes
+    the signature of a form that has ``__iter__``, ``__len__`` and ``getlist``."""
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         self._values: dict[str, list[str]] = {}

@@ -9,9 +9,9 @@ worker. From :data:`DENSE_FROM` calls on a wake-up serves so many calls that the
 as long. Where nobody waits for a single frame (``patient``), the period is :data:`PATIENT_PERIOD`,
 and one look, one read of a socket and one message are enough for two frames.
 
-The clock stands at whole multiples of the period of the monotonic clock. The workers of the same
-machine read a little after it (see ``codec_worker/process.py``), so that a frame waits once, and
-not at every process.
+Looks by the clock stand where the monotonic clock is a whole multiple of the period. The workers of
+the same machine read a little after that (see ``codec_worker/process.py``), so a frame that has
+waited here does not wait again for a worker.
 """
 
 from __future__ import annotations
@@ -77,9 +77,10 @@ else:
 
 
 class Sockets:
-    """The sockets that are read together on the running loop. ``after`` is called when everything
-    that had come was handed out. If reading one of them raises, the ``wall`` takes that, so that
-    the sound of the others is read all the same. ``patient``: nobody waits for a single frame."""
+    """The sockets that are read together on the running loop. ``after`` is called after each look,
+    when everything that had come was handed out. If reading one of them raises, the ``wall`` counts
+    and logs that, and the others are read all the same. ``patient`` says whether nobody waits for a
+    single frame."""
 
     def __init__(
         self,
@@ -160,7 +161,8 @@ class Sockets:
                 self._loop.remove_reader(self._selector.fileno())
 
     def _set_timer(self) -> None:
-        # The loop counts whole milliseconds, and so may be a little early.
+        # The loop counts whole milliseconds, so a look may come a little early. It counts as the one
+        # that was due if it is early by less than a quarter of a period.
         if self._patient():
             period = PATIENT_PERIOD
         else:
@@ -170,7 +172,7 @@ class Sockets:
         self._timer = self._loop.call_at(self._timer_at, self._tick)
 
     def _tick(self) -> None:
-        # loop.time() is when the loop last looked at its clock, in whole milliseconds.
+        # Not loop.time(): that is when the loop last looked at its clock, in whole milliseconds.
         self.lateness.count(monotonic() - self._timer_at)
         self._waited = self._period
         self._set_timer()

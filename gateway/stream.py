@@ -1,6 +1,6 @@
 """The record of one Media Stream at its gateway. No I/O.
 
-:mod:`.streams` alone writes it, but for one thing: :mod:`.watcher` adds and removes the console's
+:mod:`.streams` alone changes it, with one exception: :mod:`.watcher` adds and removes the console's
 listeners, by ``keep``, ``tap`` and ``untap``.
 """
 
@@ -106,7 +106,7 @@ class Stream:
     active: str | None = None
     #: OpenCall of this generation has been sent to ``active``
     opened: bool = False
-    #: endpoints of workers that were sent an OpenCall and no CloseCall since
+    #: endpoints of workers that were sent an OpenCall, and no CloseCall since then
     holders: set[str] = field(default_factory=set)
     #: endpoint -> until when it is not asked again (it refused the call)
     refused: dict[str, float] = field(default_factory=dict)
@@ -187,7 +187,7 @@ class Stream:
         )
 
     def open_call(self, lead_ms: int, now: float) -> m.OpenCall:
-        """The message that gives the call to a worker, with all that it needs to go on."""
+        """The message that gives the call to a worker, with all that the worker needs to go on."""
         call, generation, ordinal = self.call, self.generation, self.ordinal
         self.ring.trim()
         return m.OpenCall(

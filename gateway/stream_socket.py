@@ -1,7 +1,8 @@
-"""One Media Streams socket: what the carrier sends on it, brought to the rules.
+"""One Media Streams socket: brings what the carrier sends on it to the rules.
 
-Frames of an open stream go straight to :class:`~.streams.Streams`; everything else goes through
-:class:`~.admission.Admission`. :mod:`.pace` judges both first.
+Frames, digits and returned marks of an open stream go to :class:`~.streams.Streams`. Everything
+else goes to :class:`~.admission.Admission`. From ``start`` on :mod:`.pace` judges each message
+first.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from .websocket import WebSocket
 if TYPE_CHECKING:
     from .shell import Shell
 
-#: Frames of sockets that are not read together are gathered for this long.
+#: A frame that did not come by a look at the sockets waits at most this long for more, for example
+#: a frame that was held until its stream was open.
 FLUSH_SECONDS: Final = 0.01
 
 

@@ -6,13 +6,15 @@ Rules:
    written only with the call's present generation and at the position that follows what was
    written before; all else is dropped and counted. So whatever a worker does that was stopped,
    slow or dead, no sound is written twice and none is left out.
-2. When the active worker's connection is lost, or nobody listens at its endpoint, or it has said
-   nothing for 500 ms, or it refuses the call, the generation is counted up *at once*, and the call
-   goes to the first worker of its placement that is usable (OpenCall, with the next outbound
-   position and the ring of recent inbound sound). If none is, the call waits: for a new placement,
-   for a worker that ticks again, and each second it tries the workers of its placement anew.
+2. The call moves *at once* when the active worker's connection is lost, when nobody listens at its
+   endpoint, when it has said nothing for 500 ms, and when it refuses the call. The generation is
+   counted up, unless no worker has got the present one yet. The call goes to the first worker of
+   its placement that is usable (OpenCall, with the next outbound position and the ring of recent
+   inbound sound). If none is, the call waits for a new placement or for a worker that ticks again,
+   and tries the workers of its placement anew each second.
 3. A worker that had the call and lost it to another worker gets CloseCall, once the other one has
-   got its OpenCall.
+   got its OpenCall. When the controller has said that the call is over, the last worker gets it,
+   too.
 4. Inbound frames always go to the ring, and also to the active worker once that has got OpenCall.
    Frames that arrive before are in the ring of the OpenCall. Acknowledgements of written sound
    leave with the frames, and before any other message to the same worker.
@@ -57,6 +59,7 @@ LINGER_SECONDS: Final = 2.0
 #: is not asked again for the same time.
 RETRY_SECONDS: Final = 1.0
 
+#: The lower 16 bits of a generation count the moves of one stream.
 _LAST_MOVE: Final = 0xFFFF
 
 
@@ -289,7 +292,7 @@ class Streams:
         return self._take()
 
     def close_one_way(self, call: str, ordinal: int, now: float) -> list[Instruction]:
-        """Another stream, at another gateway, has taken this call over from a one-way stream."""
+        """Close the call's one-way stream, because a stream at another gateway has taken over."""
         stream = self._calls.get(call)
         if stream is not None and stream.ordinal == ordinal and stream.ended is None:
             self._end(stream, "close", now)
@@ -297,8 +300,8 @@ class Streams:
         return self._take()
 
     def close_stream(self, call: str, now: float) -> list[Instruction]:
-        """The controller wants this call's socket closed, because the call is over. Call this when
-        all that came on the socket was read, because the stream's end says that no more comes."""
+        """Close this call's socket, because the controller says that the call is over. Read out the
+        socket before: the worker is told that no more sound comes."""
         stream = self._calls.get(call)
         if stream is None:
             self.dropped["unknown-call"] += 1
@@ -380,11 +383,11 @@ class Streams:
         return not self._calls and self._links.at_rest
 
     def rested(self, now: float) -> None:
-        """A rest ends, in which nobody called ``check``: the gateway did not stand still."""
+        """The gateway was at rest, and nobody called ``check``. So it did not stand still."""
         self._ran_at = now
 
     def _runs(self, now: float) -> None:
-        """Something is done now. If nothing was done for long before, the gateway stood still."""
+        """The gateway runs now. If it has not run for long before, it stood still."""
         since, self._ran_at = self._ran_at, max(self._ran_at, now)
         if now - since > STOOD_STILL:
             self._caught_up_at = now + CAUGHT_UP_WITHIN
@@ -469,6 +472,8 @@ class Streams:
             self.dropped["generation"] += 1
 
     def _current(self, endpoint: str, call: str, generation: int) -> Stream | None:
+        """The call's live stream, if this worker has the call in this generation and may write. If
+        not, the worker's message is counted as dropped."""
         stream = self._calls.get(call)
         if (
             stream is not None

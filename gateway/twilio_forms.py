@@ -7,10 +7,14 @@ still holds::
     CallSid=CA5e…  CallStatus=ringing    as Twilio sent it
     CallSid=CA5e…CallStatusringing       the same text, and a CallSid that nobody has seen
 
-Three rules leave one way to cut it. Each field of :data:`REQUIRED` is there, once, and in Twilio's
-form; a callback that says who has answered has those of :data:`ANSWERED` instead. A name has
-letters, digits and ``_.-`` alone. No other name or value holds the text of such a field, so that it
-can neither be swallowed nor come from elsewhere (``ParentCallSid`` holds it too).
+Three rules leave one way to cut what decides whose webhook it is:
+
+1. Each field of :data:`REQUIRED` is there, once, and in Twilio's form. A callback that says who has
+   answered has those of :data:`ANSWERED` instead.
+2. A name has only letters, digits and ``_.-``.
+3. No name and no value holds the text of an AccountSid, CallSid, CallStatus or AnsweredBy field. So
+   the real field cannot be hidden within another one, to make room for a second one that is cut
+   out of another text, such as that of ``ParentCallSid``.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from .signature import Form
 _SID: Final = re.compile(r"(AC|CA|MZ)[0-9a-fA-F]{32}\Z")
 #: A phone number, whole or national, or a short code; ``sip:…``, ``client:…`` and other addresses;
 #: a word for a caller who is withheld (``anonymous``); or nothing. Carriers write callers in all of
-#: these ways (docs/beliefs.md, caller-id).
+#: these ways (docs/beliefs.md, habit ``caller-id``).
 _PARTY: Final = re.compile(
     r"\+?[0-9*#]{1,32}\Z"
     r"|[A-Za-z]{2,12}:\S{1,500}\Z"
@@ -82,8 +86,8 @@ ANSWERED: Final[dict[str, Callable[[str], bool]]] = {
 
 
 def fault(form: Form, account: str | None, *, of_voice: bool = False) -> str | None:
-    """Why this is no form of Twilio's for ``account`` (None: not known yet); None where it is.
-    ``of_voice``: it came as a voice webhook, and not as a callback."""
+    """Why this is no form of Twilio's for ``account`` (None: the account is not known yet). None:
+    it is one. ``of_voice``: it came as a voice webhook, and not as a callback."""
     answered = not of_voice and form.getlist("AnsweredBy") and not form.getlist("CallStatus")
     for name, is_right in (ANSWERED if answered else REQUIRED).items():
         values = form.getlist(name)

@@ -15,18 +15,19 @@ from trunkline.bus.twiml import connect, redirect, response, stream
 
 from .signature import without_user_info
 
-#: Query field that counts how often a gateway answered "not known yet" to one call in a row.
+#: Query field that counts how many times in a row a call was answered with a pause.
 WAITED = "waited"
-#: After so many pauses nobody will answer any more: the call is ended.
+#: After so many pauses in a row the call is ended, because nobody will answer any more.
 MAX_WAITS = 60
 
-#: Query field that counts the streams that one call was offered; only where the public URL has a
-#: user name.
+#: Query field that counts the streams that one call was offered. It is there only if the public URL
+#: has a user name (:func:`render`).
 OFFERED = "offered"
 
 
 def local_path(path: str, public_url: str | None, served: Container[str]) -> str:
-    """``path`` without the public URL's own path before it, where that makes it one of ``served``.
+    """``path`` without the public URL's own path before it, if the rest is one of ``served``;
+    otherwise ``path`` as it is.
 
     A proxy in front of us may cut the public URL's path off or pass it on; both work. ``path`` is
     decoded already.

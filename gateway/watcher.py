@@ -29,10 +29,11 @@ from .streams import Streams
 #: of that time.
 EVERY: Final = 0.3
 _MIDDLES: Final = (5, 3, 1)
-#: Steps of half a decibel, up to full scale.
+#: Full scale, in steps of half a decibel.
 FULL_SCALE: Final = 127
+#: The largest sample that mu-law has: full scale.
 _LOUDEST: Final = 32_124
-#: Sound is sorted into classes of 2 dB.
+#: Sound is sorted into classes of so many steps: 2 dB.
 _CLASS: Final = 4
 
 
@@ -52,8 +53,9 @@ _LADDER: Final = tuple(
 
 
 def loudness(mulaw: bytes) -> int:
-    """How loud the loudest sample is, to 1 dB: 0 is silence, each step is 0.5 dB, and 127 is full
-    scale. To look for one class after the other takes a tenth of the time that ``max`` would."""
+    """How loud the loudest sample is: 0 is silence, each step is 0.5 dB, and 127 is full scale. The
+    class decides, so that is right to 1 dB. To look for one class after the other takes a tenth of
+    the time that ``max`` would."""
     classes = mulaw.translate(_CLASSES)
     if classes.count(0) < len(classes):
         for each, loud in _LADDER:
@@ -79,7 +81,7 @@ class Meter:
 
     def take(self, now: float) -> m.Level:
         """How loud the stream was in the middle of each third of the time since the last ``take``.
-        The jitter is that of RFC 3550, 6.4.1, of one frame in fifteen."""
+        The jitter is that of RFC 3550, 6.4.1, measured at one frame in fifteen."""
         late = self._lateness()
         if self._late is not None:
             self._jitter += (abs(late - self._late) - self._jitter) / 16

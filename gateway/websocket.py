@@ -1,22 +1,24 @@
 """The server side of a WebSocket (RFC 6455) as an asyncio protocol, without a task per socket.
 
 uvicorn hands the connection over once it has read the request (``Config(ws=...)``); the handshake
-is the ``websockets`` package's. Framing is done here: one call of ``data_received`` may hold many
-messages, each goes to the handler at once, alone or with the next one, and a message that is sent
-is one write. There are no extensions (compression costs more than 20 ms of sound are worth).
+is the ``websockets`` package's. Framing is done here. One call of ``data_received`` may bring many
+messages. Each goes to the handler at once, alone or together with the next one. A message that is
+sent is one write. There are no extensions (compression costs more than 20 ms of sound are worth).
 
-Why not the package's framing too: it serves every use of WebSockets, and a frame passes through
-generators and objects that a Media Stream has no need of. A gateway alone was measured with 100
-calls. With the package's sans-I/O protocol, straight under uvicorn, it took 1.78 ms of CPU for a
-second of one call, and with this module in its place 1.38 ms. So the package's framing costs 1.29
+The package's framing is not used, because it serves every use of WebSockets, and a frame passes
+through generators and objects that a Media Stream has no need of. A gateway alone was measured with
+100 calls. With the package's sans-I/O protocol, straight under uvicorn, it took 1.78 ms of CPU for
+a second of one call, and with this module in its place 1.38 ms. So the package's framing costs 1.29
 times as much (docs/performance.md, "Tried and given up").
 
-A peer is a stranger until the handler says :meth:`WebSocket.believe`. Until then all bytes that it
-may send are bounded. From then on the socket is read together with those of the other calls
-(:mod:`.sockets`), and written to directly, because asyncio's transport would do more work for a
-frame than the frame itself takes. The transport still owns the socket, and sends any bytes that the
-kernel does not take at once. A message over the limit is skipped, not stored. A breach of the
-protocol ends the connection with 1002.
+A peer is a stranger until the handler says :meth:`WebSocket.believe`. Until then the number of
+bytes that it may send is bounded, and more ends the connection with 1008. From then on the socket
+is read together with those of the other calls (:mod:`.sockets`), and written to directly, because
+asyncio's transport would do more work for a frame than the frame itself takes. The transport still
+owns the socket, and sends any bytes that the kernel does not take at once.
+
+A message over the limit is skipped, not stored, and one that is far longer ends the connection with
+1009. Any other breach of the protocol ends it with 1002.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ PING_AFTER: Final = 10.0
 #: the connection itself has as long to read what still waits to be sent.
 CLOSE_WITHIN: Final = 2.0
 
-#: One read takes at most this many bytes of one socket: 0.9 s of sound.
+#: One read takes at most this many bytes of one socket: 0.8 s of sound.
 _READ: Final = 16 * 1024
 #: Messages of one socket that are handed on in one turn of the loop, so that the other sockets have
 #: their turn too. One read holds fewer messages than this, if they are a carrier's.
@@ -93,8 +95,9 @@ class Handler(Protocol):
         """A frame came that is no message: a ping, a pong, a part of a message."""
 
     def closed(self, clean: bool) -> None:
-        """The socket is gone; ``clean``: one side had sent a close frame. Called once, and also for
-        a socket whose handshake failed, which never was ``opened``."""
+        """The socket is gone. ``clean``: a close frame ended it, and neither a breach of the
+        protocol nor a lost connection. Called once, and also for a socket whose handshake failed,
+        which never was ``opened``."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -105,8 +108,8 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Upgrade(msgspec.Struct, frozen=True):
-    """A request for an upgrade: the path and query as they came, header names in lower case;
-    ``host``: where the connection comes from, as far as known."""
+    """A request for an upgrade: the path and query as they came, and the headers, their names in
+    lower case. ``host``: the address from which the connection comes; None: nobody knows."""
 
     path: str
     query: str
@@ -144,11 +147,15 @@ class WebSocket(asyncio.Protocol):
         self._queued = False
         self._handler: Handler | None = None
         self._handshaking = True
+        #: bytes that came and are not handed on yet
         self._buffer = b""
+        #: bytes of a message over the limit that are still to come
         self._skip = 0
+        #: the fragments of a message that is not whole yet; None: there is no such message
         self._fragments: list[bytes] | None = None
         self._fragments_size = 0
         self._fragments_text = False
+        #: bytes that the peer may still send while it is a stranger; None: it is none any more
         self._stranger: int | None = STRANGER_BYTES
         self._heard = self._loop.time()
         self._pinged = False
@@ -184,7 +191,7 @@ class WebSocket(asyncio.Protocol):
             self.sockets.add(self._descriptor, self._readable)
 
     def read_out(self) -> None:
-        """Hand on all that has come and waits to be read."""
+        """Hand on what has come and waits to be read, up to _MOST_READS reads of it."""
         reads = 0
         while self._descriptor >= 0 and reads < _MOST_READS and self._readable():
             reads += 1
@@ -234,8 +241,9 @@ class WebSocket(asyncio.Protocol):
         self._set_timer(CLOSE_WITHIN, self._transport.abort)
 
     def drop(self) -> None:
-        """Read nothing more, and disconnect after this turn of the loop, which sends what is to be
-        sent. A crowd of those who are dropped would otherwise hold on to many descriptors."""
+        """Read nothing more, and disconnect after this turn of the loop, in which our close frame
+        still leaves. The peer's answer is not waited for, because a crowd of peers that are dropped
+        would hold on to many descriptors meanwhile."""
         transport = self._transport
         if transport is None or self._dropped:
             return
@@ -275,8 +283,8 @@ class WebSocket(asyncio.Protocol):
         self.close(1001, "going away")
 
     def _readable(self) -> bool:
-        """There is something to read, which the transport does not read any more. False: there was
-        nothing."""
+        """Read the socket, which the transport does not read any more. False: there was nothing to
+        read."""
         assert self._transport is not None
         if self._more:
             self._go_on()
@@ -375,7 +383,7 @@ class WebSocket(asyncio.Protocol):
         self._timer = self._loop.call_later(seconds, call)
 
     def _watch(self) -> None:
-        """Ping a peer that is silent; give one up that stays so."""
+        """Ping a peer that is silent. Disconnect it if it stays silent."""
         if self._transport is None or self._close_sent:
             return
         silent = self._loop.time() - self._heard
@@ -461,8 +469,8 @@ class WebSocket(asyncio.Protocol):
         self._buffer = data[at:]
 
     def _go_on_later(self) -> None:
-        """Whole messages are left in the buffer. The next turn of the loop hands them on, and
-        nothing more is read from the socket before that."""
+        """Whole messages are left in the buffer. Have the next turn of the loop hand them on, and
+        read nothing more from the socket before that."""
         assert self._transport is not None
         self._more = True
         if self._descriptor < 0 and not self._transport.is_closing():
@@ -480,7 +488,7 @@ class WebSocket(asyncio.Protocol):
         self._transport.resume_reading()
 
     def _too_long(self, first: int, length: int) -> bool:
-        """The frame that begins is over the limit. False: the connection was ended."""
+        """A frame over the limit begins. Tell the handler, or end the connection (False)."""
         if length > _LONGEST_SKIPPED:
             self._broken(1009)
             return False
@@ -503,7 +511,7 @@ class WebSocket(asyncio.Protocol):
             self._handler.too_long()
 
     def _other(self, first: int, payload: bytes) -> bool:
-        """Any frame but a whole text message. False: the connection was ended."""
+        """Take any frame but a whole text message. False: the connection was ended."""
         opcode, final = first & 0x0F, bool(first & 0x80)
         if opcode >= _CLOSE:
             if not final or len(payload) > 125 or opcode > _PONG:
