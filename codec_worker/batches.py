@@ -1,8 +1,8 @@
 """The sound of all calls of a worker, in batches: one product decodes what came in one read of the
 sockets, one product encodes what was spoken, one tick sends what is due. No I/O.
 
-``heard``, ``speaking`` and ``acknowledged`` note which calls have something to do, so that silent
-calls cost nothing but a look at their playout in each tick. Messages are only collected, in
+``heard``, ``speaking`` and ``acknowledged`` note for which calls there is something to do, so that
+silent calls cost nothing but a look at their playout in each tick. Messages are only collected, in
 ``instructions``, as (identity, message).
 """
 
@@ -31,7 +31,7 @@ ToPeer = m.WorkerToGateway | m.WorkerToAdapter
 
 
 class Batches:
-    """Products and messages for many calls at once. Times are integer ns."""
+    """Decodes, encodes and paces the sound of many calls at once. Times are integer ns."""
 
     def __init__(self) -> None:
         #: messages to send, in order
@@ -50,13 +50,14 @@ class Batches:
         self._up = Upsampler()
 
     def take_broken(self) -> list[tuple[str, Exception]]:
-        """Calls whose sound could not be paced, by a mistake of ours, and why."""
+        """The ids of the calls whose sound could not be paced since the last time, by a mistake of
+        ours, and why."""
         broken = list(self._broken.items())
         self._broken.clear()
         return broken
 
     def forget(self, call: Call) -> None:
-        """The call is gone, or has nothing to say until the next Resume."""
+        """Do nothing more for the call: it is gone, or nothing is sent before the next Resume."""
         for waiting in (self.heard, self.speaking, self.acknowledged):
             waiting.pop(call.id, None)
 
@@ -131,7 +132,8 @@ class Batches:
     # ------------------------------------------------------------------ outbound
 
     def encode(self, now: int, until: int) -> None:
-        """Encode some of the speech that waits in ``speaking``, and start playing it."""
+        """Encode some of the speech that waits in ``speaking``, and send as much of it as falls due
+        before ``until``."""
         share = max(LEAST_SHARE, ENCODED_AT_ONCE // len(self.speaking))
         share -= share % POSITION_BYTES
         calls: list[Call] = []

@@ -37,8 +37,8 @@ class Call:
         self.playback = opened.playback
         #: identity of the gateway that writes our frames; None: it is gone
         self.gateway: bytes | None = gateway
-        #: a time at which the gateway lived for certain. It may have died before we read its last
-        #: message, so this is the last empty look at the socket before that
+        #: a time at which the gateway lived for certain: that of the last empty look at the socket
+        #: before its last message was read. By the time of the reading it may have died
         self.gateway_heard = now
         #: identity of the client, who speaks and listens; None: nobody is attached
         self.adapter: bytes | None = None
@@ -151,9 +151,10 @@ class Call:
         playout = self.playout
         if playout is not None:
             if opened.ordinal > self.ordinal:
-                # The stream before may have ended without a StreamEnded, because its gateway died.
-                # We need not have noticed that, if nothing had to be sent there. The stream ended
-                # at some time after we last heard that gateway.
+                # The stream before may have ended without a StreamEnded, because its gateway died,
+                # or because this stream joins it. A death of the gateway shows here only when
+                # something has to be sent there. The stream ended at some time after we last heard
+                # that gateway.
                 self.unplayed += playout.freeze(self.gateway_heard, told=False).samples
             if not opened.one_way:
                 self.unplayed += self.go_on(opened.out_next, opened.playback)
@@ -189,8 +190,9 @@ class Call:
             self.unplayed += self.playout.freeze(now, ended.unplayed).samples
 
     def gateway_lost(self) -> None:
-        """The gateway is gone. Its stream has most likely ended too, some time after we last heard
-        the gateway; the next OpenCall shows whether it has."""
+        """The gateway is gone. Its stream has most likely ended too, at some time after we last
+        heard the gateway. The next OpenCall shows whether it has, so playout is not frozen here:
+        without a gateway nothing is sent anyway."""
         self.gateway = None
         if self.streamless_since is None:
             self.streamless_since = self.gateway_heard
@@ -212,8 +214,8 @@ class Call:
 
     @property
     def late(self) -> int:
-        """How many samples long the far end has waited within our utterances, because their sound
-        came late."""
+        """How long the far end has waited within our utterances, because their sound came late
+        (samples at 8 kHz)."""
         return 0 if self.playout is None else self.playout.underrun_ns // SAMPLE_NS
 
     def stats(self, now: int) -> m.CallStats:

@@ -2,10 +2,10 @@
 
 The rules:
 
-1. A call is here from OpenCall on. An OpenCall with a newer generation takes the call over with all
-   that is known of it. An OpenCall that is not newer is dropped, and so is every message of another
-   generation. An OpenCall shows the call's secret. Until the next OpenCall only the gateway that
-   sent it speaks for the call.
+1. A call is here from OpenCall on. An OpenCall with a newer generation takes the call over, and the
+   worker goes on with all that it knows of the call. An OpenCall that is not newer is dropped, and
+   so is every message of another generation. An OpenCall shows the call's secret. Until the next
+   OpenCall only the gateway that sent it speaks for the call.
 2. The client attaches by the call's secret, before or after the call is opened. ``Opened`` asks the
    client for a ``Resume``, and nothing is sent in either direction before that. So the client does
    not hear sound again that it has heard, and no sound goes out that it has interrupted.
@@ -16,10 +16,10 @@ The rules:
    and no sound behind ``floor`` acknowledged).
 4. Speech that leaves a gap is not taken. The worker asks the client for a Resume again, but three
    times at most until some speech fits.
-5. A peer to which a message could not be sent is gone. A gateway's calls freeze, and a client's
-   calls wait for the next Attach.
-6. A call whose sound cannot be worked on, by a mistake of ours, is given back to its gateway, which
-   has another worker try. Such a call must not take the other calls' sound with it.
+5. A peer to which a message could not be sent is gone. A gateway's calls then send nothing before
+   the next OpenCall, and a client's calls nothing before the next Attach.
+6. A call whose sound cannot be paced, by a mistake of ours, is given back to its gateway, which has
+   another worker try. Such a call must not take the other calls' sound with it.
 7. Messages are only collected here. ``work`` (once the messages at hand are read) and ``tick``
    (each 20 or 40 ms) do the sound of all calls together.
 
@@ -43,7 +43,8 @@ from .playout import SAMPLE_NS, Playout, PlayoutError
 
 #: A worker takes this many calls, unless it is told another number.
 MOST_CALLS: Final = 2_000
-#: A call without a stream is forgotten after this time, or as soon as its client has left it.
+#: A call without a stream is forgotten after this time, or at the first beat after its client has
+#: left it.
 FORGET_NS: Final = 120_000_000_000
 _TOMBSTONES: Final = 4_096
 #: This many Attaches of one client are kept. On a standby worker they wait for calls that are
@@ -74,7 +75,8 @@ class Calls:
         self._attached: dict[str, dict[bytes, str]] = {}
         #: how many Attaches in ``_attached`` are each client's
         self._attaches: Counter[bytes] = Counter()
-        #: call id -> the generation with which the call was forgotten, for the newest of them
+        #: call id -> the generation with which the call was forgotten, for the calls that were
+        #: forgotten last
         self._closed: dict[str, int] = {}
         #: one object for each gateway's identity, so that each frame costs a comparison of objects
         #: and not of bytes
@@ -134,8 +136,8 @@ class Calls:
 
     def all_read(self, now: int) -> None:
         """Every message that had come until ``now`` was received. Call this only after a look at
-        the socket. When a process that was stopped goes on, its timer may be first while messages
-        still wait."""
+        the socket has found it empty. For example, when a process that was stopped goes on, its
+        timer may come first, while messages still wait."""
         self._read_at = now
 
     def take_instructions(self) -> list[tuple[bytes, ToPeer]]:
@@ -246,7 +248,9 @@ class Calls:
         return Playout(position, lead_ns=call.lead_ns, playback=call.playback)
 
     def _choose_adapter(self, call: Call) -> None:
-        """The newest Attach with the right secret has the call; others are refused."""
+        """Give the call to the newest Attach with its secret. Attaches with another secret are
+        refused, and older ones with the right secret are kept: their client may have the call when
+        the newest one leaves."""
         call.adapter = None
         attached = self._attached.get(call.id, {})
         for peer, secret in list(attached.items()):
@@ -555,9 +559,9 @@ class Calls:
 
     def tick(self, now: int, until: int, together: int = TOGETHER) -> None:
         """Send the frames of all calls that are due before ``until``, up to ``together`` of them in
-        a message. Ticks that send pairs are 40 ms apart, and the ticks between them send single
-        frames. So the messages of all calls leave in the same ticks, and gateways are woken half as
-        often."""
+        a message. Ticks that send pairs are 40 ms apart for all calls alike, and a call that has
+        sent a pair has nothing due in the tick between. So most of those ticks send nothing, and
+        gateways are woken half as often."""
         self._batches.pace(self.calls.values(), now, until, together)
         for call_id, error in self._batches.take_broken():
             self.broken.append(error)
@@ -585,7 +589,7 @@ class Calls:
 
     @property
     def at_rest(self) -> bool:
-        """Nobody is connected, and nothing is left to be done or logged."""
+        """Nobody is connected, there is no call, and nothing is left to be logged."""
         return not (self.peers or self.calls or self.complaints or self.draining)
 
     def stats(self, now: int) -> list[m.CallStats]:

@@ -1,5 +1,5 @@
-"""The speech of one call that is held: until it was written to the carrier's socket, it may have to
-be sent, or sent once more. No I/O.
+"""Holds the speech of one call until it was written to the carrier's socket. Until then it may have
+to be sent, or sent once more. No I/O.
 
 Positions are those of playout.py: samples at 8 kHz over the whole call.
 """

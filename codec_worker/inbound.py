@@ -12,7 +12,8 @@ The rules:
    and a frame that overlaps with heard sound is cut. A gap between two frames is counted as lost
    and skipped: the sound after the gap says how long it was.
 3. Between two streams call time runs with the clock: the time between them is lost sound. The first
-   stream of a call begins at call time 0, wherever its positions begin.
+   stream of a call has call time 0 at its first sound, wherever its positions begin. But if they
+   begin later than 1 s, it has call time 0 at position 0, and what did not come is lost sound.
    A stream that *joins* brought the same sound as the stream before it for a while. It continues
    where the earlier stream ended, without a seam (``join.py``), and sound that both brought is
    heard once.
@@ -41,8 +42,8 @@ from .resample import HELD_PAST, LOOKAHEAD, RATIO, History, Upsampler
 
 #: The ring keeps this many samples that were handed out: 10 s.
 RING: Final = 10 * WIRE_RATE
-#: If the first stream's positions begin later than this, its beginning counts as lost. If they
-#: begin earlier, its first sample counts as the call's first.
+#: If the first stream's positions begin later than this (1 s), its beginning counts as lost. If
+#: they begin earlier, its first sample counts as the call's first.
 _LATEST_START: Final = WIRE_RATE
 
 #: A join compares the last 1 s of the old stream with the first 3 s of the new one. A gateway keeps
@@ -230,7 +231,7 @@ class Inbound:
             self._runs.append(run)
 
     def _feed(self, frame: InboundFrame) -> None:
-        """A frame arrived that need not follow the last one: see the rules."""
+        """Take a frame that need not follow the last one: see the rules."""
         self._settle()
         ordinal, position, payload = frame.ordinal, frame.position, frame.payload
         if ordinal < self._ordinal:
@@ -405,10 +406,10 @@ class Inbound:
 
 
 def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[SoundPiece]:
-    """Decode all that waits. One product does all calls to which only whole frames came; the others
-    (at a stream's beginning, a gap, an end) take as many more products as the call with the most
-    runs has. Returns the
-    sound of all calls; each call's is in order."""
+    """Decode all that waits. Returns the sound of all calls; each call's is in order.
+
+    One product does all calls to which only whole frames came. The others (at a stream's beginning,
+    a gap, an end) take as many more products as the call with the most runs has runs."""
     usual: list[int] = []
     windows: list[bytes] = []
     seams: list[tuple[int, Inbound]] = []

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-#: Encoded silence: +0, the only code with which a carrier fills pauses.
+#: Encoded silence: the code of +0. (-0 is 0x7F.)
 SILENCE: Final = 0xFF
 
 _CLIP: Final = 8159

@@ -52,8 +52,8 @@ The rules:
    acknowledges all that it wrote before it says that a stream is over. A gateway that died has said
    neither. It may have written sound that it did not acknowledge, and the carrier may have played
    it. Playout skips that sound and counts it as lost, so that no sound is heard twice.
-7. **Bounds.** At most ``capacity`` is held. Samples beyond it are counted as lost and returned, and
-   silence is played in their place, so that positions stay without holes.
+7. **Bounds.** At most ``capacity`` samples are held. Those beyond are lost: ``speak`` returns how
+   many they are, and silence is played in their place, so that positions stay without holes.
 """
 
 from __future__ import annotations
@@ -142,6 +142,7 @@ class Playout:
     ``lead_ns``: how long before its playback a frame is sent, at least one frame.
     ``prebuffer_ns``: how long a start may wait for the lead to be in hand; None: as long as the
     lead.
+    ``capacity``: how many samples are held at most.
     ``playback``: the carrier's playback generation (clears sent so far).
     """
 
@@ -435,7 +436,7 @@ class Playout:
             self.underruns += 1
 
     def _forget(self, position: int) -> None:
-        """Everything before the position was written: it need not be held any more."""
+        """Everything before the position was written, and need not be held any more."""
         self.acknowledged = position
         self._held.forget(position)
 

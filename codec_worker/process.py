@@ -3,8 +3,8 @@
 A thin shell around :class:`~trunkline.codec_worker.calls.Calls`. Waking a process costs more than
 working on a message, so how the worker is woken follows from how much there is to do:
 
-- Without calls messages are read as they come, and the timer only gives signs of life. Where nobody
-  is connected, there is no timer.
+- Without calls messages are read as they come, and the timer only gives signs of life. While nobody
+  is connected, no timer is set.
 - With one or two calls the clock is the gateway's message, which brings the carrier's frame. It is
   read as it comes. Then the frames that are due are sent, and the sound that came is handed out, in
   one go. The timer only ticks when no message came in time.
@@ -12,7 +12,7 @@ working on a message, so how the worker is woken follows from how much there is 
   at that time, so that the frames of many calls share one product. With :data:`DENSE_FROM` calls,
   or while somebody speaks in small pieces, the timer wakes the worker twice as often, so that
   messages wait half as long. The gateways of this machine send what they gathered at whole
-  multiples of 10 ms, and these wake-ups stand a little after that.
+  multiples of 10 or 20 ms, and these wake-ups stand a little after that.
 - Where all calls take their sound in large pieces, the gateways send what came in 40 ms together,
   and the ticks are as far apart (:mod:`.pairs`). Messages are still read each 20 ms, because a
   speaker who begins waits for the read. Only if all calls are in mid-utterance, they are read each
@@ -21,11 +21,11 @@ working on a message, so how the worker is woken follows from how much there is 
 Ticks stand on absolute deadlines. A late tick changes no later one, and missed ticks are not made
 up for, because each playout sends all that is due.
 
-Whatever wakes the worker runs as a *turn* (:meth:`WorkerProcess._turn`), behind the bus's wall: an
-exception in it ends that turn alone, and the timer of the next one is set. A worker is *healthy*
-while its turns come to their end. An unhealthy worker says nothing. It sends no Tick, so gateways
-move its calls after half a second; no Beat, so the controller gives it no more calls; and no sign
-of life, so its keeper starts it again.
+Whatever wakes the worker runs as a *turn* (:meth:`WorkerProcess._turn`): an exception in it ends
+that turn alone, and the timer of the next one is set. A worker is *healthy* while its turns come to
+their end. An unhealthy worker says nothing. It sends no Tick, so gateways move its calls after half
+a second; no Beat, so the controller gives it no more calls; and no sign of life, so its keeper
+starts it again.
 
 Nothing here touches the disk, and logging only puts records into a bounded queue.
 """
@@ -363,7 +363,8 @@ class WorkerProcess:
     # ------------------------------------------------------------------ the timer
 
     def _choose_clock(self, now: int) -> None:
-        """Choose whether messages or the timer are the clock: the number of calls decides."""
+        """Choose whether messages or the timer are the clock, which the number of calls decides;
+        tell gateways whether to send in pairs; and set the timer."""
         clocked = len(self.calls.calls) >= CLOCKED_FROM
         self.calls.choose_pairs(now)
         if clocked != self._clocked:
@@ -397,7 +398,7 @@ class WorkerProcess:
         self._turn(self._timed)
 
     def _timed(self, now: int) -> None:
-        """Work by the clock. When the next turn comes is fixed before anything that may fail."""
+        """Work by the clock. When the next turn comes is fixed first, before anything may fail."""
         if self._clocked:
             dense = len(self.calls.calls) >= DENSE_FROM or now - self.calls.ended_at < ANSWER_NS
             phase, period = PHASE_NS, READ_NS if dense else FRAME_NS
@@ -415,8 +416,9 @@ class WorkerProcess:
             else:
                 self._work(now, now)
         elif self.calls.calls and now >= self._deadline:
-            # No message came. A gateway that stands still may soon write much in one go. Only our
-            # last empty look at the socket shows how late that sound is, so look now.
+            # No message came. A gateway that stands still may soon write much in one go. Then the
+            # last empty look at the socket before its acknowledgement shows how late that sound is,
+            # so look now.
             self._socket.read()
             self._all_read(now)
             self._received = False

@@ -12,9 +12,9 @@ alias, image          -63 dB or less below 3.6 kHz (down), above 4.4 kHz (up)
 ====================  =====================================================================
 
 **Alignment.** The delay is compensated: 8 kHz sample p lies on 24 kHz sample 3p in both
-directions. The first 16 outputs (48 upwards), for which there is no input yet, never exist; the
-last 16 (48) are held back until more sound comes, or until :meth:`flush` feeds zeros. So n samples
-at one rate give exactly n at the other, and the cuts between chunks leave no trace.
+directions. The 16 outputs (48 upwards) that the filter would give before its first input are left
+out. The last 16 (48) are held back until more sound comes, or until ``flush`` feeds silence. So the
+output lasts exactly as long as the input, and the cuts between chunks leave no trace.
 
 **Layout.** All calls' sound of a tick is joined into one flat buffer, each call's piece preceded
 by its history and padded to whole blocks of 32 samples at 8 kHz (96 at 24 kHz). The filter's reach
@@ -49,8 +49,9 @@ _CUTOFF_HZ: Final = 3900.0
 _BETA: Final = 6.31  # 66 dB by Kaiser's formula 0.1102 (A - 8.7)
 _ROWS: Final = 256
 
-#: Once sound has begun, the tail of an Upsampler's history has this many bytes. That is a whole
-#: block, because a frame is five of them.
+#: Once sound has begun, the tail of an Upsampler's history has this many bytes: 16 of the past, and
+#: 16 that are held back. That is one block, and a frame is five. So a tail with frames behind it is
+#: a whole number of blocks.
 HELD_PAST: Final = 2 * LOOKAHEAD
 #: A float of 32 bits has no room for a fraction beside this number. So adding it rounds a sample as
 #: ``rint`` does, and the low 16 bits of the sum are the integer. This takes fewer calls of numpy,

@@ -161,8 +161,8 @@ class Sockets:
                 self._loop.remove_reader(self._selector.fileno())
 
     def _set_timer(self) -> None:
-        # The loop counts whole milliseconds, so a look may come a little early. It counts as the one
-        # that was due if it is early by less than a quarter of a period.
+        # The loop counts whole milliseconds, so a look may come a little early. It counts as the
+        # one that was due if it is early by less than a quarter of a period.
         if self._patient():
             period = PATIENT_PERIOD
         else:
