@@ -13,8 +13,8 @@ alias, image          -63 dB or less below 3.6 kHz (down), above 4.4 kHz (up)
 
 **Alignment.** The delay is compensated: 8 kHz sample p lies on 24 kHz sample 3p in both
 directions. The 16 outputs (48 upwards) that the filter would give before its first input are left
-out. The last 16 (48) are held back until more sound comes, or until ``flush`` feeds silence. So the
-output lasts exactly as long as the input, and the cuts between chunks leave no trace.
+out. The last 16 (48) are held back until more sound comes, or until silence is fed in its place. So
+the output lasts exactly as long as the input, and the cuts between chunks leave no trace.
 
 **Layout.** All calls' sound of a tick is joined into one flat buffer, each call's piece preceded
 by its history and padded to whole blocks of 32 samples at 8 kHz (96 at 24 kHz). The filter's reach
@@ -263,14 +263,6 @@ class Upsampler:
             result.append(pcm[start : start + size - 2 * RATIO * HELD_PAST])
             start += size
         return result
-
-    def flush(self, histories: Sequence[History]) -> list[bytes]:
-        """The held-back tails (up to 48 samples), computed as if silence followed. Afterwards each
-        history is as new."""
-        tails = self.run(histories, [_SILENCE_8K[:LOOKAHEAD]] * len(histories))
-        for history in histories:
-            history.tail = _SILENCE_8K[:LOOKAHEAD]
-        return tails
 
     def _interpolate(self, flat: bytes, rows: int) -> bytes:
         loud = bool(flat.translate(None, self._quiet))

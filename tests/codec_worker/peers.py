@@ -13,7 +13,7 @@ from trunkline.bus.sound import FRAME, TOGETHER
 from trunkline.codec_worker import mulaw
 from trunkline.codec_worker.calls import Calls
 from trunkline.codec_worker.playout import SAMPLE_NS
-from trunkline.codec_worker.resample import Downsampler, Upsampler
+from trunkline.codec_worker.resample import LOOKAHEAD, Downsampler, History, Upsampler
 
 MS = 1_000_000
 TICK = 20 * MS
@@ -318,6 +318,7 @@ def tick(worker: Calls, now: int) -> None:
 
 # ------------------------------------------------------------------ sound
 
+UP = Upsampler()
 RNG = np.random.default_rng(7)
 PCM = np.rint(8000 * np.sin(np.arange(24_000 * 12) * 0.11) * np.sin(np.arange(24_000 * 12) * 1e-4))
 SPEECH = PCM.astype("<i2").tobytes()
@@ -334,10 +335,15 @@ def heard_codes(codes: bytes | bytearray) -> npt.NDArray[np.int_]:
     return mulaw.decode(np.frombuffer(bytes(codes), np.uint8)).astype(int)
 
 
+def held_back(up: Upsampler, histories: list[History]) -> list[bytes]:
+    """What the filter still holds back, as if silence followed."""
+    return up.run(histories, [bytes([mulaw.SILENCE]) * LOOKAHEAD] * len(histories))
+
+
 def decoded(codes: bytes) -> npt.NDArray[np.int_]:
-    up = Upsampler()
-    history = up.history()
-    return np.frombuffer(up.run([history], [codes])[0] + up.flush([history])[0], "<i2").astype(int)
+    history = UP.history()
+    pcm = UP.run([history], [codes])[0] + held_back(UP, [history])[0]
+    return np.frombuffer(pcm, "<i2").astype(int)
 
 
 def opened(workers: int = 1) -> Bench:

@@ -13,6 +13,8 @@ from trunkline.codec_worker import mulaw
 from trunkline.codec_worker.inbound import Inbound, InboundFrame, SoundPiece, hand_out
 from trunkline.codec_worker.resample import Upsampler
 
+from .peers import decoded
+
 MS = 1_000_000
 T0 = 1_000_000 * MS
 UP = Upsampler()
@@ -37,11 +39,6 @@ def fresh() -> Inbound:
 
 def take(inbound: Inbound) -> list[SoundPiece]:
     return hand_out(UP, [inbound])
-
-
-def decoded(codes: bytes) -> npt.NDArray[np.int_]:
-    history = UP.history()
-    return np.frombuffer(UP.run([history], [codes])[0] + UP.flush([history])[0], "<i2").astype(int)
 
 
 def sound(pieces: list[SoundPiece]) -> npt.NDArray[np.int_]:

@@ -14,7 +14,7 @@ from trunkline.codec_worker.inbound import Inbound, InboundFrame, SoundPiece, ha
 from trunkline.codec_worker.join import TOLERANCE, overlap
 from trunkline.codec_worker.resample import Upsampler
 
-from .peers import Bench
+from .peers import Bench, decoded
 
 MS = 1_000_000
 T0 = 1_000_000 * MS
@@ -23,11 +23,6 @@ RNG = np.random.default_rng(11)
 #: 8 s of sound that is alike nowhere, and the same with a pause between 2 and 3 s.
 SOUND = mulaw.encode(np.rint(RNG.normal(0, 3000, 64_000)).astype(np.int16)).tobytes()
 PAUSED = SOUND[:16_000] + bytes([0xFF]) * 8_000 + SOUND[24_000:]
-
-
-def decoded(codes: bytes) -> npt.NDArray[np.int_]:
-    history = UP.history()
-    return np.frombuffer(UP.run([history], [codes])[0] + UP.flush([history])[0], "<i2").astype(int)
 
 
 def heard(pieces: list[SoundPiece]) -> npt.NDArray[np.int_]:

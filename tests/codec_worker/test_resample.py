@@ -17,6 +17,8 @@ from trunkline.codec_worker.resample import (
     design,
 )
 
+from .peers import decoded, held_back
+
 DOWN, UP = Downsampler(), Upsampler()
 
 
@@ -37,11 +39,6 @@ def down(sound: bytes) -> npt.NDArray[np.int16]:
     history = DOWN.history()
     codes = DOWN.run([history], [sound])[0] + DOWN.flush([history])[0]
     return mulaw.decode(np.frombuffer(codes, np.uint8))
-
-
-def up(codes: bytes) -> npt.NDArray[np.int16]:
-    history = UP.history()
-    return np.frombuffer(UP.run([history], [codes])[0] + UP.flush([history])[0], "<i2")
 
 
 def response_db(hz: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -78,7 +75,7 @@ def test_speech_band_passes_both_ways_at_its_level_and_place(hz: int) -> None:
     assert 20 * np.log10(np.std(error) / np.std(expected)) < -35  # mu-law's own noise
 
     spoken = mulaw.encode(np.rint(tone(hz, 8000)).astype(np.int16)).tobytes()
-    sound = up(spoken)
+    sound = decoded(spoken)
     assert amplitude(sound, hz, 24_000) == pytest.approx(12_000, rel=0.004)
     error = (sound - tone(hz, 24_000))[300:-300]
     assert 20 * np.log10(np.std(error) / np.std(tone(hz, 24_000))) < -35
@@ -91,7 +88,7 @@ def test_what_would_fold_into_speech_is_gone(hz: int) -> None:
 
 @pytest.mark.parametrize("hz", [300, 1000, 2000, 3000, 3400])
 def test_images_are_gone(hz: int) -> None:
-    sound = up(mulaw.encode(np.rint(tone(hz, 8000)).astype(np.int16)).tobytes())
+    sound = decoded(mulaw.encode(np.rint(tone(hz, 8000)).astype(np.int16)).tobytes())
     for image in (8000 - hz, 8000 + hz):
         assert amplitude(sound, image, 24_000) < 12_000 * 10 ** (-63 / 20)
 
@@ -131,8 +128,8 @@ def test_where_chunks_are_cut_leaves_no_trace_up(lengths: list[int], seed: int) 
         sound += UP.run([history], [codes[begin : begin + length]])[0]
         begin += length
         assert len(sound) == 6 * (begin - min(LOOKAHEAD, begin))
-    sound += UP.flush([history])[0]
-    whole = up(codes)
+    sound += held_back(UP, [history])[0]
+    whole = decoded(codes)
     assert len(sound) == 2 * len(whole) == 6 * len(codes)
     assert np.abs(np.frombuffer(sound, "<i2").astype(int) - whole).max(initial=0) <= 1
 
@@ -148,9 +145,10 @@ def test_calls_of_one_batch_do_not_hear_each_other(seed: int, calls: int) -> Non
         assert np.count_nonzero(apart) <= 2 + len(apart) // 500
 
     up_histories = [UP.history() for _ in got]
-    pairs = zip(UP.run(up_histories, got), UP.flush(up_histories), strict=True)
+    pairs = zip(UP.run(up_histories, got), held_back(UP, up_histories), strict=True)
     for codes, (head, tail) in zip(got, pairs, strict=True):
-        assert np.abs(np.frombuffer(head + tail, "<i2").astype(int) - up(codes)).max(initial=0) <= 1
+        apart = np.frombuffer(head + tail, "<i2").astype(int) - decoded(codes)
+        assert np.abs(apart).max(initial=0) <= 1
 
 
 def test_more_rows_than_the_buffers_hold() -> None:
@@ -168,7 +166,7 @@ def test_loud_sound_saturates_and_never_wraps() -> None:
     flipped = np.abs(heard.astype(int) - square[::3]) > 30_000
     assert not flipped[np.abs(tone(500, 8000)) > 6000].any()
     codes = mulaw.encode(square[::3].astype(np.int16)).tobytes()
-    sound = up(codes)
+    sound = decoded(codes)
     assert sound.max() == 32_767
     assert sound.min() == -32_768
 
@@ -212,7 +210,7 @@ def test_the_delay_is_compensated_to_the_sample() -> None:
     assert int(np.argmax(np.abs(down(pcm(click))))) == 400
     codes = bytearray([mulaw.SILENCE] * 800)
     codes[400] = int(mulaw.encode(np.array([20_000], np.int16))[0])
-    assert int(np.argmax(np.abs(up(bytes(codes))))) == 1200
+    assert int(np.argmax(np.abs(decoded(bytes(codes))))) == 1200
 
 
 def test_sound_that_follows_a_flush_without_a_pause_keeps_its_past() -> None:
@@ -229,9 +227,9 @@ def test_sound_that_follows_a_flush_without_a_pause_keeps_its_past() -> None:
 
 def test_frames_in_the_middle_of_a_stream_start_from_what_was_heard_before() -> None:
     codes = mulaw.encode(np.rint(tone(600, 8000)).astype(np.int16)).tobytes()
-    whole = up(codes)
+    whole = decoded(codes)
     history = UP.history(past=codes[:1600])
-    sound = np.frombuffer(UP.run([history], [codes[1600:]])[0] + UP.flush([history])[0], "<i2")
+    sound = np.frombuffer(UP.run([history], [codes[1600:]])[0] + held_back(UP, [history])[0], "<i2")
     assert np.abs(sound.astype(int) - whole[4800:]).max() <= 1
 
 
