@@ -19,8 +19,7 @@ from .inbound import hand_out
 from .playout import FlushTail, Frame
 from .resample import Downsampler, Upsampler
 
-#: One go encodes at most this many bytes of speech, of all calls together: 8 s, about 0.6 ms of
-#: work.
+#: One go encodes about this many bytes of speech, of all calls together: 8 s, or 0.6 ms of work.
 ENCODED_AT_ONCE: Final = 400 * FRAME * POSITION_BYTES
 #: A call gets at least this share of one go: 0.2 s, with which it can begin to play. So calls that
 #: all begin to speak at one moment begin to be heard at nearly one moment too, long before all

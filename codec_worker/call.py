@@ -20,7 +20,8 @@ DIGITS_KEPT: Final = 256
 class Call:
     """One call that was opened here."""
 
-    # Each frame finds this object outside of the caches, and slots lie in the object itself.
+    # No cache of the processor has this object when a frame comes. Its attributes lie in slots, in
+    # the object itself, and not in a dict that would have to be fetched from memory too.
     __slots__ = (
         "_history", "_pcm", "_pcm_bytes", "adapter", "digits", "ended", "frames_in", "gaps",
         "gateway", "gateway_heard", "generation", "id", "inbound", "lead_ns", "left", "one_way",

@@ -26,7 +26,8 @@ class _Segment:
 class HeldSpeech:
     """mu-law in order of its positions. ``samples``: how many are held."""
 
-    # A tick finds this object outside of the caches, and slots lie in the object itself.
+    # No cache of the processor has this object when a tick comes. Its attributes lie in slots, in
+    # the object itself, and not in a dict that would have to be fetched from memory too.
     __slots__ = ("_segments", "samples")
 
     def __init__(self) -> None:

@@ -46,7 +46,8 @@ class Pace:
     """The pace of one stream, whose socket was opened at ``now`` of the monotonic clock. ``jitter``
     counts the jitter of all streams."""
 
-    # Each frame finds this object outside of the caches, and slots lie in the object itself.
+    # No cache of the processor has this object when a frame comes. Its attributes lie in slots, in
+    # the object itself, and not in a dict that would have to be fetched from memory too.
     __slots__ = (
         "_behind", "_ends", "_first", "_heard", "_jitter", "_least", "_left", "_most", "_opened",
         "next",

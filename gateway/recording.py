@@ -44,8 +44,8 @@ _WAITING: Final = 10_000
 
 
 def place_of(age: float, earlier: int = 0) -> int:
-    """The place in its call of a stream that begins at this age of the call (seconds), or
-    ``earlier`` samples before that. The place is a sample at 8 kHz, on a whole frame."""
+    """Where in its call a stream lies that begins at this ``age`` of the call (seconds), or
+    ``earlier`` samples before that: a position at 8 kHz, on a whole frame."""
     return max(0, round((age * WIRE_RATE - earlier) / FRAME)) * FRAME
 
 
@@ -184,6 +184,7 @@ class Recorder:
         self.dropped = 0
         #: blocks that the disk refused
         self.failed = 0
+        #: the kinds of errors that were logged; each is logged once
         self._told: set[int | None] = set()
         self._files: dict[Track, RecordingFile] = {}
         self._blocks: queue.SimpleQueue[_Block | None] = queue.SimpleQueue()
@@ -243,7 +244,7 @@ class Recorder:
                 self._take(block)
             except OSError as error:
                 self.failed += 1
-                if error.errno not in self._told:  # a full disk is logged once, not for each call
+                if error.errno not in self._told:
                     self._told.add(error.errno)
                     log.error("recordings have holes from now on: %s", error)
             if block.is_end:

@@ -97,6 +97,7 @@ class Shell:
         self.sockets: dict[int, StreamSocket] = {}
         #: how unevenly carriers' frames come
         self.jitter = Histogram(JITTER)
+        #: set when no socket is left; None: nobody waits for that
         self._emptied: asyncio.Event | None = None
         self._authenticator = authenticator
         self._refusals = authenticator.refusals

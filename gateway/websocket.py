@@ -63,7 +63,7 @@ _READ: Final = 16 * 1024
 _MOST_AT_ONCE: Final = 64
 #: A message that is longer than this is not skipped: the connection is closed.
 _LONGEST_SKIPPED: Final = 4 * 1024 * 1024
-#: How many times a socket is read out before we close it: 1 MB, or nearly a minute of sound.
+#: A socket is read out by this many reads at most: 1 MB, or nearly a minute of sound.
 _MOST_READS: Final = 64
 
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
