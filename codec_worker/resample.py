@@ -6,7 +6,7 @@ also all that it looks ahead. Measured (``tests/codec_worker/test_resample.py`` 
 
 ====================  =====================================================================
 0 to 3.4 kHz          flat within 0.006 dB (after mu-law its noise, -38 dB, is all that is left)
-3.6, 3.8, 4.0 kHz     -0.6, -3.2, -10.1 dB
+3.6, 3.8, 4.0 kHz     -0.5, -3.2, -10.1 dB
 4.4 kHz and up        -63 dB or less, -68 dB from 4.5 kHz; so nothing folds below 3.6 kHz
 alias, image          -63 dB or less below 3.6 kHz (down), above 4.4 kHz (up)
 ====================  =====================================================================

@@ -5,11 +5,11 @@ controller knows the one-time token in its ``start``. Rules:
 
 1. A socket begins as a *stranger*. It has START_WITHIN to send a ``start`` with a token. There are
    never more than MAX_STRANGERS sockets that have not been let in, and never more than MAX_OF_ONE
-   from one address. A newcomer always gets a place: where none is left, the oldest socket that has
-   not been let in is disconnected.
+   from one address. A newcomer always gets a place: where none is left, the oldest of these sockets
+   is disconnected.
 2. With its ``start`` the socket is *held* while the controller is asked. What it sends meanwhile is
-   kept, so that the first words of a call are not lost; what exceeds MAX_HELD is counted. The
-   controller has what is left of START_WITHIN, and never less than LEAST_ANSWER.
+   kept, so that the first words of a call are not lost; what exceeds MAX_HELD is dropped and
+   counted. The controller has what is left of START_WITHIN, and never less than LEAST_ANSWER.
 3. Once let in the socket is *live*: its stream is opened, and gets what was held, in order.
 4. A stream that *overlaps* the stream before it is opened after OVERLAP_FRAMES, or OVERLAP_WITHIN
    at the latest. At that time both streams have brought the same sound, at which the worker joins

@@ -1,4 +1,5 @@
-"""Is it Twilio's? Webhooks and WebSocket upgrades are judged here by their signature.
+"""Is it Twilio's? Upgrades to a WebSocket are judged here by their signature. :mod:`.app` judges
+webhooks by theirs, with the same check, and has them refused here.
 
 A refusal is counted and logged (:mod:`.refusals`). The controller hears of refused voice webhooks
 too, so that whoever waits on the number learns why nobody came.
@@ -31,7 +32,7 @@ _UPGRADED: Final = frozenset((STREAM_PATH,))
 
 @dataclass
 class Authenticator:
-    """Judges webhooks and upgrades by their signature, and reports the ones that it refuses.
+    """Judges upgrades by their signature, and reports upgrades and webhooks that are refused.
 
     ``check`` None: signatures are not checked (tests only). ``public_url``: the base that Twilio
     was given. While it is not known (None), every webhook and every upgrade with a signature to

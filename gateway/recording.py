@@ -8,8 +8,8 @@ each sample that the far end sends; a ``clear`` empties that buffer.
 A call may have several streams, one after the other or for a while at once, and each may come to
 another gateway. No gateway passes a file on to another. The controller tells with each stream how
 old the call is, and the gateway writes the stream at that place of the call's one file. A place
-that nobody writes is zeros on the disk, which is silence (recording_file.py). Old recordings go
-where a limit is set (bus/retention.py).
+that nobody writes is zeros on the disk, which is silence (recording_file.py). Old recordings are
+deleted if a limit is set (bus/retention.py).
 """
 
 from __future__ import annotations

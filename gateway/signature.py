@@ -7,8 +7,7 @@ user-info of that URL out in some signatures and not in others, so every form is
 
 The HMAC itself is ``twilio.request_validator``'s. The package's code around it is not used, because
 it knows port 80 but not 443 for ``wss``, cuts ``user:password@host:8443`` and IPv6 hosts at their
-first colon, takes a dict's one value of a repeated field, and iterates over a JSON body without
-``bodySHA256``.
+first colon, and takes the characters of a JSON body without ``bodySHA256`` for fields.
 
 Everything here fails closed: a request that cannot be read counts as not signed.
 """
