@@ -12,9 +12,12 @@ Three rules leave one way to cut what decides whose webhook it is:
 1. Each field of :data:`REQUIRED` is there, once, and in Twilio's form. A callback that says who has
    answered has those of :data:`ANSWERED` instead.
 2. A name has only letters, digits and ``_.-``.
-3. No name and no value holds the text of an AccountSid, CallSid, CallStatus or AnsweredBy field. So
-   the real field cannot be hidden within another one, to make room for a second one that is cut
-   out of another text, such as that of ``ParentCallSid``.
+3. No other field holds the text of an AccountSid, CallSid, CallStatus or AnsweredBy field: neither
+   in its name, nor in its value, nor where the two meet. So the real field cannot be hidden within
+   another one, to make room for a second one that is cut out of another text, such as that of
+   ``ParentCallSid``. Fields such as that one are taken: their names are letters alone, and end like
+   one of the four. In the text of a call's webhook the real ones follow digits, which are those of
+   the API's version or of a SID.
 """
 
 from __future__ import annotations
@@ -50,6 +53,9 @@ _ANSWERED_BY: Final = (
     *("machine_start", "machine_end_beep", "machine_end_silence", "machine_end_other"),
 )
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}\Z")
+#: The name of a field that is like one of the four, such as ``ParentCallSid``.
+_LIKE: Final = re.compile(r"[A-Za-z]+?(AccountSid|CallSid|CallStatus|AnsweredBy)\Z")
+#: The beginning of the text of one of the four fields.
 _SWALLOWED: Final = re.compile(
     f"AccountSidAC|CallSidCA|CallStatus(?:{'|'.join(_STATUSES)})"
     f"|AnsweredBy(?:{'|'.join(_ANSWERED_BY)})"
@@ -100,6 +106,18 @@ def fault(form: Form, account: str | None, *, of_voice: bool = False) -> str | N
     for name in form:
         if not _NAME.match(name):
             return "a field has a name that Twilio gives to none"
-        if any(_SWALLOWED.search(text) for text in (name, *form.getlist(name))):
+        if any(_holds_another(name, value) for value in form.getlist(name)):
             return "a field holds the text of another one"
     return None
+
+
+def _holds_another(name: str, value: str) -> bool:
+    """This field holds the text of one of the four fields, and is neither one of them itself nor
+    like one of them."""
+    forms = REQUIRED | ANSWERED
+    if name in forms:
+        return _SWALLOWED.search(value) is not None
+    if _SWALLOWED.search(name + value) is None:
+        return False
+    like = _LIKE.match(name)
+    return like is None or _SWALLOWED.search(name) is not None or not forms[like[1]](value)

@@ -144,6 +144,58 @@ def test_an_odd_answer_is_none(changes: dict[str, str], why: str) -> None:
     assert fault(Form([*(DETECTED | changes).items()]), ACCOUNT) == why
 
 
+NOT_SIGNED_SO = "a field holds the text of another one"
+
+
+@pytest.mark.parametrize(("sid_at", "status_at"), [(4, 4), (4, 10), (7, 4), (7, 10)])
+def test_a_real_field_is_not_hidden_where_a_name_and_a_value_meet(
+    sid_at: int, status_at: int
+) -> None:
+    """A child call's webhook with the word on who has answered, cut as that word on the parent."""
+    parent, sid = "CA" + "9" * 32, FORM["CallSid"]
+    child = call_form(record(parent_call_sid=parent, status="completed"), ACCOUNT)
+    whole = "".join(n + v for n, v in sorted([*child, ("AnsweredBy", "human")]))
+    head, _, rest = whole.partition("CallSid" + sid)
+    assert head == f"AccountSid{ACCOUNT}AnsweredByhumanApiVersion2010-04-01"
+    middle, _, tail = rest.partition("CallSid" + parent)
+    cut = [
+        ("AccountSid", ACCOUNT),
+        ("AnsweredBy", "human"),
+        ("ApiVersion2010-04-01" + "CallSid"[:sid_at], "CallSid"[sid_at:]),
+        (sid + middle[:status_at], middle[status_at:]),
+        ("CallSid", parent),
+        (tail[:5], tail[5:]),
+    ]
+    assert "".join(n + v for n, v in cut) == whole
+    assert list(Form(cut)) == sorted(Form(cut))
+    assert fault(Form(cut), ACCOUNT) == NOT_SIGNED_SO
+
+
+def test_a_second_call_within_a_header_of_sip_cannot_take_the_first_ones_place() -> None:
+    other = {"CallSid": "CA" + "7" * 32, "CallStatus": "ringing", "From": "+1", "To": "+2"}
+    text = "x" + "".join(n + v for n, v in other.items()) + "Zz"
+    pairs = sorted([*FORM.items(), ("ApiVersion", "2010-04-01"), ("SipHeader_X-A", text)])
+    whole = "".join(n + v for n, v in pairs)
+    sid = FORM["CallSid"]
+    before, _, after = whole.partition("CallSid" + sid + "CallStatus")
+    middle, _, tail = after.partition(text)
+    forged = [
+        ("AccountSid", ACCOUNT),
+        (before.removeprefix("AccountSid" + ACCOUNT) + "CallSid", ""),
+        (sid + "CallStatus", middle + "x"),
+        *other.items(),
+        ("Zz", tail),
+    ]
+    assert "".join(n + v for n, v in forged) == whole
+    assert list(Form(forged)) == sorted(Form(forged))
+    assert fault(Form(forged), ACCOUNT) == NOT_SIGNED_SO
+
+
+@pytest.mark.parametrize("name", ["AnsweredByhumanCallSid", "Api2010CallSid", "_CallSid"])
+def test_a_name_that_ends_like_a_field_is_one_of_letters_alone(name: str) -> None:
+    assert fault(changed(**{name: FORM["CallSid"]}), ACCOUNT) == NOT_SIGNED_SO
+
+
 @pytest.mark.parametrize("of", ["call", "answered call", "detection"])
 def test_no_other_cut_of_a_signed_text_is_taken(of: str) -> None:
     """Every way to move one border between two texts, and to drop one, of a form: a child call's,
