@@ -29,7 +29,7 @@ from typing import Any, Final
 import msgspec
 
 from .redact import is_withheld
-from .sound import FRAME
+from .sound import FRAME, LINEAR
 
 #: In place of a secret.
 HIDDEN: Final = "***"
@@ -175,14 +175,8 @@ def levels(sound: bytes) -> list[int]:
     return found
 
 
-def _power(code: int) -> float:
-    """The power of one mu-law code (ITU-T G.711), where full scale has 1."""
-    code = ~code & 0xFF
-    magnitude = (((code & 0x0F) << 3) + 0x84 << ((code & 0x70) >> 4)) - 0x84
-    return float((magnitude / 32768) ** 2)
-
-
-_POWERS: Final = tuple(_power(code) for code in range(256))
+#: The power of each mu-law code, where full scale has 1.
+_POWERS: Final = tuple((sample / 32768) ** 2 for sample in LINEAR)
 
 
 def query(text: str) -> str:

@@ -1,4 +1,5 @@
-"""Sound, as every room counts it: rates, the frame, how much is kept, and why sound counts as lost.
+"""Sound, as every room counts it: rates, the frame, the samples of mu-law, how much is kept, and
+why sound counts as lost.
 
 A *position* is a sample at :data:`WIRE_RATE`. The reasons are the keys of ``call.lost.reasons``, so
 a user's test may compare with them; they are part of the public contract.
@@ -16,6 +17,16 @@ LINE_RATE: Final = 24_000
 POSITION_BYTES: Final = 6
 #: Samples, and bytes of mu-law, of one frame: 20 ms.
 FRAME: Final = 160
+
+
+def _linear(code: int) -> int:
+    code = ~code & 0xFF
+    magnitude = (((code & 0x0F) << 3) + 0x84) << ((code & 0x70) >> 4)
+    return 0x84 - magnitude if code & 0x80 else magnitude - 0x84
+
+
+#: The sample of each mu-law code (ITU-T G.711), as PCM16.
+LINEAR: Final = tuple(_linear(code) for code in range(256))
 #: This many frames go to the carrier in one message, if they are in hand. Only the first of them is
 #: due when it is sent, so the carrier's buffer holds up to one frame more than it would otherwise.
 TOGETHER: Final = 2

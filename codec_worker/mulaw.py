@@ -18,6 +18,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.bus.sound import LINEAR
+
 #: Encoded silence: the code of +0. (-0 is 0x7F.)
 SILENCE: Final = 0xFF
 
@@ -36,17 +38,11 @@ def _build_encode_table() -> npt.NDArray[np.uint8]:
     return (code ^ np.where(negative, 0x7F, 0xFF)).astype(np.uint8)
 
 
-def _build_decode_table() -> npt.NDArray[np.int16]:
-    code = ~np.arange(256, dtype=np.int32) & 0xFF
-    magnitude = ((((code & 0x0F) << 3) + 0x84) << ((code & 0x70) >> 4)) - 0x84
-    return np.where(code & 0x80, -magnitude, magnitude).astype(np.int16)
-
-
 #: uint8[65536]: the code of sample ``i - 32768``.
 ENCODE_TABLE: Final = _build_encode_table()
 
 #: int16[256]: the sample of each code.
-DECODE_TABLE: Final = _build_decode_table()
+DECODE_TABLE: Final = np.array(LINEAR, dtype=np.int16)
 
 #: uint8[65536]: the same table, indexed by the sample's bits as uint16, which needs no addition.
 BY_BITS: Final = np.roll(ENCODE_TABLE, 32768)

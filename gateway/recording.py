@@ -28,7 +28,7 @@ from msgspec.structs import replace
 from trunkline.bus.digits import presses
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.retention import Retention
-from trunkline.bus.sound import FRAME, WIRE_RATE
+from trunkline.bus.sound import FRAME, LINEAR, WIRE_RATE
 
 from .recording_file import Key, RecordingFile, Whose
 
@@ -119,15 +119,8 @@ class Stereo:
         self._done += both
 
 
-def linear(code: int) -> int:
-    """One mu-law code as PCM16 (ITU-T G.711)."""
-    code = ~code & 0xFF
-    magnitude = (((code & 0x0F) << 3) + 0x84) << ((code & 0x70) >> 4)
-    return 0x84 - magnitude if code & 0x80 else magnitude - 0x84
-
-
-_LOW: Final = bytes(linear(code) & 0xFF for code in range(256))
-_HIGH: Final = bytes(linear(code) >> 8 & 0xFF for code in range(256))
+_LOW: Final = bytes(sample & 0xFF for sample in LINEAR)
+_HIGH: Final = bytes(sample >> 8 & 0xFF for sample in LINEAR)
 
 
 def pcm16(mulaw: bytes) -> bytes:

@@ -19,9 +19,9 @@ from typing import Final
 
 from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock
-from trunkline.bus.sound import WIRE_RATE
+from trunkline.bus.sound import LINEAR, WIRE_RATE
 
-from .recording import Stereo, linear, place_of
+from .recording import Stereo, place_of
 from .stream import Stream
 from .streams import Streams
 
@@ -32,20 +32,19 @@ _MIDDLES: Final = (5, 3, 1)
 #: Full scale, in steps of half a decibel.
 FULL_SCALE: Final = 127
 #: The largest sample that mu-law has: full scale.
-_LOUDEST: Final = 32_124
+_LOUDEST: Final = max(LINEAR)
 #: Sound is sorted into classes of so many steps: 2 dB.
 _CLASS: Final = 4
 
 
-def _class_of(code: int) -> int:
-    """The class of one mu-law code; 0 is silence."""
-    magnitude = abs(linear(code))
+def _class_of(magnitude: int) -> int:
+    """The class of samples of this magnitude; 0 is silence."""
     if magnitude == 0:
         return 0
     return max(0, round((FULL_SCALE + 40 * math.log10(magnitude / _LOUDEST)) / _CLASS))
 
 
-_CLASSES: Final = bytes(_class_of(code) for code in range(256))
+_CLASSES: Final = bytes(_class_of(abs(sample)) for sample in LINEAR)
 #: The classes from the loudest down, each with its loudness.
 _LADDER: Final = tuple(
     (each, min(FULL_SCALE, each * _CLASS)) for each in range(max(_CLASSES), 0, -1)

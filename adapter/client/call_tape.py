@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.bus.sound import POSITION_BYTES, WIRE_RATE
+from trunkline.bus.sound import LINEAR, POSITION_BYTES, WIRE_RATE
 
 from .tape_store import Side
 
@@ -41,11 +41,8 @@ _SAME_TIME: Final = 1e-6
 
 
 def _tables() -> tuple[npt.NDArray[np.uint8], Samples]:
-    """The mu-law code that is nearest to each sample (by its bits), and the sample of each code
-    (ITU-T G.711)."""
-    code = ~np.arange(256, dtype=np.int32) & 0xFF
-    size = ((((code & 0x0F) << 3) + 0x84) << ((code & 0x70) >> 4)) - 0x84
-    value = np.where(code & 0x80, -size, size)
+    """The mu-law code that is nearest to each sample (by its bits), and the sample of each code."""
+    value = np.array(LINEAR, dtype=np.int32)
     order = np.argsort(value, kind="stable")
     between = (value[order][1:] + value[order][:-1]) / 2
     sample = np.arange(65_536, dtype=np.uint16).view(np.int16)
