@@ -51,7 +51,7 @@ from .console import HOST, Console
 from .core import Core
 from .journal import file, places, state_dir
 from .journal.database import JournalError
-from .journal.orphans import Orphans, clear_away
+from .journal.orphans import Orphans, Present, clear_away
 from .journal.rows import SEEN_KEPT
 from .journal.state_dir import StackDir, StackRunsError
 from .live import snapshot
@@ -68,15 +68,15 @@ from .usage import DAY, Caps
 from .viewers import Viewers
 
 if TYPE_CHECKING:
-    from .journal.postgres.register import LeftInDatabase
+    from .journal.postgres.register import LeftInDatabase, Register
     from .metrics import Metrics
 
 log = logging.getLogger("trunkline.controller")
 
 T = TypeVar("T")
 
-#: A start that still waits for its journal when SIGTERM comes gives up after so many seconds. A
-#: file answers long before, so only a database that is away is given up.
+#: A start that is not done when SIGTERM comes is given up after so many seconds. A file answers
+#: long before, so only a database that is away is given up, or Twilio, if it has to be asked.
 STARTED_WITHIN: Final = 2.0
 #: Seconds by which the system's clock may go back unnoticed. A clock that NTP keeps goes back by
 #: less. One that was hours fast is worth a line: the journal has Unix times, and what lies ahead of
@@ -115,30 +115,36 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
     address = settings.address
     address.make_directory()
     locks = [state_dir.lock_state_dir(settings.state_path, holder)]
+    late = asyncio.ensure_future(_too_late(stop))
     try:
         if address.directory is not None:
             locks.append(state_dir.lock_bus_dir(address.directory, holder))
             address.clear_away()
-        return await _serve_locked(settings, stop, holder, locks.append)
+        return await _serve_locked(settings, stop, late, holder, locks.append)
     finally:
+        late.cancel()
         for lock in locks:
             lock.release()
 
 
 async def _serve_locked(
-    settings: Settings, stop: asyncio.Event, holder: str, hold: Callable[[FileLock], None]
+    settings: Settings,
+    stop: asyncio.Event,
+    late: asyncio.Task[None],
+    holder: str,
+    hold: Callable[[FileLock], None],
 ) -> int:
     """Open everything that has to be closed again, serve, and close it: first whatever may still
     write to a journal, and then the journals.
 
-    EXIT_PENDING: we were to end before the journal was there. If another machine has taken the
+    EXIT_PENDING: we were to end, and it was too ``late`` to begin. If another machine has taken the
     stack's journal, :func:`.journal.places.open_own` begins a new stack in its place. So only the
     lock of the stack that it returns is given to ``hold``, which keeps it until all is over.
     """
     account = settings.require("account_sid")
     stack = places.own_dir(settings, account, holder)
     _set_aside(stack)
-    opened = await _unless_stopped(stop, places.open_own(settings, account, holder, stack))
+    opened = await _unless(late, places.open_own(settings, account, holder, stack))
     if opened is None:
         return EXIT_PENDING
     stack, journal, stacks = opened
@@ -150,31 +156,11 @@ async def _serve_locked(
     orphans = Orphans()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
-        orphans = Orphans.find(settings.state_path, account, holder, prober.present)
-        left: list[LeftInDatabase] = []
-        if stacks is not None:
-            left = await stacks.left(but=stack.id)
-            # Those of our fleet may live, and if they do not their clients come here.
-            orphans.add([each for each in left if not each.fleet], prober.present)
-        # A start that died while it asked for the numbers' seals has left a journal, and no epoch.
-        lost = not stack.new and not await journal.has_epochs()
-        if lost:
-            log.error(
-                "%s: the journal of stack %s is gone; a new one is begun, and the account's "
-                "numbers are asked what they were before this stack overrode them",
-                journal.name,
-                stack.id,
-            )
-        unreadable = await journal.unreadable()
-        for row in unreadable:
-            log.error("%s", row.text(journal.name))
-        if lost or unreadable:
-            await find_own(ops, unreadable)
-        fleet = [] if stacks is None else stacks.fleet
-        begun = _core(settings, ops, account, orphans, lost=lost, fleet=bool(fleet))
-        core = await _unless_stopped(stop, begun)
-        if core is None:
+        beginning = _begin(settings, ops, account, holder, prober.present, stack, stacks)
+        begun = await _unless(late, beginning)
+        if begun is None:
             return EXIT_PENDING
+        core, orphans, left = begun
         carrier.watched_by(core.book.measures.asked_twilio)
         others = None
         if stacks is not None:
@@ -187,7 +173,7 @@ async def _serve_locked(
             ours = [each for each in left if each.fleet and not each.silent_for]
             others = OtherStacks(stacks, orphans, ops, prober.present, run_too, ours)
         shell = Shell(core, ops, stop, orphans, others=others)
-        shell.fleet_seen(refs(fleet))
+        shell.fleet_seen([] if stacks is None else refs(stacks.fleet))
         status = await _run(settings, shell, context)
     finally:
         stop_authenticator(context)
@@ -204,23 +190,62 @@ async def _serve_locked(
     return status
 
 
-async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of ``work``, or None where the stack was ended before ``work`` was done, because a
-    database does not answer. What is still to be put back stands in that database."""
-    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+async def _too_late(stop: asyncio.Event) -> None:
+    """Returns when a start that is not done by then is given up. A journal on a disk answers within
+    this time. Then the start goes on, and ends in good order right away."""
+    await stop.wait()
+    await asyncio.sleep(STARTED_WITHIN)
+
+
+async def _unless(late: asyncio.Task[None], work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of ``work``, or None where it became too ``late`` for that, because a database or
+    Twilio does not answer. What is still to be put back stands in the journal."""
+    working = asyncio.ensure_future(work)
     try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            # A journal on a disk answers within this time. Then the start goes on, and ends in good
-            # order right away.
-            await asyncio.wait({working}, timeout=STARTED_WITHIN)
+        await asyncio.wait({working, late}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        log.error("the journal did not answer before the stack was ended: nothing is put back")
+        log.error("the stack was ended before its start was done: nothing is put back")
         return None
     finally:
         working.cancel()
-        stopping.cancel()
+
+
+async def _begin(
+    settings: Settings,
+    ops: Operations,
+    account: str,
+    holder: str,
+    present: Present,
+    stack: StackDir,
+    stacks: Register | None,
+) -> tuple[Core, Orphans, list[LeftInDatabase]]:
+    """The core, from all that the journals and, if need be, the numbers say; and what others left,
+    here and in the database."""
+    journal = ops.journal
+    orphans = Orphans.find(settings.state_path, account, holder, present)
+    left: list[LeftInDatabase] = []
+    if stacks is not None:
+        left = await stacks.left(but=stack.id)
+        # Those of our fleet may live, and if they do not their clients come here.
+        orphans.add([each for each in left if not each.fleet], present)
+    # A start that died while it asked for the numbers' seals has left a journal, and no epoch.
+    lost = not stack.new and not await journal.has_epochs()
+    if lost:
+        log.error(
+            "%s: the journal of stack %s is gone; a new one is begun, and the account's "
+            "numbers are asked what they were before this stack overrode them",
+            journal.name,
+            stack.id,
+        )
+    unreadable = await journal.unreadable()
+    for row in unreadable:
+        log.error("%s", row.text(journal.name))
+    if lost or unreadable:
+        await find_own(ops, unreadable)
+    fleet = stacks is not None and bool(stacks.fleet)
+    core = await _core(settings, ops, account, orphans, lost=lost, fleet=fleet)
+    return core, orphans, left
 
 
 def _set_aside(stack: StackDir) -> None:
@@ -287,8 +312,9 @@ async def _core(
         started=monotonic(),
         fleet=fleet,
     )
-    overrides, listening = open_rows.overrides, open_rows.listening
-    return Core(identity, rules, overrides, dials, orphans.rows, seen, listening)
+    return Core(
+        identity, rules, open_rows.overrides, dials, orphans.rows, seen, open_rows.listening
+    )
 
 
 async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket[bytes]]) -> int:

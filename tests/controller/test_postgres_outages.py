@@ -22,7 +22,7 @@ from trunkline.bus.settings import load
 from trunkline.bus.testing import until
 from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.controller import process
-from trunkline.controller.journal import store
+from trunkline.controller.journal import places, store
 from trunkline.controller.journal.database import (
     DatabaseAwayError,
     JournalError,
@@ -403,4 +403,52 @@ async def test_a_start_that_waits_for_the_database_can_be_ended(
     stop.set()
     async with asyncio.timeout(4.0):
         assert await serving == EXIT_PENDING
-    assert "did not answer before the stack was ended" in caplog.text
+    assert "ended before its start was done" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("owner", "question"),
+    [
+        (register.Register, "left"),
+        (Journal, "has_epochs"),
+        (Journal, "unreadable"),
+        (process, "find_own"),
+        (Journal, "begin_epoch"),
+    ],
+)
+async def test_so_it_can_with_every_question_that_it_asks(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, owner: Any, question: str
+) -> None:
+    settings = load(
+        env_file=None,
+        account_sid=ACCOUNT,
+        auth_token="token",
+        public_url="https://line.example.com",
+        bus=f"ipc://{tmp_path}/bus",
+        state_dir=tmp_path / "state",
+        database_url=url,
+        twilio_api_url="http://127.0.0.1:1",
+    )
+    stack = places.own_dir(settings, ACCOUNT, "a start that was killed before its epoch began")
+    stack, journal, _ = await places.open_own(settings, ACCOUNT, "it", stack)
+    await journal.close()
+    stack.release()
+
+    asked = asyncio.Event()
+
+    async def no_answer(*args: Any, **fields: Any) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async def nothing(*args: Any) -> None:
+        """Twilio need not be asked, unless the test is about that."""
+
+    monkeypatch.setattr(process, "find_own", nothing)
+    monkeypatch.setattr(owner, question, no_answer)
+    monkeypatch.setattr(process, "STARTED_WITHIN", 0.05)
+    stop = asyncio.Event()
+    serving = asyncio.ensure_future(process.serve(settings, stop))
+    await asked.wait()
+    stop.set()
+    async with asyncio.timeout(5.0):
+        assert await serving == EXIT_PENDING
