@@ -182,8 +182,7 @@ async def _serve_locked(
         if cassettes is not None:
             cassettes.close()
         prober.close()
-        await journal.close()
-        await orphans.close()
+        await asyncio.gather(journal.close(), orphans.close())
     # Only where nothing is left: the journal of anything else is what the next start reads.
     if status == EXIT_DONE:
         clear_away(stack)

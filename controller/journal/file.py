@@ -126,7 +126,7 @@ class SqliteDatabase:
         """All of the work in one transaction. Each piece has its own result or error.
 
         The savepoint takes back what a failed piece did before it failed. If the transaction as a
-        whole fails, for instance because the disk is full, nothing is done and all get that error.
+        whole fails, for instance because the disk is full, nothing is done.
         """
         found: list[Outcome] = []
         try:
@@ -141,7 +141,7 @@ class SqliteDatabase:
                         found.append(Outcome(error=self.failed(error)))
                     db.execute("RELEASE work")
         except sqlite3.Error as error:
-            return [Outcome(error=self.failed(error))] * len(work)
+            raise self.failed(error) from error
         return found
 
     def failed(self, error: Exception) -> Exception:

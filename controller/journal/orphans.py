@@ -145,11 +145,21 @@ class Orphan:
                 *(stop_left(taken, row) for row in rows.listening),
             )
 
-    async def close(self) -> None:
-        """Give up a take that is under way, and let go of the journal and then of its lock."""
+    async def give_up(self, within: float) -> None:
+        """The process ends. A take that is under way is given up, and a journal waits for its
+        database no longer than that (seconds)."""
+        await self._take_no_more()
+        if self.journal is not None:
+            await self.journal.give_up(within)
+
+    async def _take_no_more(self) -> None:
         if self._taking is not None and not self._taking.done():
             self._taking.cancel()
             await asyncio.wait({self._taking})
+
+    async def close(self) -> None:
+        """Give up a take that is under way, and let go of the journal and then of its lock."""
+        await self._take_no_more()
         if self.journal is not None:
             await self.journal.close()
         self._left.release()
@@ -227,12 +237,10 @@ class Orphans:
         return pending
 
     async def give_up(self, within: float) -> None:
-        """The process ends: no journal of an orphan waits for its database any longer than that
-        (seconds)."""
+        """The process ends: each as :meth:`Orphan.give_up`."""
         for orphan in self.found:
-            if orphan.journal is not None:
-                await orphan.journal.give_up(within)
+            await orphan.give_up(within)
 
     async def close(self) -> None:
-        for orphan in self.found:
-            await orphan.close()
+        """All at once: each needs some of the end's time if the database is away."""
+        await asyncio.gather(*(orphan.close() for orphan in self.found))

@@ -56,8 +56,8 @@ log = logging.getLogger("trunkline.controller")
 AGAIN_AFTER: Final = 0.5
 #: A database that gives not one answer for so long (seconds) is not waited for on this connection.
 ANSWERS_WITHIN: Final = 10.0
-#: At the process's end, once no time is left, a database is waited for no longer than this, twice
-#: (seconds): once until the connection is cut, and once until the thread has noticed.
+#: At the process's end, once no time is left, a database is waited for no longer than this
+#: (seconds).
 LAST_WAIT: Final = 0.15
 
 
@@ -95,6 +95,8 @@ class Journal:
         #: the process ends, and from then on no answer of the database is waited for
         self._ends = asyncio.Event()
         self._ends_at = 0.0
+        #: the end's time is over, and the thread is asked for nothing any more
+        self._left = False
 
     @classmethod
     async def on(
@@ -146,19 +148,16 @@ class Journal:
     async def close(self) -> None:
         """End what is under way, and let go of the database. If that stands still, this takes as
         long as :meth:`give_up` has left (or a second), and little more: a controller has 4 s to
-        end."""
+        end. A thread that waits for a connection then ends with the process."""
         if not self._ends.is_set():
             await self.give_up(1.0)
         if self._beating is not None:
             self._beating.cancel()
         if self._writing is not None:
             await asyncio.wait({self._writing})
-        closing = asyncio.ensure_future(self._pool.run(self._db.close))
-        left = self._ends_at - time.monotonic()
-        await asyncio.wait({closing}, timeout=max(left, LAST_WAIT))
-        if not closing.done():
-            self._db.interrupt()
-        self._pool.close(1.0)
+        if not self._left:
+            await self._in_time(asyncio.ensure_future(self._pool.run(self._db.close)))
+        self._pool.close()
 
     async def _do(self, work: Work) -> Any:
         """Do the work and return its result, once that is durable. A crash leaves all of it or
@@ -189,7 +188,8 @@ class Journal:
 
     async def _until_done(self, work: Sequence[Work]) -> list[Outcome]:
         """The work in one transaction, which is tried for as long as the database is away. The log
-        has two lines for an outage, however long: its beginning and its end."""
+        has two lines for an outage, however long: its beginning and its end. Any other error goes
+        to all who asked for this work. Otherwise they would wait for ever."""
         began = None
         while True:
             try:
@@ -201,6 +201,8 @@ class Journal:
                     began = time.monotonic()
                     log.error("%s. What is new waits for it, and calls that are on go on", error)
                 await self._pause()
+            except Exception as error:  # noqa: BLE001  # whoever asked gets it
+                return [Outcome(error=error)] * len(work)
             else:
                 if began is not None:
                     log.warning(
@@ -212,8 +214,9 @@ class Journal:
         """One try in the journal's thread. A database that gives no answer for too long is asked
         anew on another connection: a proxy between us and it may keep one up that leads nowhere. At
         the process's end the thread is let go. A database that is only far away answers."""
-        if not self._db.beats:  # a disk of this machine's
-            return await self._pool.run(self._db.run, work)
+        away = DatabaseAwayError(f"{self.name}: the database does not answer")
+        if self._left:
+            raise away
         trying = asyncio.ensure_future(self._pool.run(self._db.run, work))
         ends = asyncio.ensure_future(self._ends.wait())
         while not trying.done() and not ends.done():
@@ -224,16 +227,21 @@ class Journal:
             if not done and self._db.answers == answers:
                 self._db.cut()
         ends.cancel()
-        if not trying.done():
-            left = self._ends_at - time.monotonic()
-            await asyncio.wait({trying}, timeout=max(left, LAST_WAIT))
-            if not trying.done():
-                self._db.interrupt()
-                await asyncio.wait({trying}, timeout=LAST_WAIT)
-        if not trying.done():
-            trying.cancel()
-            raise DatabaseAwayError(f"{self.name}: the database does not answer")
+        if not await self._in_time(trying):
+            raise away
         return trying.result()
+
+    async def _in_time(self, asked: asyncio.Future[Any]) -> bool:
+        """Whether the thread has done what it is asked for before the time of the process's end is
+        over. False: it is left alone from now on. A disk of this machine's is waited for."""
+        left = max(self._ends_at - time.monotonic(), LAST_WAIT)
+        await asyncio.wait({asked}, timeout=left if self._db.beats else None)
+        if asked.done():
+            return True
+        asked.cancel()
+        self._left = True
+        self._db.interrupt()
+        return False
 
     async def _pause(self) -> None:
         """Wait until the next try is due, or until the process ends."""

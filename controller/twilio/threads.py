@@ -54,14 +54,10 @@ class DaemonPool:
         self._work.put(work)
         return await future
 
-    def close(self, within: float = 0.0) -> None:
-        """Let the threads end after what they have; wait ``within`` seconds for each. Those that
-        take longer end with the process."""
+    def close(self) -> None:
+        """Let the threads end after what they have. Those that take longer end with the process."""
         for _ in self._threads:
             self._work.put(None)
-        for thread in self._threads:
-            if within:
-                thread.join(within)
 
     def _run(self) -> None:
         """One thread: one call after the other, until the end comes out of the queue."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from trunkline.controller.journal.database import JournalError
+from trunkline.controller.journal.database import JournalError, Outcome, Work
 from trunkline.controller.journal.postgres.register import Register
 from trunkline.controller.journal.rows import SEEN_KEPT, DialRow, ListeningRow
 from trunkline.controller.journal.store import Journal
@@ -65,6 +65,24 @@ async def test_what_is_written_is_there_after_a_kill(opens: Opens) -> None:
     assert await second.open_overrides() == [ROW]
     await second.close()
     await first.close()
+
+
+async def test_an_error_that_nobody_foresaw_leaves_nobody_waiting(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(work: Sequence[Work]) -> list[Outcome]:
+        raise RuntimeError("nobody foresaw it")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journal._db, "run", fails)
+        async with asyncio.timeout(5.0):
+            both = asyncio.gather(
+                journal.plan(ROW, 5.0), journal.dial_asked(DIAL), return_exceptions=True
+            )
+            assert [type(outcome) for outcome in await both] == [RuntimeError, RuntimeError]
+    async with asyncio.timeout(5.0):
+        await journal.plan(ROW, 5.0)
+    assert await journal.open_overrides() == [ROW] and await journal.open_dials() == []
 
 
 async def test_what_fails_takes_nothing_from_what_is_written_with_it(journal: Journal) -> None:

@@ -115,8 +115,8 @@ def test_a_default_without_durability_is_overruled(postgres: Server) -> None:
     name = url.rpartition("/")[2]
     ask(url, f"ALTER DATABASE {name} SET synchronous_commit = off")
     server = postgres_server_module.Server(url)
-    server.migrate()
-    shown = server.once(lambda db: db.execute("SHOW synchronous_commit").fetchone())
+    show = "SHOW synchronous_commit"
+    shown = server.once(lambda db: db.execute(show).fetchone(), migrated=True)
     assert shown == ("on",)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -29,13 +30,15 @@ from trunkline.controller.journal.database import (
     Outcome,
     Work,
 )
+from trunkline.controller.journal.orphans import Orphans
 from trunkline.controller.journal.postgres import register, stacks
 from trunkline.controller.journal.postgres import server as postgres_server_module
 from trunkline.controller.journal.store import Journal
 from trunkline.stack.controller_client import controller_client
 
+from .fake_carrier import nobody
 from .machine import stack_id
-from .postgres_journal import ask, in_fleet, opened, ours
+from .postgres_journal import STACK, ask, in_fleet, opened, ours
 from .test_journal import ACCOUNT, DIAL, ROW
 
 
@@ -296,7 +299,7 @@ async def test_a_server_that_stands_still_holds_nobody_up_at_the_end(
             with pytest.raises(DatabaseAwayError):
                 await journal.open_overrides()
             await journal.close()
-        assert not any(thread.is_alive() for thread in journal._pool._threads), "one still waits"
+        await until(lambda: not any(thread.is_alive() for thread in journal._pool._threads))
     again = await opened(url)
     assert await again.open_overrides() in ([], [ROW])
     await again.close()
@@ -452,3 +455,94 @@ async def test_so_it_can_with_every_question_that_it_asks(
     stop.set()
     async with asyncio.timeout(5.0):
         assert await serving == EXIT_PENDING
+
+
+async def test_an_end_does_not_wait_for_a_connection(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take many seconds, and nothing can stop it. Orphans have a journal each."""
+    monkeypatch.setattr(store, "LAST_WAIT", 0.02)
+    for n in range(4):
+        journal = await opened(url, "there", stack_id(f"{n:03}"))
+        await journal.plan(ROW, 5.0)
+        await journal.close()
+    orphans = Orphans()
+    found = orphans.add(await ours(url).left(but=""), nobody)
+    journals = [await orphan._left.open() for orphan in found]
+    over, connecting = threading.Event(), list[Any]()
+
+    def connect(server: postgres_server_module.Server) -> None:
+        connecting.append(server)
+        over.wait(30.0)
+        raise DatabaseAwayError("at last")
+
+    monkeypatch.setattr(postgres_server_module.Server, "connect", connect)
+    for orphan, journal in zip(found, journals, strict=True):
+        orphan.journal = journal
+        database_of(journal)._drop()
+    asking = [asyncio.ensure_future(journal.open_rows()) for journal in journals]
+    await until(lambda: len(connecting) == len(journals))
+    began = time.monotonic()
+    await orphans.give_up(0.0)
+    with pytest.raises(DatabaseAwayError):
+        await orphans.open_overrides()
+    await orphans.close()
+    assert time.monotonic() - began < 2.0
+    over.set()
+    assert all(
+        isinstance(e, DatabaseAwayError)
+        for e in await asyncio.gather(*asking, return_exceptions=True)
+    )
+
+
+async def test_a_take_that_is_given_up_takes_nothing_later(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process may have the stack by then, by another try, which would be fenced out."""
+    await (await opened(url)).close()
+    monkeypatch.setattr(register, "OPENS_WITHIN", 0.3)
+    with psycopg.connect(url) as holds:
+        holds.execute("SELECT 1 FROM trunkline.stacks FOR UPDATE")
+        with pytest.raises(DatabaseAwayError, match="the database does not answer"):
+            await opened(url)
+    others = (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid != pg_backend_pid() AND backend_type = 'client backend'"
+    )
+    await until(lambda: not ask(url, others))
+    assert ask(url, "SELECT owner FROM trunkline.stacks") == [(None,)]
+
+
+def alone(url: str) -> stacks.PostgresDatabase:
+    """A stack's database, without a thread and without a journal."""
+    return stacks.PostgresDatabase(
+        postgres_server_module.Server(url), ACCOUNT, STACK, stacks.Claim("us", "us", "here")
+    )
+
+
+def test_a_cut_is_over_with_its_connection(url: str) -> None:
+    """What breaks later is told with its reason."""
+    database = alone(url).open()
+    database.cut()
+    with pytest.raises(DatabaseAwayError, match=r"the database does not answer\Z"):
+        database.run([])
+    database.cut()  # while there is none
+    assert database.run([]) == []
+    assert database._connection is not None
+    ask(url, f"SELECT pg_terminate_backend({database._connection.info.backend_pid})")
+    with pytest.raises(DatabaseAwayError, match="terminating connection"):
+        database.run([])
+
+
+def test_a_cut_meets_nothing_but_the_connection(url: str) -> None:
+    """libpq may just have closed it in the other thread, and its descriptor be another file's."""
+    database = alone(url).open()
+    connection = database._connection
+    assert connection is not None
+    mine, theirs = socket.socketpair()
+    connection.fileno = mine.fileno  # type: ignore[method-assign]  # of this one connection alone
+    with mine, theirs:
+        database.cut()
+        mine.send(b"whole")
+        assert theirs.recv(5) == b"whole"
+    database._drop()

@@ -13,19 +13,15 @@ import secrets
 import socket
 from collections.abc import Awaitable, Container
 from functools import partial
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from ...twilio.threads import DaemonPool
 from ..database import DatabaseAwayError
 from ..store import Journal
-from .server import Server
+from .server import OPENS_WITHIN, Server
 from .stacks import SILENT, Beats, Claim, Found, Place, PostgresDatabase, look
 
 T = TypeVar("T")
-
-#: A question that gets neither an answer nor an error for so long (seconds) is given up: a proxy
-#: may take connections for a server that stands still.
-OPENS_WITHIN: Final = 30.0
 
 
 class Register:
@@ -65,12 +61,18 @@ class Register:
         """The stack's journal. ``seen``: the beat that stood still while we watched. ``passing``:
         it is a private stack, whose rows go with it. ``runs``: peers may look for the stack here.
         StackHeldError: its beat has moved, so it lives. JournalError: the database cannot be used.
+
+        A try that is given up asks nothing more. Its thread would else take the stack later, and
+        whoever has it by then, this process too, would be fenced out.
         """
         place = self._place if runs else None
         claim = Claim(self._owner, self._holder, self.home, seen, passing, place)
-        return await self._bounded(
-            Journal.on(lambda: PostgresDatabase.open(self._url, self._account, stack, claim))
-        )
+        database = PostgresDatabase(Server(self._url), self._account, stack, claim)
+        try:
+            return await self._bounded(Journal.on(database.open))
+        except BaseException:  # whatever ends it, a cancellation too
+            database.interrupt()
+            raise
 
     async def left(self, but: str) -> list[LeftInDatabase]:
         """All stacks with open rows, and those of the fleet, but for ``but``, whether they live or

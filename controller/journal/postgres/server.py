@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from importlib import resources
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -53,6 +54,9 @@ SILENT_WITHIN: Final = 5
 #: the server does not see that its connection is gone. If a COMMIT waits for a standby that is
 #: away, for example, each new try would else leave one more process that waits for its row.
 LOCKED_WITHIN: Final = 8
+#: A start, or a look at all stacks, that gets neither an answer nor an error for so long (seconds)
+#: is given up: a proxy may take connections for a server that stands still.
+OPENS_WITHIN: Final = 30.0
 #: Begins each transaction (:func:`begin`), in one round trip. Rows are durable before Twilio is
 #: asked, whatever the server's default is: "off" becomes "on", and "remote_apply" stays. A pool of
 #: connections between us and the server (pgbouncer, say) may give each transaction another one, so
@@ -132,8 +136,10 @@ class Server:
         answer (…)"."""
         return DatabaseAwayError(f"{self.name}: the database does not answer ({self.said(error)})")
 
-    def failed(self, error: Exception) -> JournalError:
-        """Ours for any other error of PostgreSQL's."""
+    def failed(self, error: Exception) -> Exception:
+        """Ours for any other error of PostgreSQL's. An error that is not PostgreSQL's stays."""
+        if not isinstance(error, psycopg.Error):
+            return error
         return JournalError(f"{self.name}: the journal cannot be used: {self.said(error)}")
 
     def connect(self) -> psycopg.Connection[Any]:
@@ -148,11 +154,14 @@ class Server:
         except AWAY as error:
             raise self.away(error) from None
 
-    def once(self, ask: Callable[[psycopg.Connection[Any]], T]) -> T:
+    def once(self, ask: Callable[[psycopg.Connection[Any]], T], *, migrated: bool = False) -> T:
         """The result of ``ask``, in a transaction on a connection of its own: for what happens
-        once, or every few seconds. A stack's own journal keeps its connection."""
+        once, or every few seconds. A stack's own journal keeps its connection. ``migrated``: the
+        schema has to be the newest before."""
         connection = self.connect()
         try:
+            if migrated:
+                self.migrate(connection)
             return self.within(connection, ask)
         finally:
             connection.close()
@@ -177,16 +186,16 @@ class Server:
             raise self.failed(error) from None
         return result
 
-    def migrate(self) -> None:
+    def migrate(self, connection: psycopg.Connection[Any]) -> None:
         """Bring the schema to its newest version. JournalError where it is newer than this, or may
         not be changed. Each step is a transaction of its own, so that a long one can be repeated
         without those before it. Where nothing is to be done, one question shows it: then nobody
         needs the right to change the schema."""
-        if self.once(self._newest) == len(migrations()):
+        if self.within(connection, self._newest) == len(migrations()):
             return
-        self.once(self._begin)
+        self.within(connection, self._begin)
         for number, text in enumerate(migrations(), 1):
-            self.once(lambda db, n=number, text=text: self._apply(db, n, text))  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
+            self.within(connection, partial(self._apply, number=number, text=text))
 
     def _newest(self, db: psycopg.Connection[Any]) -> int:
         """The number of the newest migration that the schema has had; 0: none, or there is none."""

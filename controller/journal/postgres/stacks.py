@@ -25,6 +25,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -47,16 +48,6 @@ SILENT: Final = 10.0
 #: A start waits this long for the database, which may be just starting too.
 START_WITHIN: Final = 10.0
 _EVERY: Final = 0.3
-
-
-class StackTakenError(JournalError):
-    """Another process has taken the stack from us, because it did not see us live. Our controller
-    ends: the numbers and calls are the other's now, and whatever we did would undo its work."""
-
-
-class RowsLostError(JournalError):
-    """The database has lost what it said was written. Our controller ends, because it would go on
-    from what nobody finds any more."""
 
 
 class Place(NamedTuple):
@@ -126,35 +117,36 @@ class PostgresDatabase:
         self._stack = stack
         self._claim = claim
         self._connection: psycopg.Connection[Any] | None = None
+        #: a copy of its socket, for :meth:`cut`
+        self._wire: socket.socket | None = None
+        #: held while the copy is used or closed: its number may be another file's afterwards
+        self._cutting = threading.Lock()
         #: what our last transaction left in the row, as far as we know
         self._beat = 0
         #: a transaction whose COMMIT got no answer: its work and the outcomes
         self._doubt: tuple[Sequence[Work], list[Outcome]] | None = None
         self._interrupted = False
-        #: we have cut the connection ourselves, which libpq would call the server's end
+        #: we have cut this connection ourselves, which libpq would call the server's end
         self._cut = False
         self.answers = 0
 
-    @classmethod
-    def open(cls, url: str, account: str, stack: str, claim: Claim) -> PostgresDatabase:
-        """Take the stack, or make it. JournalError: the database cannot be reached in time, or
-        cannot be used; StackHeldError: another process has it. To try again is safe, because a
-        claim that was written by a try without an answer is our own, by its owner."""
-        found = cls(Server(url), account, stack, claim)
+    def open(self) -> PostgresDatabase:
+        """Take the stack, or make it; returns itself. JournalError: the database cannot be reached
+        in time, or cannot be used; StackHeldError: another process has it. To try again is safe,
+        because a claim that was written by a try without an answer is our own, by its owner."""
         until = time.monotonic() + START_WITHIN
         while True:
             try:
-                found._server.migrate()
-                found._server.within(found._connected(), found._take)
-                return found
-            except DatabaseAwayError:
-                if time.monotonic() > until:
+                db = self._connected()
+                self._server.migrate(db)
+                self._server.within(db, self._take)
+                return self
+            except BaseException as error:  # whatever it is: nobody else closes the connection
+                self._drop()
+                away = isinstance(error, DatabaseAwayError)
+                if not away or self._interrupted or time.monotonic() > until:
                     raise
-                found._drop()
-                time.sleep(_EVERY)
-            except BaseException:  # whatever it is: nobody is left to close the connection
-                found._drop()
-                raise
+            time.sleep(_EVERY)
 
     def _take(self, db: psycopg.Connection[Any]) -> None:
         """Write our claim into the stack's row, which is locked from the SELECT on: of several that
@@ -209,46 +201,37 @@ class PostgresDatabase:
                 if self._took_effect() and done == work:
                     return outcomes
             return self._transaction(work)
-        except AWAY as error:
-            self._drop()
-            cut, self._cut = self._cut, False
+        except Exception as error:  # noqa: BLE001  # it is raised again, as one of ours
+            cut = self._drop()
+            if not isinstance(error, AWAY):
+                raise self._server.failed(error) from None
             if cut:
                 raise DatabaseAwayError(f"{self.name}: the database does not answer") from None
             raise self._server.away(error) from None
-        except (StackTakenError, RowsLostError) as error:
-            return [Outcome(error=error)] * len(work)
-        except psycopg.Error as error:
-            self._doubt = None  # it was answered
-            self._drop()
-            return [Outcome(error=self._server.failed(error))] * len(work)
 
     def _took_effect(self) -> bool:
-        """Whether the transaction in doubt took effect. It is not in doubt any more then."""
-        doubt, self._doubt = self._doubt, None
-        try:
-            beat = self._server.within(self._connected(), self._beat_of_ours)
-        except DatabaseAwayError:
-            self._doubt = doubt
-            self._drop()
-            raise
-        if beat == self._beat:
-            return False
-        if beat != self._beat + 1:
-            raise self._rows_lost()
-        self._beat = beat
-        return True
+        """Whether the transaction in doubt took effect. It is not in doubt any more then.
 
-    def _beat_of_ours(self, db: psycopg.Connection[Any]) -> int:
-        """The row's beat, once no transaction of ours is under way in the server any more: FOR
+        The row's beat says it, once no transaction of ours is under way in the server any more: FOR
         UPDATE waits for one that is. Read without it, the beat might be counted up a moment later.
+        Our COMMIT waits for what the one in doubt may not have waited for to the end: a standby
+        that is to have it too.
         """
+        db = self._connected()
+        begin(db)
         found = db.execute(
             "SELECT beat FROM stacks WHERE id = %s AND owner = %s FOR UPDATE",
             (self._stack, self._claim.owner),
         ).fetchone()
         if found is None:
             raise self._taken(db)
-        return int(found[0])
+        beat = int(found[0])
+        if beat not in (self._beat, self._beat + 1):
+            raise self._rows_lost()
+        db.execute("COMMIT")
+        took = beat != self._beat
+        self._beat, self._doubt = beat, None
+        return took
 
     def _transaction(self, work: Sequence[Work]) -> list[Outcome]:
         """Do all pieces together first, because they rarely fail. If one does, begin again and do
@@ -283,8 +266,7 @@ class PostgresDatabase:
             raise
         except Exception as error:  # noqa: BLE001  # its own caller gets it
             db.execute("ROLLBACK TO work")
-            known = isinstance(error, psycopg.Error)
-            outcome = Outcome(error=self._server.failed(error) if known else error)
+            outcome = Outcome(error=self._server.failed(error))
         db.execute("RELEASE work")
         return outcome
 
@@ -298,24 +280,26 @@ class PostgresDatabase:
         )
         self._answered()
         if counted.rowcount != 1:
-            taken = self._taken(db)
-            db.execute("ROLLBACK")
-            raise taken
+            raise self._taken(db)
 
-    def _rows_lost(self) -> RowsLostError:
-        return RowsLostError(
+    def _rows_lost(self) -> JournalError:
+        """The database has lost what it said was written. Our controller ends, because it would go
+        on from what nobody finds any more."""
+        return JournalError(
             f"{self.name}: the database is a copy that lagged: what stack {self._stack} wrote "
             "last is not in it. This process ends, and its next start reads what is there"
         )
 
     def _taken(self, db: psycopg.Connection[Any]) -> JournalError:
-        """The error that says who has the stack now. If that is us, its beat is not ours."""
+        """The error that says who has the stack now, because it did not see us live. Our controller
+        ends: the numbers and calls are the other's, and whatever we did would undo its work. If we
+        have it ourselves, its beat is not ours."""
         select = "SELECT holder, owner FROM stacks WHERE id = %s"
         found = db.execute(select, (self._stack,)).fetchone()
         if found is not None and found[1] == self._claim.owner:
             return self._rows_lost()
         by = found[0] if found is not None else "whoever has removed its rows"
-        return StackTakenError(
+        return JournalError(
             f"{self.name}: stack {self._stack} was silent for {SILENT:g} s or more, and was taken "
             f"by {by}, who puts its numbers back. This process ends"
         )
@@ -323,39 +307,44 @@ class PostgresDatabase:
     # ------------------------------------------------------------------ the connection
 
     def _connected(self) -> psycopg.Connection[Any]:
-        if self._interrupted:
+        if self._connection is None and not self._interrupted:
+            connection = self._server.connect()
+            wire = socket.socket(fileno=os.dup(connection.fileno()))
+            with self._cutting:
+                self._connection, self._wire = connection, wire
+        if self._interrupted or self._connection is None:  # perhaps while it was made
             raise DatabaseAwayError(f"{self.name}: the database is waited for no longer")
-        if self._connection is None:
-            self._connection = self._server.connect()
         return self._connection
 
-    def _drop(self) -> None:
+    def _drop(self) -> bool:
+        """Close the connection, if there is one. True: we have cut it ourselves before."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+        with self._cutting:
+            wire, self._wire = self._wire, None
+            if wire is not None:
+                wire.close()
+            cut, self._cut = self._cut, False
+        return cut
 
     def interrupt(self) -> None:
         self._interrupted = True
         self.cut()
 
     def cut(self) -> None:
-        """Cut the connection, at which whoever waits for an answer wakes. The socket is shut down
-        through a copy of its descriptor: closing the original in this thread would give its number
-        away while the other thread still waits on it."""
-        self._cut = True
-        connection = self._connection
-        if connection is not None:
-            with (
-                contextlib.suppress(psycopg.Error, OSError),  # it is closed already
-                socket.socket(fileno=os.dup(connection.fileno())) as cut,
-            ):
-                cut.shutdown(socket.SHUT_RDWR)
+        """Cut the connection, at which whoever waits for an answer wakes. It is done by a copy of
+        its socket: libpq may close its own at any moment, in the journal's thread, and then the
+        descriptor's number is soon that of another file of ours."""
+        with self._cutting:
+            if self._wire is not None:
+                self._cut = True
+                with contextlib.suppress(OSError):  # its other end is gone already
+                    self._wire.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Say that the stack has ended, so that nobody has to watch its beat for 10 s to know. If
         this cannot be said, whoever comes next waits."""
-        if self._interrupted:
-            return
         with contextlib.suppress(JournalError):
             self._server.within(self._connected(), self._leave)
         self._drop()
@@ -409,9 +398,6 @@ def look(url: str, account: str, public_url: str | None, beats: Beats | None = N
     """All stacks of the account that have open rows, or are of the fleet; with ``beats``, those of
     them that are silent. ``public_url``: None where we are of no fleet. Errors: as of
     ``PostgresDatabase.open``, at once."""
-    server = Server(url)
-    if beats is None:
-        server.migrate()
 
     def ask(db: psycopg.Connection[Any]) -> Look:
         stacks = db.execute(
@@ -430,7 +416,7 @@ def look(url: str, account: str, public_url: str | None, beats: Beats | None = N
                 found.append(Found(stack, owner, holder, home, beat, rows, in_fleet))
         return Look(fleet, found)
 
-    return server.once(ask)
+    return Server(url).once(ask, migrated=beats is None)
 
 
 def dialled(url: str, account: str) -> list[DialRow]:
