@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import page_commands
+import psycopg
 import pytest
 from msgspec.structs import replace
 
@@ -44,6 +45,19 @@ async def test_two_that_start_at_once_migrate_once(url: str) -> None:
     assert [number for (number,) in found] == [
         n + 1 for n in range(len(postgres_server_module.migrations()))
     ]
+
+
+async def test_who_migrates_is_waited_for_longer_than_a_row(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_server_module, "LOCKED_WITHIN", 0.001)
+    monkeypatch.setattr(stacks, "START_WITHIN", 0.0)
+    with psycopg.connect(url) as migrates:
+        migrates.execute("SELECT pg_advisory_xact_lock(%s)", (postgres_server_module._MIGRATING,))
+        starting = asyncio.ensure_future(opened(url))
+        waits = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        await until(lambda: starting.done() or bool(ask(url, waits)))
+    await (await starting).close()
 
 
 async def test_an_older_schema_is_brought_up_step_by_step(
@@ -99,9 +113,13 @@ async def test_a_user_with_no_more_than_the_rows_uses_a_schema_that_is_whole(
     ask(url, f"CREATE ROLE few LOGIN PASSWORD '{PASSWORD}'")
     ask(url, "GRANT USAGE ON SCHEMA trunkline TO few")
     ask(url, f"GRANT {rights} TO few")
-    journal = await opened(url.replace(f"postgres:{PASSWORD}", f"few:{PASSWORD}"))
+    theirs = url.replace(f"postgres:{PASSWORD}", f"few:{PASSWORD}")
+    journal = await opened(theirs)
     await journal.plan(ROW, 5.0)
     await journal.close()
+    ask(url, "INSERT INTO trunkline.migrations (number) VALUES (99)")
+    with pytest.raises(JournalError, match="newer trunkline"):
+        await opened(theirs)
 
 
 def test_what_a_url_says_of_the_network_counts() -> None:

@@ -198,18 +198,31 @@ class Server:
             self.within(connection, partial(self._apply, number=number, text=text))
 
     def _newest(self, db: psycopg.Connection[Any]) -> int:
-        """The number of the newest migration that the schema has had; 0: none, or there is none."""
+        """The number of the newest migration that the schema has had; 0: none, or there is none.
+        JournalError where it is newer than this."""
         (there,) = db.execute("SELECT to_regclass('trunkline.migrations')").fetchone() or (None,)
         if there is None:
             return 0
-        (newest,) = db.execute("SELECT MAX(number) FROM migrations").fetchone() or (None,)
-        return int(newest or 0)
+        (found,) = db.execute("SELECT MAX(number) FROM migrations").fetchone() or (None,)
+        newest = int(found or 0)
+        if newest > len(migrations()):
+            raise JournalError(
+                f"{self.name}: the journal was made by a newer trunkline (schema {newest}, this "
+                f"one knows {len(migrations())}); use that version"
+            )
+        return newest
+
+    def _lock(self, db: psycopg.Connection[Any]) -> None:
+        """Wait until nobody else migrates. Another stack's step may take as long as a start may,
+        and a step of ours waits for all transactions that use its table."""
+        db.execute("SELECT set_config('lock_timeout', %s, true)", (f"{OPENS_WITHIN:g}s",))
+        db.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
 
     def _begin(self, db: psycopg.Connection[Any]) -> None:
         """Make the schema, and the table that says which migrations it has had, where they are
         missing. The lock comes first: two CREATE … IF NOT EXISTS at once can both find nothing, and
         then one of them fails."""
-        db.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
+        self._lock(db)
         # An administrator may have made the schema. Then we need no right to make one.
         (found,) = db.execute("SELECT to_regnamespace('trunkline') IS NOT NULL").fetchone() or (
             None,
@@ -220,16 +233,11 @@ class Server:
             "CREATE TABLE IF NOT EXISTS migrations"
             " (number int PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now())"
         )
-        newest = self._newest(db)
-        if newest > len(migrations()):
-            raise JournalError(
-                f"{self.name}: the journal was made by a newer trunkline (schema {newest}, this "
-                f"one knows {len(migrations())}); use that version"
-            )
+        self._newest(db)
 
     def _apply(self, db: psycopg.Connection[Any], number: int, text: str) -> None:
         """One migration, unless another stack has done it while we waited for the lock."""
-        db.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
+        self._lock(db)
         if db.execute("SELECT 1 FROM migrations WHERE number = %s", (number,)).fetchone() is None:
             db.execute(text.encode())
             db.execute("INSERT INTO migrations (number) VALUES (%s)", (number,))
