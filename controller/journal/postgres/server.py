@@ -13,7 +13,7 @@ same answer, and the controller ends with one line.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import resources
 from typing import Any, Final, TypeVar
@@ -57,7 +57,7 @@ LOCKED_WITHIN: Final = 8
 #: A start, or a look at all stacks, that gets neither an answer nor an error for so long (seconds)
 #: is given up: a proxy may take connections for a server that stands still.
 OPENS_WITHIN: Final = 30.0
-#: Begins each transaction (:func:`begin`), in one round trip. Rows are durable before Twilio is
+#: Begins each transaction (:func:`begin`). Rows are durable before Twilio is
 #: asked, whatever the server's default is: "off" becomes "on", and "remote_apply" stays. A pool of
 #: connections between us and the server (pgbouncer, say) may give each transaction another one, so
 #: nothing is set for longer: the third argument of ``set_config`` is ``is_local``.
@@ -66,12 +66,13 @@ _BEGIN: Final = (
     "SELECT set_config('search_path', 'trunkline', true),"
     " set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'),"
     " true),"
-    " set_config('idle_in_transaction_session_timeout', '{}s', true),"
-    " set_config('lock_timeout', '{}s', true)"
+    " set_config('idle_in_transaction_session_timeout', %s, true),"
+    " set_config('lock_timeout', %s, true);"
 )
 
-#: Not there, not reachable, read only, out of connections or of disk, or we stood still for longer
-#: than a transaction may: what may pass by itself.
+#: What may pass by itself. The server is not there, cannot be reached, may not be written to, or
+#: has no connection or no disk space left. Or it has ended our transaction, because this process
+#: stood still in the middle of it.
 AWAY: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -81,14 +82,24 @@ AWAY: Final = (
 )
 
 
-def begin(connection: psycopg.Connection[Any]) -> None:
-    """Begin a transaction that may write. During a fail-over the server's address may lead to a
-    standby that is not promoted yet. PostgreSQL calls that a feature which it does not support
-    (0A000), and it passes: an error of :data:`AWAY`."""
+def begin(
+    connection: psycopg.Connection[Any], first: str = "", values: Sequence[Any] = ()
+) -> psycopg.ClientCursor[Any]:
+    """Begin a transaction that may write, and run its first statement; returns that one's cursor.
+    All goes in one round trip, for which psycopg quotes the values itself.
+
+    During a fail-over the server's address may lead to a standby that is not promoted yet.
+    PostgreSQL calls that a feature which it does not support (0A000), and it passes: an error of
+    :data:`AWAY`."""
+    cursor = psycopg.ClientCursor(connection)
+    bounds = (f"{SILENT_WITHIN}s", f"{LOCKED_WITHIN}s")
     try:
-        connection.execute(_BEGIN.format(SILENT_WITHIN, LOCKED_WITHIN).encode())
+        cursor.execute((_BEGIN + first).encode(), (*bounds, *values))
     except psycopg.errors.FeatureNotSupported as error:
         raise psycopg.OperationalError(str(error)) from None
+    while cursor.nextset():  # to the last one's
+        pass
+    return cursor
 
 
 def migrations() -> list[str]:

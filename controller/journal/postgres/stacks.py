@@ -27,7 +27,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -78,19 +78,13 @@ class Claim:
 
 class _Transaction:
     """A connection on which a ``?`` stands for a value, as in the other database. psycopg has
-    ``%s``. No statement of the journal has either sign in it for anything else. ``answered``: is
-    called behind each."""
+    ``%s``. No statement of the journal has either sign in it for anything else."""
 
-    def __init__(
-        self, connection: psycopg.Connection[Any], answered: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
-        self._answered = answered
 
     def execute(self, sql: str, values: Sequence[Any] = (), /) -> psycopg.Cursor[Any]:
-        cursor = self._connection.execute(sql.replace("?", "%s").encode(), values)
-        self._answered()
-        return cursor
+        return self._connection.execute(sql.replace("?", "%s").encode(), values)
 
 
 class PostgresDatabase:
@@ -238,30 +232,31 @@ class PostgresDatabase:
         each piece behind a savepoint of its own, so that a failure undoes no other piece."""
         db = self._connected()
         self._begin(db)
-        transaction = _Transaction(db, self._answered)
         try:
-            outcomes = [Outcome(piece(transaction)) for piece in work]
+            outcomes = [Outcome(piece(self)) for piece in work]
         except AWAY:
             raise
         except Exception:  # noqa: BLE001  # it is raised again, for its own piece
             db.execute("ROLLBACK")
             self._begin(db)
-            outcomes = [self._by_itself(db, transaction, piece) for piece in work]
+            outcomes = [self._by_itself(db, piece) for piece in work]
         self._doubt = work, outcomes
         db.execute("COMMIT")
         self._doubt = None
         self._beat += 1
         return outcomes
 
-    def _answered(self) -> None:
+    def execute(self, sql: str, values: Sequence[Any] = (), /) -> psycopg.Cursor[Any]:
+        """A statement of a piece of work (:class:`..database.Connection`)."""
+        assert self._connection is not None, "a transaction is under way"
+        cursor = _Transaction(self._connection).execute(sql, values)
         self.answers += 1
+        return cursor
 
-    def _by_itself(
-        self, db: psycopg.Connection[Any], transaction: _Transaction, piece: Work
-    ) -> Outcome:
+    def _by_itself(self, db: psycopg.Connection[Any], piece: Work) -> Outcome:
         db.execute("SAVEPOINT work")
         try:
-            outcome = Outcome(piece(transaction))
+            outcome = Outcome(piece(self))
         except AWAY:
             raise
         except Exception as error:  # noqa: BLE001  # its own caller gets it
@@ -273,12 +268,12 @@ class PostgresDatabase:
     def _begin(self, db: psycopg.Connection[Any]) -> None:
         """Begin a transaction and count the beat up: the lease, the fence, the lock and the receipt
         in one statement. No row is changed where another process has taken the stack."""
-        begin(db)
-        counted = db.execute(
+        counted = begin(
+            db,
             "UPDATE stacks SET beat = beat + 1 WHERE id = %s AND owner = %s AND beat = %s",
             (self._stack, self._claim.owner, self._beat),
         )
-        self._answered()
+        self.answers += 1
         if counted.rowcount != 1:
             raise self._taken(db)
 
