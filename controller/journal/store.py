@@ -22,7 +22,7 @@ States of an override::
 
     planned      nothing has been written to the number, or (once `prior` is known) perhaps
     applied      Twilio has confirmed our settings
-    restoring    its holders are gone; the prior settings are being put back
+    restoring    its holders are gone; the prior settings are going to be written, or have been
     restored     closed: the number is as it was
     left_alone   closed: someone else had changed the number, or it is gone
 
@@ -211,9 +211,11 @@ class Journal:
                 return outcomes
 
     async def _try(self, work: Sequence[Work]) -> list[Outcome]:
-        """One try in the journal's thread. A database that gives no answer for too long is asked
-        anew on another connection: a proxy between us and it may keep one up that leads nowhere. At
-        the process's end the thread is let go. A database that is only far away answers."""
+        """Try once, in the journal's thread. If not one answer comes for :data:`ANSWERS_WITHIN`
+        seconds, the connection is cut, and the next try makes another one: a proxy may keep a
+        connection up that leads to no server any more. A database that is only far away goes on
+        answering, so its connection stays. At the process's end the try is given up when the time
+        is over."""
         away = DatabaseAwayError(f"{self.name}: the database does not answer")
         if self._left:
             raise away
