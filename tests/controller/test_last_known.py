@@ -150,12 +150,21 @@ def test_a_stream_that_comes_during_the_last_look_is_a_call() -> None:
     assert not stage.events("a1", m.DialFailed) and not stage.all_work(do.End)
 
 
-def test_a_timeout_of_a_dial_that_twilio_never_answered() -> None:
+@pytest.mark.parametrize(
+    ("written", "its"),
+    [
+        (True, "Twilio has not said whether it has the call"),
+        (False, "Twilio has not been asked, because the database was still waited for"),
+    ],
+)
+def test_a_timeout_of_a_dial_that_twilio_never_answered(written: bool, its: str) -> None:
     stage, info = caller()
     request, asked = b_leg(stage, info, timeout=2.0)
     stage.take(do.Create)
+    if written:
+        stage.feed(do.AskedTwilio(request))
     stage.pass_time(2.1)
-    told = f"Twilio has not said whether it has the call; no voice webhook of {ITS} has come"
+    told = f"{its}; no voice webhook of {ITS} has come"
     assert failure(stage, request).text == told
     reply = stage.reply("a1", asked)
     assert reply.error is not None

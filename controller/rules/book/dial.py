@@ -126,8 +126,9 @@ class Dial(Subject):
         self.deadline, self.last_place = float("inf"), 0
 
     def ask(self, wall: float, now: float) -> None:
-        """Twilio is asked for the call: from now on it may ring."""
+        """Twilio is asked for the call, once it is written down: from now on it may ring."""
         self.step("ask")
+        self.known.tell_written(written=False)
         self.row = replace(self.row, asked=wall)
         self.deadline = now + self.row.timeout
 
@@ -137,6 +138,7 @@ class Dial(Subject):
         if asked is not None:
             self.row = replace(self.row, asked=asked)
         self.asked_at = now
+        self.known.tell_written(written=True)
         self.deadline = now + self.row.timeout
 
     # ------------------------------------------------------------------ its SID

@@ -22,16 +22,22 @@ class LastKnown:
     """``callee``: the number that was called, already redacted. ``has_webhook``: the calls of that
     number come to us (b-leg), so a voice webhook is to be expected.
 
-    Times are monotonic. ``heard``: when Twilio last said something of our leg.
+    Times are monotonic. ``heard``: when Twilio last said something of our leg. ``unwritten``: the
+    dial is not in the journal yet, and Twilio is asked after that.
     """
 
     callee: str
     has_webhook: bool
     heard: float = 0.0
+    unwritten: bool = False
     status: str = ""
     status_since: float = 0.0
     _webhook: tuple[str, float] | None = None
     _refused: list[str] = field(default_factory=list)
+
+    def tell_written(self, *, written: bool) -> None:
+        """Twilio is asked once the dial is written down: not yet, or now."""
+        self.unwritten = not written
 
     def tell_status(self, status: str, now: float) -> None:
         """A callback, the answer to create, or a fetch has this status."""
@@ -61,6 +67,8 @@ class LastKnown:
 
     def leg(self, now: float) -> str:
         """Our leg as Twilio last told it."""
+        if not self.status and self.unwritten:
+            return "Twilio has not been asked, because the database was still waited for"
         if not self.status:
             return "Twilio has not said whether it has the call"
         return f"Twilio's last word is {self.status!r}, {now - self.status_since:.1f} s ago"
