@@ -232,6 +232,20 @@ def test_calls_of_another_kind_to_a_number_do_not_meet_a_b_leg_dial_there() -> N
     assert stage.take(do.Create).row.request == a_leg
 
 
+def test_a_callback_that_others_have_overtaken_takes_no_answer_back() -> None:
+    """A call that was answered does not ring again, so nobody has to wait for it."""
+    stage = Stage()
+    ours, other = another(stage), stage.open(allowed_callees=[SECOND])
+    answered, _ = stage.dial(other, to=SECOND, mode="originate")
+    stage.take(do.Create)
+    stage.feed(do.Taken(answered, "CA1", "queued"))
+    for status in ("in-progress", "initiated", "ringing"):
+        stage.callback(answered, "CA1", status)
+    first, _ = b_leg(stage, ours)
+    stage.pass_time(0.2)
+    assert stage.take(do.Create).row.request == first
+
+
 def test_our_own_leg_is_hung_up_where_it_comes_after_its_other_leg_is_over() -> None:
     stage, info = caller()
     request, _ = b_leg(stage, info)

@@ -189,6 +189,14 @@ def test_guesses_that_were_crossed_are_put_right(how: str) -> None:
             assert isinstance(accepted, m.StreamAccepted) and accepted.info.sid == sid
 
 
+def test_a_wrong_guess_leaves_no_status_behind() -> None:
+    stage, (first, second) = two_in_doubt()
+    stage.feed(do.Taken(first.row.request, "CA2", "in-progress", guessed=True))
+    stage.callback(second.row.request, "CA2", "in-progress")
+    stage.callback(first.row.request, "CA1", "ringing")
+    assert stage.core.book.dials[first.row.request].known.status == "ringing"
+
+
 def test_a_guess_that_was_hung_up_does_not_save_the_real_call() -> None:
     stage, creates = two_in_doubt()
     request = creates[0].row.request

@@ -146,6 +146,7 @@ class Dial(Subject):
     def take_sid(self, sid: str, *, guessed: bool) -> None:
         """Our leg has this SID. The row has it too, so that a restart knows it."""
         self.row = replace(self.row, sid=sid)
+        self.known.forget_status()
         self.guessed = guessed
 
     def confirm(self) -> None:
@@ -157,6 +158,7 @@ class Dial(Subject):
         """The SID that it was given by guess is another dial's."""
         self.row = replace(self.row, sid=None)
         self.guessed = False
+        self.known.forget_status()
         self.step("mistaken")
 
     # ------------------------------------------------------------------ what becomes of it

@@ -12,9 +12,13 @@ first, and not at the network.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from trunkline.bus.callers import listed
 from trunkline.bus.redact import redact_number
+
+#: The statuses of a call that has not ended, in the order in which it can have them.
+_ORDER: Final = ("queued", "initiated", "ringing", "answered", "in-progress")
 
 
 @dataclass
@@ -40,10 +44,16 @@ class LastKnown:
         self.unwritten = not written
 
     def tell_status(self, status: str, now: float) -> None:
-        """A callback, the answer to create, or a fetch has this status."""
+        """A callback, the answer to create, or a fetch has this status. Callbacks may overtake one
+        another, so a status that the call has left behind changes nothing: a call that was answered
+        does not ring again."""
         self.heard = now
-        if status and status != self.status:
+        if status and _rank(status) > _rank(self.status):
             self.status, self.status_since = status, now
+
+    def forget_status(self) -> None:
+        """It was the status of another call."""
+        self.status = ""
 
     def tell_asked(self, now: float) -> None:
         """REST is asked about it; the silence is counted from now on."""
@@ -82,3 +92,10 @@ class LastKnown:
         answer, at = self._webhook
         ago = f"{now - at:.1f} s ago"
         return f"the voice webhook of {self.callee} was answered with {answer!r} {ago}"
+
+
+def _rank(status: str) -> int:
+    """How far a call with this status has come; -1 where none is known."""
+    if not status:
+        return -1
+    return _ORDER.index(status) if status in _ORDER else len(_ORDER)
