@@ -95,6 +95,7 @@ class CallStreams:
             beliefs=exchange.beliefs,
             call_began=call.record.created_at,
             timestamps=exchange.habits.draw("timestamps"),
+            first_timestamp=int(exchange.habits.draw("first-timestamp")),
         )
         call.streams.append(stream)
         self.by_sid[stream.sid] = stream

@@ -53,6 +53,18 @@ HABITS: Final[dict[str, tuple[str, ...]]] = {
     # 1,438 ms for 72 frames. github.com/qisoft/i-hate-making-calls issue 23 counts 19 ms of a track
     # as missing by timestamps, and no chunk.
     "timestamps": ("grid", "off-grid"),
+    # The timestamp of a stream's first frame, whose chunk number is 1. The example in TD voice/
+    # media-streams/websocket-messages has "5". Logs of real streams, which users have published,
+    # have "57", "102", "111", "155" and "171".
+    "first-timestamp": ("0", "5", "57", "102", "171"),
+    # How REST shows a number's URL that is not set. TD phone-numbers/api/
+    # incomingphonenumber-resource has both forms in one answer: "voice_fallback_url": null and
+    # "status_callback": "". It shows an unset voice_application_sid as null and as "", too.
+    "unset-fields": ("empty", "null"),
+    # The order in which the status callbacks of a call arrive. TD voice/api/call-resource
+    # (SequenceNumber): "they are made as separate HTTP requests, and there is no guarantee they
+    # will arrive in the same order". An overtaken callback arrives OVERTAKEN_BY later (sim.py).
+    "callback-order": ("kept", "overtaken"),
     # Which of the account's two auth tokens signs while there are two. TD api/errors/57012 reads as
     # if it were the primary until the secondary is promoted; a promotion takes a minute to spread
     # (TD iam/api/authtoken).

@@ -32,6 +32,8 @@ _E164: Final = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
 _HOST: Final = re.compile(r"[A-Za-z0-9.\-]+|[0-9A-Fa-f:.]+")
 #: How the SIDs begin that send a number's calls elsewhere.
 _SID_PREFIXES: Final = {"voice_application_sid": "AP", "trunk_sid": "TK"}
+#: Fields of a number that REST shows as "" or as null when they are not set (habit unset-fields).
+_EMPTY_OR_NULL: Final = ("voice_url", "voice_fallback_url", "voice_application_sid")
 _EVENTS: Final = frozenset(["initiated", "ringing", "answered", "completed"])
 #: Longest ring and longest call that Twilio takes (TD voice/api/call-resource).
 _MAX_TIMEOUT: Final = 600
@@ -181,10 +183,16 @@ class RestApi:
         beliefs = self.exchange.beliefs
         if not beliefs.hold("numbers-read-as-written"):
             number = self.exchange.numbers.before(number, now - _READS_SETTLE)
-        shown = number.resource(self.account_sid)
+        shown = self._resource(number)
         if not beliefs.hold("urls-are-kept-verbatim"):
-            shown |= {k: str(v).partition("#")[0] for k, v in shown.items() if k.endswith("_url")}
+            urls = {k: v for k, v in shown.items() if k.endswith("_url") and v}
+            shown |= {k: str(v).partition("#")[0] for k, v in urls.items()}
         return shown
+
+    def _resource(self, number: Number) -> dict[str, object]:
+        shown = number.resource(self.account_sid)
+        unset = None if self.exchange.habits.draw("unset-fields") == "null" else ""
+        return shown | {name: unset for name in _EMPTY_OR_NULL if not shown[name]}
 
     def _write_number(self, request: Request, sid: str, now: float) -> Response:
         number, form = self._number(request, sid), request.form
@@ -201,7 +209,7 @@ class RestApi:
         elif changes.get("voice_application_sid"):
             changes["trunk_sid"] = ""
         self.exchange.numbers.write(number, changes, form, now, self.exchange.wall())
-        return Response.json(number.resource(self.account_sid))
+        return Response.json(self._resource(number))
 
     def _number_field(self, attribute: str, field: str, value: str) -> object:
         """The value that a number's field is set to. Raises Refused."""

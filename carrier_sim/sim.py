@@ -44,6 +44,8 @@ from .webhooks import Form, Webhooks, call_form, status_form, stream_form
 #: Credentials that go with no real account.
 ACCOUNT_SID: Final = "AC" + "5" * 32
 AUTH_TOKEN: Final = "carrier-sim-token"  # noqa: S105  # of an account that does not exist
+#: How much later a status callback comes that others overtake (habit ``callback-order``): seconds.
+OVERTAKEN_BY: Final = 0.2
 #: Before a tick that is later than this, the sockets that wait are read.
 _LATE: Final = 0.003
 
@@ -352,17 +354,23 @@ class CarrierSim:
             self._callback(call.sid, verb.status_callback_method, verb.status_callback, form)
 
     def _callback(self, sid: str, method: str, url: str, form: Form) -> None:
-        """Callbacks of one call go out one after the other."""
+        """Post a callback behind the call's earlier ones. One that others overtake (habit
+        ``callback-order``) is posted later, and the next ones do not wait for it."""
         before = self._callback_order.get(sid)
+        is_overtaken = self.exchange.habits.draw("callback-order") == "overtaken"
 
         async def run() -> None:
-            if before is not None:
+            if is_overtaken:
+                await asyncio.sleep(OVERTAKEN_BY)
+            elif before is not None:
                 await asyncio.wait([before])
             result = await self.webhooks.post("status", sid, method, url, form)
             if result.code:
                 self.judge.error(result.code, f"status callback: {result.text}", call_sid=sid)
 
-        self._callback_order[sid] = self._start(run())
+        task = self._start(run())
+        if not is_overtaken:
+            self._callback_order[sid] = task
 
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

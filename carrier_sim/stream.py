@@ -68,9 +68,10 @@ class Stream:
         beliefs: Beliefs | None = None,
         call_began: float | None = None,
         timestamps: str = "grid",
+        first_timestamp: int = 0,
     ) -> None:
-        """``call_began``: timestamps count from there where that belief is contradicted.
-        ``timestamps``: the form of that habit."""
+        """Timestamps count from ``call_began`` where the carrier contradicts that belief.
+        ``timestamps`` and ``first_timestamp`` (in ms) are forms of the habits of these names."""
         self.sid = sid
         self.call_sid = call_sid
         self.verb = verb
@@ -101,8 +102,8 @@ class Stream:
         self._judge = judge
         self._writer = stream_messages.Writer(sid, call_sid, account_sid)
         self._call_began = call_began
-        #: ms of the stream's time at its first frame, and how far that of the others is off
-        self._first_timestamp = 0
+        #: The timestamp of the first frame in ms, and by how many ms the others leave the grid.
+        self._first_timestamp = first_timestamp
         self._off_grid = OFF_GRID_MS if timestamps == "off-grid" else (0,)
         #: a frame that waits for the next one, where two go into one message
         self._half = b""
@@ -118,7 +119,7 @@ class Stream:
         self.state, self.opened_at = "live", now
         self.send(stream_messages.CONNECTED)
         if self._call_began is not None and not self.beliefs.hold("timestamps-from-stream-start"):
-            self._first_timestamp = round((now - self._call_began) * 1000)
+            self._first_timestamp += round((now - self._call_began) * 1000)
         arrive = self.beliefs.hold("parameters-arrive")
         parameters = self.verb.parameters if arrive else {}
         self.send(self._writer.start(parameters, TRACKS[self.verb.track]))

@@ -181,7 +181,7 @@ class StreamSocket(asyncio.Protocol):
                     f"Sec-WebSocket-Key: {self._key}",
                     "Sec-WebSocket-Version: 13",
                     *(f"{name}: {value}" for name, value in headers),
-                    "User-Agent: TwilioMediaStreams/1.0",
+                    "User-Agent: Twilio.TmeWs/1.0",
                     "\r\n",
                 ]
             ).encode("latin-1")

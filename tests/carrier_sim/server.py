@@ -172,7 +172,8 @@ async def refused(ask: Callable[[], Any]) -> tuple[int, int]:
 async def callbacks(
     sim: CarrierSim, customer: Customer, twilio: Client, bot: BotSpec
 ) -> list[tuple[dict[str, str], str]]:
-    """Form and signature of each status callback of a call to such a callee."""
+    """Form and signature of each status callback of a call to such a callee, in the order of the
+    events. They may arrive in another (habit ``callback-order``)."""
     sim.add_number(OURS)
     sim.add_callee(CALLEE, bot)
     customer.pages["/status"] = ""
@@ -187,4 +188,5 @@ async def callbacks(
     )
     await sim.wait_for(sim.calls[str(call.sid)])
     await sim.wait_until(lambda: not sim._tasks)
-    return [(form, headers["x-twilio-signature"]) for _, form, headers in customer.posts]
+    found = [(form, headers["x-twilio-signature"]) for _, form, headers in customer.posts]
+    return sorted(found, key=lambda callback: int(callback[0]["SequenceNumber"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -11,6 +12,7 @@ from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 
 from trunkline.carrier_sim.bots import BotSpec, Busy, Play, Silence
+from trunkline.carrier_sim.habits import HABITS, Habits
 from trunkline.carrier_sim.sim import CarrierSim
 
 from .server import (
@@ -23,6 +25,7 @@ from .server import (
     callbacks,
     listen,
     media,
+    twilio_client,
 )
 
 SOUND = bytes(range(1, 161)) * 10
@@ -42,7 +45,9 @@ async def test_an_echo_over_the_wire(sim: CarrierSim, customer: Customer) -> Non
     await sim.wait_until(lambda: bool(customer.events("stop")))
     frames = customer.events("media")
     assert [m["media"]["chunk"] for m in frames] == [str(n + 1) for n in range(len(frames))]
-    off = [int(m["media"]["timestamp"]) - 20 * n for n, m in enumerate(frames)]
+    first = int(frames[0]["media"]["timestamp"])
+    assert str(first) in HABITS["first-timestamp"]
+    off = [int(m["media"]["timestamp"]) - first - 20 * n for n, m in enumerate(frames)]
     assert -9 <= min(off) <= max(off) <= 9  # the habit ``timestamps``
     numbers = [m["sequenceNumber"] for m in customer.messages if "sequenceNumber" in m]
     assert numbers == [str(n + 1) for n in range(len(numbers))]
@@ -146,6 +151,21 @@ async def test_status_callbacks_of_an_outbound_call(
     assert (last["SipResponseCode"], last["CallDuration"]) == (sip, "0")
     validator = RequestValidator(sim.auth_token)
     assert validator.validate(customer.base + "/status", last, signature)
+
+
+async def test_a_status_callback_may_be_overtaken(customer: Customer) -> None:
+    """The habit ``callback-order``, by a seed whose first callback comes late."""
+    wanted = ["overtaken", "kept", "kept", "kept"]
+    seed = next(n for n in itertools.count(1) if draws(Habits(n), "callback-order") == wanted)
+    async with CarrierSim(seed=seed) as sim:
+        with twilio_client(sim, sim.auth_token) as twilio:
+            await callbacks(sim, customer, twilio, Silence(hang_up_after=0.1))
+    arrived = [form["SequenceNumber"] for _, form, _ in customer.posts]
+    assert sorted(arrived) == ["0", "1", "2", "3"] and arrived[0] == "1"
+
+
+def draws(habits: Habits, name: str) -> list[str]:
+    return [habits.draw(name) for _ in range(4)]
 
 
 async def test_a_number_without_a_server_falls_back(sim: CarrierSim, customer: Customer) -> None:

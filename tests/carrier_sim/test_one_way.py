@@ -31,7 +31,7 @@ COUNTED = b"".join(bytes([n]) * 160 for n in range(1, 151))
 
 
 def wired(**options: Any) -> Bench:
-    pinned = {"one-way-start": "0.1", "timestamps": "grid"}
+    pinned = {"one-way-start": "0.1", "timestamps": "grid", "first-timestamp": "0"}
     options["habits"] = pinned | options.get("habits", {})
     return Bench(**options)
 

@@ -49,9 +49,23 @@ async def test_a_number_is_found_by_its_phone_number(sim: CarrierSim, twilio: Cl
     (found,) = await do(lambda: twilio.incoming_phone_numbers.list(phone_number=OURS, limit=1))
     assert found.sid == sim.numbers[OURS].sid
     assert found.voice_url == "https://old.example/voice?pw=s"
-    assert found.voice_application_sid is None and found.trunk_sid is None
+    assert not found.voice_application_sid and found.trunk_sid is None
     assert found.date_created is not None
     assert await do(lambda: twilio.incoming_phone_numbers.list(phone_number="+19995550000")) == []
+
+
+@pytest.mark.parametrize(("form", "shown"), [("empty", ""), ("null", None)])
+async def test_how_unset_fields_of_a_number_are_shown(form: str, shown: str | None) -> None:
+    async with CarrierSim(habits={"unset-fields": form}) as sim:
+        sim.add_number(OURS, voice_url="https://old.example/voice")
+        with twilio_client(sim, sim.auth_token) as client:
+            number = client.incoming_phone_numbers(sim.numbers[OURS].sid)
+            read = await do(number.fetch)
+            written = await do(lambda: number.update(voice_url=""))
+    assert read.voice_url == "https://old.example/voice" and written.voice_url == shown
+    for found in (read, written):
+        assert found.voice_fallback_url == found.voice_application_sid == shown
+        assert found.trunk_sid is None and found.status_callback == ""
 
 
 async def test_pages(sim: CarrierSim, twilio: Client) -> None:
@@ -84,20 +98,25 @@ async def test_all_voice_fields_are_written_and_kept(sim: CarrierSim, twilio: Cl
     assert write.before["voice_url"] == "https://old.example/voice?pw=s"
     assert write.after["voice_url"] == fields["voice_url"]
     await do(lambda: context.update(voice_url=""))
-    assert (await do(context.fetch)).voice_url == ""
+    assert not (await do(context.fetch)).voice_url
 
 
 async def test_an_app_and_a_trunk_delete_each_other(sim: CarrierSim, twilio: Client) -> None:
     context = twilio.incoming_phone_numbers(sim.numbers[OURS].sid)
     app, trunk = "AP" + "1" * 32, "TK" + "2" * 32
     number = await do(lambda: context.update(voice_application_sid=app))
-    assert (number.voice_application_sid, number.trunk_sid) == (app, None)
+    assert routes(number) == (app, None)
     number = await do(lambda: context.update(trunk_sid=trunk))
-    assert (number.voice_application_sid, number.trunk_sid) == (None, trunk)
+    assert routes(number) == (None, trunk)
     number = await do(lambda: context.update(voice_application_sid=app))
-    assert (number.voice_application_sid, number.trunk_sid) == (app, None)
+    assert routes(number) == (app, None)
     number = await do(lambda: context.update(voice_application_sid=""))
-    assert (number.voice_application_sid, number.trunk_sid) == (None, None)
+    assert routes(number) == (None, None)
+
+
+def routes(number: Any) -> tuple[str | None, str | None]:
+    """Its application and its trunk; None for one that is not set."""
+    return number.voice_application_sid or None, number.trunk_sid
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 
 from trunkline.carrier_sim.bots import Silence
 from trunkline.carrier_sim.faults import Fault
+from trunkline.carrier_sim.habits import HABITS
 from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.controller.twilio.calls import CallOrder
 from trunkline.controller.twilio.carrier import RestFailure, TwilioCarrier, backoff
@@ -47,6 +48,18 @@ async def test_numbers(carrier: TwilioCarrier) -> None:
     written = await carrier.write_number(found.sid, {"voice_url": "", "voice_method": "GET"})
     assert written.fields["voice_url"] == "" and written.fields["voice_method"] == "GET"
     assert await carrier.read_number(found.sid) == written
+
+
+@pytest.mark.parametrize("form", HABITS["unset-fields"])
+async def test_fields_that_are_not_set_are_empty_however_rest_shows_them(form: str) -> None:
+    async with CarrierSim(habits={"unset-fields": form}) as sim:
+        sim.add_number(OURS)
+        carrier = TwilioCarrier(sim.account_sid, sim.auth_token, sim.base_url, timeout=1.0)
+        found = await carrier.find_number(OURS)
+        carrier.close()
+    assert found is not None and found.routed_to == ""
+    names = ("voice_url", "voice_fallback_url", "voice_application_sid", "trunk_sid")
+    assert [found.fields[name] for name in names] == [""] * 4
 
 
 async def test_a_number_is_found_behind_longer_ones_that_contain_it() -> None:

@@ -35,7 +35,7 @@ LIVE: Final[dict[str, str]] = {
     "parameters-arrive": "no stream is let in; no call has sound",
     "frames-of-20-ms": "what is heard comes in larger pieces; nothing is lost",
     "silence-is-sent": "pauses of the far end are reported as lost samples",
-    "timestamps-from-stream-start": "samples are reported lost at the start of each stream",
+    "timestamps-from-stream-start": "a call's first stream may report sound lost at its start",
     "digits-arrive": "on_dtmf is not told of keys that the far end presses",
     "marks-wait-for-playback": "a turn is thought to have been heard before it has been",
     "clear-empties-buffer": "interrupt() is heard up to the lead (60 ms) later",
