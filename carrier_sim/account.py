@@ -67,7 +67,8 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallRecord(msgspec.Struct, kw_only=True):
-    """A Call resource: one leg, seen from the account."""
+    """A Call resource: one leg, seen from the account. Times in ``…_at`` are monotonic;
+    ``created``, ``started``, ``ended`` and ``updated`` are in seconds since the epoch."""
 
     sid: str
     from_: str
@@ -121,7 +122,7 @@ class CallRecord(msgspec.Struct, kw_only=True):
         return 0 if self.answered_at is None else round(self.ended_at - self.answered_at)
 
     def resource(self, account_sid: str) -> dict[str, object]:
-        """The JSON that REST shows, without the fields of it that are always null here."""
+        """The JSON that REST shows. Fields that would always be null here are left out."""
         base = f"/{API_VERSION}/Accounts/{account_sid}/Calls/{self.sid}"
         duration = self.duration
         return {

@@ -1,5 +1,5 @@
-"""The specs of bots, which are the far ends of calls. ``far_ends.start_bot``
-makes the bot of one call from a spec.
+"""The specs of bots, which are the far ends of calls. ``far_ends.start_bot`` makes the bot of one
+call from a spec.
 
 A spec has a short text form, ``kind[:argument][,option=value…]``:
 
@@ -15,9 +15,9 @@ A spec has a short text form, ``kind[:argument][,option=value…]``:
 | ``dtmf:12#@2.5`` | presses keys, so many seconds after answering |
 | ``busy``, ``no-answer``, ``failed`` | does not answer |
 
-``@street`` behind all of that puts it on such a line (line/profiles.py): ``echo@street``.
 Options follow with commas, for instance ``wav:hello.wav,when_silent=0.7,repeat=true,ring=2``. A
-text that begins with ``{`` is read as JSON.
+line's name (line/profiles.py) may stand at the end: ``echo@street``. A text that begins with ``{``
+is read as JSON.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Answering(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     dtmf: tuple[tuple[float, str], ...] = ()
     #: Keep the sound that was heard and said.
     keep: bool = True
-    #: The answer that a detection of answering machines gives. None: it goes by the sound.
+    #: What the detection of answering machines finds. None: it goes by the sound.
     answered_by: AnsweredBy | None = None
-    #: The line that it is on, by name (line/profiles.py). "": the one that all are on, if any.
+    #: The name of its line (line/profiles.py). "": the line of all far ends that name none.
     line: str = ""
     #: Which keys it notices: those that the carrier presses with <Play digits> ("digits"), those
     #: that are tones in the sound of a stream ("tones"), or both.
@@ -66,10 +66,10 @@ class Play(Answering, frozen=True, tag="wav"):
     """Plays a recording: a WAV ``path``, a shipped ``speech``, ``sounds`` (sounds.py) or raw μ-law
     ``audio``.
 
-    It starts ``after`` seconds after answering. With ``when_silent`` it starts as soon as the
-    other side has spoken and then been silent for that long, and with ``repeat`` it starts again
-    each time that happens. One that ``greets`` does not wait the first time. ``hang_up_at`` seconds
-    into the recording it hangs up mid-sentence.
+    It starts ``after`` seconds after answering. With ``when_silent`` it then waits until the other
+    side has spoken and been silent for that long, and with ``repeat`` it plays again each time that
+    happens. One that ``greets`` plays the first time without waiting for the other side.
+    ``hang_up_at`` seconds into the recording it hangs up.
     """
 
     path: str = ""
@@ -239,7 +239,9 @@ def _names_a_file(spec: BotSpec) -> bool:
 
 
 def _with_files(spec: BotSpec, directory: Path) -> BotSpec:
-    """The spec, with the content of its files in it. Raises ValueError, OSError."""
+    """The spec with its menu or its row of sounds read into it. The path of a single recording
+    stays: it is joined to ``directory``, and the file is read once so that a mistake shows now.
+    Raises ValueError, OSError."""
     match spec:
         case Play(path=path) if path:
             spec = replace(spec, path=str(directory / path))

@@ -44,7 +44,8 @@ class CallStreams:
         self._exchange.at(when, open_it)
 
     def open_side(self, call: Call, verb: twiml.Stream, now: float, *, again: bool = False) -> None:
-        """Open a one-way stream. It takes a while to begin (habit ``one-way-start``)."""
+        """Open a one-way stream. It takes a while to begin (habit ``one-way-start``). ``again``: it
+        takes the place of one that the server has closed."""
         exchange = self._exchange
         stream = self._new(call, verb, one_way=True)
         stream.again = again

@@ -1,8 +1,9 @@
 """The media plane: two ends bridged in 20 ms frames, all circuits on one grid of ticks.
 
-No I/O and no clock. ``Switchboard.tick(now)`` is called every 5 ms of nominal time, with the time
-that it stands for, and serves every fourth circuit. An end is a Leg or a Bot. A circuit whose call
-has not been answered carries no sound, and lets its legs count their pauses.
+No I/O and no clock. ``Switchboard.tick(now)`` is called every 5 ms of nominal time and serves a
+quarter of the circuits; ``now`` is the nominal time. The near end is a Leg, the far end a Leg or a
+Bot. A circuit whose call has not been answered carries no sound, but lets its legs count their
+pauses.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Circuit:
         self.connected_at: float | None = None
         self.frames = 0
         self.phase = 0
-        #: The sound that the far end heard from the near one, and said to it, since connected_at.
+        #: What the far end has heard of the near one, and said to it, since ``connected_at``.
         self.played = far.heard if isinstance(far, Bot) else bytearray()
         self.said = far.said if isinstance(far, Bot) else bytearray()
         self._keep = keep and isinstance(far, Leg)
@@ -35,12 +36,12 @@ class Circuit:
         self._far_tracker = tones.DigitTracker()
 
     def connect(self, now: float) -> None:
-        """Answered: sound flows from the next tick on, which stands for ``now`` or later."""
+        """The call was answered: sound flows from the circuit's next tick on."""
         if self.connected_at is None:
             self.connected_at = now
 
     def tick(self, now: float, heard: list[tuple[tones.DigitTracker, bytes, Bot | Leg]]) -> None:
-        """Exchange 20 ms. Frames that the key detector has to see are added to heard."""
+        """Exchange 20 ms. Sound of streams is added to ``heard``, for the detector of keys."""
         near, far = self.near, self.far
         if self.connected_at is None:
             near.emit(now)

@@ -136,7 +136,7 @@ class SimClient:
         self.request("POST", "/sim/beliefs", {"contradict": names})
 
     def set_line(self, name: str) -> None:
-        """Far ends of later calls that name no line are on this one; "" for none. SimError where
+        """The line of later far ends that name none; "": their sound stays as it is. SimError where
         there is no such line."""
         self.request("POST", "/sim/line", {"line": name})
 
@@ -166,7 +166,7 @@ class SimClient:
     def place_call(
         self, from_: str, to: str, bot: str | dict[str, object] = "silence"
     ) -> dict[str, Any]:
-        """An inbound call to a number of the account, by such a bot."""
+        """Call a number of the account from outside; the bot is the caller."""
         body = {"from": from_, "to": to, "bot": _with_sound(bot)}
         return self._object("/sim/calls", body)
 

@@ -3,7 +3,7 @@ line.
 
 | route | does |
 |---|---|
-| GET /sim/health | {"ok", "account_sid", "base_url", "calls", "streams", "now", "seed"} |
+| GET /sim/health | {"ok", "failures", "account_sid", "base_url", "calls", "streams", "now", …} |
 | GET /sim/load | lateness of the media clock in ms, CPU seconds of this process |
 | GET /sim/errors, /sim/notices; DELETE /sim/errors | the judge's lists |
 | GET /sim/rest, /sim/webhooks | every REST request; every webhook and callback that was sent |
@@ -24,10 +24,11 @@ line.
 | GET, POST /sim/beliefs | all beliefs; contradict exactly {"contradict": [name, …]} |
 | POST /sim/line | far ends that name no line are on this one: {"line": "street"}, "" for none |
 | POST /sim/tokens/promote | the secondary auth token becomes the primary, the former is void |
-| POST /sim/reset | hang up and forget everything but numbers and callees |
+| POST /sim/reset | hang up, and forget calls, streams, logs, errors and faults |
 
-``bot`` is a text or an object, as in bots.py, and names no file: the client sends its sound. All
-times are monotonic seconds of this machine. What a browser sends for a site's page is refused.
+``bot`` is a text or an object, as in bots.py, and names no file: the client sends its sound. Times
+are monotonic seconds of this machine, except for the dates of Twilio's resources. What a browser
+sends for a site's page is refused.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ voice/answering-machine-detection and its FAQ):
 - A tone of 1100 or 2100 Hz for a second: *fax*.
 - No decision within ``timeout`` seconds: *unknown*.
 
-A bot that names its ``answered_by`` gets that instead, at the same moment.
+A bot that names its ``answered_by`` gets that instead, at the same moment. Nothing else leads to
+*machine_end_other*.
 """
 
 from __future__ import annotations
@@ -34,17 +35,18 @@ AnsweredBy = Literal[
     "unknown",
 ]
 
-#: A tone that is heard for so long is a beep; one of a fax has to last longer. Seconds.
+#: Seconds that a tone has to last: to be a beep, and to be a fax.
 _BEEP: Final = 0.1
 _FAX: Final = 1.0
 _FAX_HZ: Final = (1100.0, 2100.0)
-#: A frame is a tone where so much of its energy lies at one frequency (two DTMF tones share it).
+#: A frame is a tone if at least this share of its energy lies at one frequency. A key's sound is
+#: none, because its two tones share the energy.
 _PURE: Final = 0.9
 _WINDOW: Final = np.hanning(FRAME_BYTES)
 
 
 class Detection(msgspec.Struct, frozen=True, kw_only=True):
-    """The wishes of a request. Times are in seconds."""
+    """What a request asks of the detection. Times are in seconds."""
 
     mode: Literal["Enable", "DetectMessageEnd"]
     timeout: float = 30.0

@@ -44,7 +44,7 @@ from .numbers import Number, Numbers
 from .options import Options
 from .stream import Stream
 
-#: Where a write of a number does not count at once, calls find it after so many seconds.
+#: Where the carrier contradicts voice-url-counts-at-once: seconds until calls find a write.
 CALLS_SETTLE: Final = 4.0
 
 
@@ -92,7 +92,8 @@ class Exchange:
         self.judge = judge
         self.shell = shell
         self.wall = wall
-        #: Habits are drawn from it. GET /sim/health shows it, so that a run can be repeated.
+        #: Habits and bad lines are drawn from it. GET /sim/health shows it, so that a run can be
+        #: repeated.
         self.seed = options.seed or secrets.randbits(32)
         self.sids = Sids(options.seed)
         self.habits = Habits(self.seed, options.habits)
@@ -104,7 +105,7 @@ class Exchange:
         self.callees: dict[str, BotSpec] = {}
         #: All calls by SID, oldest first.
         self.calls: dict[str, Call] = {}
-        #: The line that far ends are on which name none.
+        #: The line of far ends that name none.
         self.line = options.line
         self._bots = 0
         self.streams = CallStreams(self)
@@ -160,7 +161,8 @@ class Exchange:
         parent: Call | None = None,
         on_answer: Callable[[float], None] | None = None,
     ) -> Call:
-        """Place a call by REST, or by <Dial> with its parent. ``calls_per_second`` queues it."""
+        """Place a call by REST, or by the <Dial> of its ``parent``. One by REST may have to wait
+        for its turn (``calls_per_second``)."""
         direction = "outbound-dial" if parent else "outbound-api"
         call = self._new(from_, to, direction, "queued", None, options, now)
         call.on_answer = on_answer or (lambda at: self._start_program(call, at))
@@ -264,10 +266,10 @@ class Exchange:
             self._end_if_live(call, "no-answer", "timeout", now)
 
     def run_twiml(self, call: Call, text: str, now: float) -> None:
-        """Inline TwiML: at the start of a call, or in place of the document that runs.
+        """Run inline TwiML, at the start of a call or in place of the document that runs.
 
-        A stream that it ends goes on for a moment, and its successor takes a while (habit
-        ``seam``).
+        If that document is in a stream, the stream goes on for a third of the habit ``seam``. The
+        stream after it begins a whole ``seam`` after its end.
         """
         seam = float(self.habits.draw("seam")) if call.leg.doing == "stream" else 0.0
         if not seam:
@@ -461,7 +463,8 @@ class Exchange:
         if other.record.status == "in-progress":
             status = "completed"
         elif status == "completed" or other.record.direction == "inbound":
-            # TD voice/twiml/changelog has it so of inbound calls, which were "canceled" before.
+            # An inbound call whose caller hangs up before the answer ends as no-answer (TD
+            # voice/twiml/changelog; it was canceled before that change).
             status = "no-answer"
         self._end_if_live(other, status, "far-end", now)
 

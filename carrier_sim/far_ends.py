@@ -46,7 +46,7 @@ class Bot:
         self.line: BadLine | None = None
         self.heard = bytearray()
         self.said = bytearray()
-        #: Keys that this end has heard, with the frame: [(frame, digit)].
+        #: (number of the frame, key) of each key that this end has heard.
         self.digits_heard: list[tuple[int, str]] = []
         self.hung_up = False
         #: The menu at this end, and the steps of it that the call came to.
@@ -77,7 +77,7 @@ class Bot:
         return frame
 
     def receive(self, frame: bytes) -> None:
-        """The 20 ms that this end hears at the same time."""
+        """The 20 ms that this end hears while it says those of ``emit``."""
         if self.line is not None:
             frame = self.line.down(frame)
         if self.spec.keep and len(self.heard) < MAX_KEPT:
@@ -246,8 +246,8 @@ class _MenuBot(Bot):
 
 
 def start_bot(spec: AnsweringSpec, line: str = "", seed: str = "0") -> Bot:
-    """The bot of one call. ``line``: where the spec names none, "" for a line that does nothing;
-    ``seed`` decides what happens there."""
+    """The bot of one call. It is on the spec's line or, where that names none, on ``line`` ("": on
+    none). ``seed`` decides what the line does to its sound."""
     bot = _start(spec)
     name = spec.line or line
     if name:

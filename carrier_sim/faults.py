@@ -1,16 +1,18 @@
-"""Faults as small rules: an ordered list, the first that matches and fires wins, each removable.
+"""Faults as small rules, in an ordered list. Each can be removed again.
 
 No I/O. A rule says where it applies (REST request, webhook, status callback, stream) and on which
 method and path or URL (a regular expression, searched). A stream's URL is followed by ``#`` and its
 call's SID, so that a rule can be about one call. It says how often it fires (``skip`` the first
 matches, then at most ``count`` times) and how likely (``probability``, from the rule's own seeded
-generator). The shell that asked carries the kind out.
+generator). A request gets the first rule that matches and fires; an open stream gets all of them.
+The shell that asked carries the kind out.
 
-- rest ``status``: answers ``status`` (429 with Retry-After ``retry_after``, 5xx), nothing done
+- rest ``status``: answers ``status`` with nothing done, and with ``retry_after`` as Retry-After if
+  that is given
 - rest ``latency``: waits ``seconds``, then does and answers
 - rest ``timeout_before``: nothing done, no answer; the connection drops after ``seconds`` (60)
 - rest ``timeout_after``: done, but no answer; the same
-- rest ``late_effect``: no answer; done ``seconds`` later
+- rest ``late_effect``: done ``seconds`` later, but no answer; the connection drops after 60 s
 - rest ``reset``, ``reset_after``: resets the connection, with nothing done or after all was done
 - webhook or status ``drop``: not sent, counts as not reached
 - webhook or status ``delay``: sent ``seconds`` later
@@ -19,9 +21,9 @@ generator). The shell that asked carries the kind out.
 - stream ``drop_socket``: ``seconds`` after the start the socket breaks, with no close frame (31903)
 - stream ``stall``: ``seconds`` after the start nothing is sent for ``duration`` seconds, then
   everything at once
-- stream ``jitter``: each frame to the server is late by up to ``duration`` seconds, order kept
+- stream ``jitter``: each message to the server is late by up to ``duration`` seconds, order kept
 - stream ``drop_frames``: each frame to the server is lost with ``probability``, and its chunk
-  number with it
+  number is left out
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ KINDS: Final[dict[str, frozenset[str]]] = {
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule. Raises ValueError when it names no known place or kind, or a bad number."""
+    """One rule. Raises ValueError for an unknown place or kind, or an impossible probability."""
 
     where: str
     kind: str

@@ -39,10 +39,11 @@ CALLER_FORMS: Final[dict[str, Callable[[str], str]]] = {
 
 #: name -> the forms that are drawn from, all equally likely.
 HABITS: Final[dict[str, tuple[str, ...]]] = {
-    # The text of an https or wss URL that is signed: as Twilio was given it, with its (or the
-    # default) port or without, with its user-info or without. TD usage/security says that port and
-    # user-info are dropped; github.com/twilio/twilio-csharp issue 44 and twilio-python's
-    # request_validator.py ("sig generation on back end is inconsistent") saw the port kept.
+    # The text of a URL that is signed: as Twilio was given it, with its (or the default) port or
+    # without, with its user-info or without. TD usage/security says that https URLs lose port and
+    # user-info; github.com/twilio/twilio-csharp issue 44 and twilio-python's request_validator.py
+    # ("sig generation on back end is inconsistent") saw the port kept. The carrier draws for http
+    # and ws, too, because tests use those.
     "signed-url": ("given", "port", "no-port", "port-no-user", "no-port-no-user"),
     # The text of a stream's URL that is signed: as the TwiML has it, or with a slash behind it. A
     # live call was seen to sign the first. Several public servers take both; they name a note of TD
@@ -69,7 +70,8 @@ HABITS: Final[dict[str, tuple[str, ...]]] = {
     # if it were the primary until the secondary is promoted; a promotion takes a minute to spread
     # (TD iam/api/authtoken).
     "signing-token": ("primary", "secondary"),
-    # From on the callee's side of a call to a number of the account.
+    # From, as the webhooks of the callee's number have it, where the account calls a number of its
+    # own. Whoever calls from outside (place_inbound_call) arrives as the test says.
     "caller-id": tuple(CALLER_FORMS),
     # Seconds from the end of one bidirectional stream to the beginning of the next, when a document
     # replaces another that is in <Connect> (qisoft/i-hate-making-calls, issue 18: 0.856 s; a cold

@@ -58,8 +58,8 @@ async def request(
     read_timeout: float,
     tls: Callable[[], Awaitable[ssl.SSLContext]],
 ) -> Answer:
-    """Send and read the answer whole. The fragment is not sent. Raises NotReached. ``tls`` is asked
-    where the URL is https: whom to trust."""
+    """Send a request and read its whole answer. The URL's fragment is not sent. ``tls`` says whom
+    to trust, and is asked for https alone. Raises NotReached."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     host = parts.hostname or ""

@@ -37,7 +37,7 @@ class Request:
 
 
 class Response(msgspec.Struct, frozen=True):
-    """An answer. status 0 stands for none at all."""
+    """An answer."""
 
     status: int
     body: bytes = b""

@@ -1,4 +1,4 @@
-"""The judge's list: everything that the real Twilio would have refused or warned of, by number.
+"""The judge's lists: everything that the real Twilio would have refused or warned of, by number.
 
 ``errors`` are faults of the program under test, or effects of a fault rule. ``notices`` are things
 that Twilio logs although nothing is wrong: 31921, for instance, when the server closes a stream in

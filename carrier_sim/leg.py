@@ -15,7 +15,8 @@ The rules:
   until <Stop>, REST, the server or the call's end ends it.
 - <Connect><Stream> lasts until the stream has ended, however it ended. Then its ``action`` is
   fetched, or the next verb runs; with no verb left, the call ends.
-- When no TwiML can be had, the caller hears an error tone and the call ends ("application error").
+- When no TwiML can be had ("application error"), a leg that still rings ends as failed. In one that
+  was answered the caller hears an error tone, and it ends as completed.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Fetch(msgspec.Struct, frozen=True):
 
 
 class OpenStream(msgspec.Struct, frozen=True):
-    """Connect the stream, after ``delay`` seconds; then ``stream_started`` or ``stream_over``."""
+    """Make the stream after ``delay`` seconds and connect it; then ``stream_started``, and
+    ``stream_over`` once it has ended or was refused."""
 
     verb: twiml.Stream
     delay: float = 0.0
@@ -110,7 +112,7 @@ Instruction = (
     | Report
 )
 
-#: Documents that may follow one another with no sound between them.
+#: Documents that may follow one another with no sound, pause or stream between them.
 MAX_HOPS: Final = 50
 
 
@@ -129,7 +131,7 @@ class Leg:
         self.connecting: twiml.Stream | None = None
         #: One-way streams.
         self.sides: list[Stream] = []
-        #: How long the next <Connect> takes to have its stream.
+        #: Seconds until the next <Connect> opens its stream.
         self.seam = 0.0
         self.peer: Leg | None = None
         #: Finds out who has answered, until it knows.
@@ -156,7 +158,7 @@ class Leg:
         return instructions
 
     def run(self, verbs: Sequence[twiml.Verb], url: str, now: float) -> None:
-        """A document: run it from its start. url is where it came from, "" for inline TwiML."""
+        """Run a document from its start. ``url``: where it came from; "" for inline TwiML."""
         if self.ended:
             return
         self._drop_current(moved=True)
@@ -170,12 +172,12 @@ class Leg:
         self._next(now)
 
     def fetching(self) -> None:
-        """The shell fetches a document on its own account (the first one, or by REST)."""
+        """The exchange fetches a document that no verb asks for: the first one, or one by REST."""
         self._drop_current()
         self.doing = "fetch"
 
     def application_error(self, now: float) -> None:
-        """No TwiML could be had: the error tone, then the end."""
+        """No TwiML could be had; the rules say how the leg ends."""
         if self.ended:
             return
         self._drop_current()

@@ -44,10 +44,10 @@ class Number(msgspec.Struct, kw_only=True):
         return {name: getattr(self, name) for name in NUMBER_FIELDS}
 
     def resource(self, account_sid: str) -> dict[str, object]:
-        """The JSON that REST shows. The ``twilio`` package takes a field that is not there for one
-        that is null."""
+        """The JSON that REST shows, apart from the habit ``unset-fields``. The ``twilio`` package
+        takes a field that is not there for one that is null."""
         shown = self.fields()
-        # Twilio shows these as null when they are not set; the URLs as "".
+        # These are null here when they are not set; the URLs are "".
         for name in _NULL_WHEN_EMPTY:
             shown[name] = shown[name] or None
         return shown | {

@@ -10,7 +10,7 @@ import msgspec
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a carrier. Times are in seconds."""
 
-    #: Outbound calls that are placed in one second; the rest queue. None: no queue.
+    #: So many outbound calls are placed in a second; the others wait in a queue. None: no queue.
     calls_per_second: float | None = None
     #: A stream may have a ws:// URL, which Twilio refuses.
     allow_ws: bool = True
@@ -20,7 +20,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     stream_connect_timeout: float = 10.0
     #: SIDs, habits and faults repeat with the seed. 0: they never do.
     seed: int = 0
-    #: The line that far ends are on which name none (line/profiles.py). "": one that does nothing.
+    #: The line of far ends that name none (line/profiles.py). "": their sound stays as it is.
     line: str = ""
     #: Habits that always take one form (habits.py).
     habits: Mapping[str, str] = {}

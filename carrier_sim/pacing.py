@@ -1,9 +1,8 @@
 """Metrics of one stream: how evenly its audio arrived, and whether the far end heard holes.
 
-Made from a PlaybackBuffer's record, offline. An utterance is a run of played spans with holes
-shorter than ``UTTERANCE_GAP`` between them; a hole inside an utterance, where the buffer ran dry
-although more was to come, is an underrun. A ``clear`` ends an utterance. Longer silence starts a
-new one.
+Made from a PlaybackBuffer's record. An utterance is a run of played spans with holes shorter than
+``UTTERANCE_GAP`` between them. Such a hole is an underrun: the buffer ran dry although more was to
+come. A ``clear`` ends an utterance, and so does a longer hole.
 """
 
 from __future__ import annotations

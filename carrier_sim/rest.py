@@ -30,7 +30,7 @@ from .twiml import MAX_INLINE, Stream
 _E164: Final = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
 #: A host as urlsplit gives it: an IPv6 address without its brackets.
 _HOST: Final = re.compile(r"[A-Za-z0-9.\-]+|[0-9A-Fa-f:.]+")
-#: How the SIDs begin that send a number's calls elsewhere.
+#: A number's calls may be sent elsewhere by a SID of this kind.
 _SID_PREFIXES: Final = {"voice_application_sid": "AP", "trunk_sid": "TK"}
 #: Fields of a number that REST shows as "" or as null when they are not set (habit unset-fields).
 _EMPTY_OR_NULL: Final = ("voice_url", "voice_fallback_url", "voice_application_sid")
@@ -40,16 +40,18 @@ _MAX_TIMEOUT: Final = 600
 _MAX_TIME_LIMIT: Final = 86400
 #: Longer URLs are refused.
 _LONG_URL: Final = 2048
-#: Where a belief is contradicted: for so many seconds a written number reads as before, for so many
-#: a new call is not listed, and no URL may be longer than this.
+# Where the carrier contradicts a belief:
+#: A number that was written reads as before for so many seconds.
 _READS_SETTLE: Final = 3.0
+#: A new call is not listed for so many seconds.
 _LISTED_AFTER: Final = 30.0
-#: The same, for one call that comes in and is asked for by its SID.
+#: A call that comes in cannot be read by its SID for so many seconds.
 _SHOWN_AFTER: Final = 3.0
+#: Longer URLs are refused.
 _SHORT_URL: Final = 1000
 
 
-#: Answers a request that names this SID (or none) at this time.
+#: Answers a request. Its other arguments are the SID in the path ("" where there is none), and now.
 Handler = Callable[[Request, str, float], Response]
 
 
@@ -307,8 +309,8 @@ class RestApi:
         )
 
     def _detection(self, form: Mapping[str, str]) -> Detection | None:
-        """What is asked about answering machines. SendDigits makes Twilio ignore it. Raises
-        Refused."""
+        """The detection of answering machines that is asked for. Twilio ignores it beside
+        SendDigits. Raises Refused."""
         mode = form.get("MachineDetection", "")
         if not mode or form.get("SendDigits"):
             return None

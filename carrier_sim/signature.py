@@ -34,7 +34,7 @@ def sign(
 ) -> str:
     """The value of the header for a POST form to url, or for a GET or an upgrade with no form.
 
-    ``fragment`` is signed behind the URL, where a belief is contradicted.
+    ``fragment`` is signed behind the URL where the carrier contradicts fragment-is-not-signed.
     """
     fields = "".join(name + value for name, value in sorted(set(form)))
     text = url.partition("#")[0] + fragment + fields

@@ -1,4 +1,4 @@
-"""CarrierSim: the carrier in a program's own event loop, and the shell around all that does no I/O.
+"""CarrierSim: the carrier in a program's own event loop, the shell around the parts without I/O.
 
 async with CarrierSim(port=0) as sim:
     sim.add_number("+14155551234", voice_url="https://example.com/voice")
@@ -46,7 +46,7 @@ ACCOUNT_SID: Final = "AC" + "5" * 32
 AUTH_TOKEN: Final = "carrier-sim-token"  # noqa: S105  # of an account that does not exist
 #: How much later a status callback comes that others overtake (habit ``callback-order``): seconds.
 OVERTAKEN_BY: Final = 0.2
-#: Before a tick that is later than this, the sockets that wait are read.
+#: If a tick is later than this (seconds), what waits in the sockets is read before it.
 _LATE: Final = 0.003
 
 
@@ -201,8 +201,8 @@ class CarrierSim:
         self.exchange.caller_ids.add(phone_number)
 
     def set_line(self, name: str) -> None:
-        """Far ends of later calls that name no line are on this one (line/profiles.py); "" for
-        none. ValueError where there is no such line."""
+        """The line of later far ends that name none (line/profiles.py); "": their sound stays as it
+        is. ValueError where there is no such line."""
         if name:
             profile(name)
         self.exchange.line = name

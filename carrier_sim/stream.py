@@ -24,10 +24,10 @@ TRACKS: Final = {
     "outbound_track": ("outbound",),
     "both_tracks": ("inbound", "outbound"),
 }
-#: How far timestamps of the outbound track are off where it has a clock of its own (ms).
+#: Where the carrier contradicts tracks-share-a-clock: by how many ms the outbound track is ahead.
 OTHER_CLOCK_MS: Final = 200
-#: How far the timestamps of frames are off, one after the other, where they do not lie on the grid
-#: of 20 ms (habit ``timestamps``), in ms.
+#: By how many ms the timestamps of frames leave the grid of 20 ms, one after the other, in the form
+#: ``off-grid`` of the habit ``timestamps``.
 OFF_GRID_MS: Final = (0, -2, 1, -9, 0, 7, -3, 9, -1, 4, 0)
 
 
@@ -105,7 +105,7 @@ class Stream:
         #: The timestamp of the first frame in ms, and by how many ms the others leave the grid.
         self._first_timestamp = first_timestamp
         self._off_grid = OFF_GRID_MS if timestamps == "off-grid" else (0,)
-        #: a frame that waits for the next one, where two go into one message
+        #: Where the carrier contradicts frames-of-20-ms: the first of two frames for one message.
         self._half = b""
 
     @property
@@ -125,8 +125,7 @@ class Stream:
         self.send(self._writer.start(parameters, TRACKS[self.verb.track]))
 
     def outbound(self, frame: bytes) -> None:
-        """20 ms of sound that the far end hears, which comes before those that it says in the same
-        20 ms."""
+        """20 ms of sound that the far end hears. It comes before ``inbound`` of these 20 ms."""
         if "outbound" not in TRACKS[self.verb.track]:
             return
         writer = self._writer
@@ -167,7 +166,7 @@ class Stream:
         self.send(writer.media(frame, timestamp))
 
     def _timestamp(self, chunk: int, ms: int) -> int:
-        """That of a frame which so many others of ``ms`` came before."""
+        """The timestamp of a frame that ``chunk`` others of ``ms`` each came before."""
         return self._first_timestamp + chunk * ms + self._off_grid[chunk % len(self._off_grid)]
 
     def take(self, now: float) -> bytes:

@@ -84,7 +84,7 @@ class Writer:
         self._head_outbound = head % b"outbound"
         self.sequence = 0
         self.chunk = 0
-        #: the same of the outbound track, which counts its own
+        #: The outbound track counts its own chunks.
         self.chunk_outbound = 0
 
     def start(self, parameters: Mapping[str, str], tracks: Sequence[str] = ("inbound",)) -> bytes:

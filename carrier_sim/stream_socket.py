@@ -59,7 +59,7 @@ class StreamSocket(asyncio.Protocol):
         self._closing = False
         self._finished = False
         self._close_timer: asyncio.TimerHandle | None = None
-        #: by which a fault rule knows the stream
+        #: What the path of a fault rule is searched in.
         self._place = f"{stream.verb.url}#{stream.call_sid}"
         self._version = -1
         self._stall: Fault | None = None
@@ -138,7 +138,8 @@ class StreamSocket(asyncio.Protocol):
         self._hold_back()
 
     def tick(self, now: float) -> None:
-        """Apply fault rules and send messages that were held back. Called every few ms."""
+        """Apply fault rules, and send messages that were held back. Called on ticks of the media
+        clock while there is either."""
         if self._version != self._sim.faults.version and not self._finished:
             self._read_faults(now)
         if self._finished:

@@ -1,8 +1,8 @@
-"""Tones on the line: DTMF pairs, their detector, ringback, noise.
+"""Tones on the line: the pairs of DTMF and their detector, sines, noise.
 
-Source: ITU-T Q.23 (frequencies), Q.24 (a receiver accepts 40 ms and more, and twist). The
-detector takes the frames of all calls of one tick at once: a Goertzel filter at eight frequencies
-is one row of a matrix, so all calls cost one product.
+Source: ITU-T Q.23 (frequencies), Q.24 (a receiver accepts 40 ms and more, and how much louder one
+tone of a pair may be). The detector takes the frames of all calls of one tick at once, and finds
+the power at the eight frequencies of all of them by one product of matrices.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEYS: Final = ("123A", "456B", "789C", "*0#D")
 _HOPS_TO_ACCEPT: Final = 3
 #: Hops without the digit after which it has ended, and the same key counts again.
 _HOPS_TO_END: Final = 2
-#: Least mean-square amplitude of a tone: about -36 dBFS.
+#: Least mean square of a window that is looked at: about -36 dBFS.
 _LEAST_POWER: Final = (0.016 * 32768) ** 2
 #: Least share of the window's energy that the two tones must hold (speech fails here).
 _LEAST_SHARE: Final = 0.72

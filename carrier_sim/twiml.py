@@ -1,8 +1,8 @@
 """TwiML: a strict parser of the verbs that a trunkline call can meet.
 
 Source: TD voice/twiml. A document that is no XML, or whose root is not <Response>, is error 12100
-and gives no program. A verb or attribute that is not in the table below is 12200 and is left out,
-the rest of the document runs, as at Twilio. Names are case-sensitive.
+and gives no program. A verb or attribute that is not in the table below is 12200. It is left out,
+and the rest of the document runs, as at Twilio. Names are case-sensitive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TYPES: Final = frozenset(["text/xml", "application/xml", "text/html"])
 #: Longest TwiML that Twilio fetches (64 KB) and takes inline (4000 characters).
 MAX_FETCHED: Final = 64 * 1024
 MAX_INLINE: Final = 4000
-#: Longest name and value of a <Parameter> together.
+#: A <Parameter>'s name and value together have to be shorter than this.
 MAX_PARAMETER: Final = 500
 
 
@@ -120,7 +120,7 @@ _ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
     }.items()
 }
 _DIGITS: Final = re.compile(r"[0-9A-D*#wW]+", re.ASCII)
-#: Elements that take child elements only, and no text.
+#: Elements that take no text.
 _NO_TEXT: Final = frozenset(
     {"Response", "Connect", "Start", "Stop", "Stream", "Hangup", "Pause", "Reject"}
 )

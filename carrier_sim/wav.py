@@ -1,5 +1,4 @@
-"""WAV files: any PCM16 or μ-law recording to the line's 8 kHz μ-law and back, and the shipped
-speech."""
+"""WAV files: PCM16 of any rate to the line's μ-law, and μ-law to PCM16; the shipped speech."""
 
 from __future__ import annotations
 
@@ -41,7 +40,7 @@ def read(source: Path | bytes) -> bytes:
 
 @functools.lru_cache(maxsize=32)
 def read_cached(path: str) -> bytes:
-    """``read`` of a path, kept: a load of calls plays one recording."""
+    """``read`` of a path. It is kept, because many calls may play one recording."""
     return read(Path(path))
 
 

@@ -3,10 +3,10 @@
 ``up`` takes the far end's words to the carrier, and ``down`` the carrier's sound to the far end.
 The words go through these, in this order:
 
-1. gain, and clipping; 2. the echo of the sound that the far end hears; 3. noise; 4. codecs;
-5. loss, with concealment; 6. the delay.
+1. gain; 2. the echo of the sound that the far end hears; 3. noise; 4. clipping; 5. codecs;
+6. loss, with concealment; 7. the delay.
 
-The way down has 5 and 6 alone. Everything follows from the profile and the seed.
+The way down has 6 and 7 alone. Everything follows from the profile and the seed.
 
 Loss is spread by seed over blocks of 1,000 frames (20 s), in bursts, and each block has just as
 many lost frames as the profile says. In the place of a lost frame the last one is heard again,
@@ -27,7 +27,7 @@ from .profiles import Profile
 
 #: Frames in which the share of lost ones is exact.
 BLOCK: Final = 1000
-#: A concealed frame is so loud; the next one in a row, and so on.
+#: How loud concealed frames are: the first, the second and the third in a row.
 _FADES: Final = (1.0, 0.7, 0.4)
 #: Different loops of one kind of noise.
 _LOOPS: Final = 8

@@ -50,7 +50,7 @@ _FIELDS: Final[dict[str, float | None]] = {
 }
 _KEYS: Final = re.compile(r"[0-9A-D*#.]{1,32}", re.ASCII)
 
-#: Makes an object without a path of a step's ``bot``. ValueError, OSError.
+#: Makes of a step's ``bot`` an object that names no file. ValueError, OSError.
 ReadBot = Callable[[object, Path], dict[str, object]]
 
 

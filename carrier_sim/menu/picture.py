@@ -1,6 +1,7 @@
 """A menu as a picture (SVG) and as lines of text, with the way that a call took through it.
 
-No I/O. Steps stand in columns, by how many keys or prompts they are away from the start.
+No I/O. Steps stand in columns, by how many ways they are from the start. Those that no way leads to
+stand in the last column.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ def _step_box(menu: Menu, name: str, x: int, y: int, way: Sequence[Visit]) -> st
 
 
 def _arrow(one: tuple[int, int], two: tuple[int, int], label: str, n: int, taken: bool) -> str:
-    """From the right side of a step to the left side of another; back and home below both."""
+    """An arrow to the right runs from the right side of a step to the left side of the other. One
+    back, or within a column, runs below both."""
     x1, y1 = one[0] + WIDTH, one[1] + 14 + n * 13 % (HEIGHT - 20)
     if two[0] > one[0]:
         x2, y2 = two[0], two[1] + HEIGHT // 2

@@ -20,7 +20,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     The far end says ``sound``. After that it does the first of these that is given: it listens for
     a message (``listen``); it waits for keys (``digits``); another bot takes the call over
     (``bot``); it goes to the step ``then``; it ends, as ``end`` says. Once a message is over, it
-    goes on in the same order behind ``digits``.
+    does the first of the last three that is given.
     """
 
     #: The prompt as μ-law, and the texts that it was made from.

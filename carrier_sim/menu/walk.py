@@ -7,8 +7,8 @@ come out. The rules:
   meanwhile.
 - *waiting*: the prompt is over, or a key has ended it. Keys are collected until they are one of
   the step's and could not become longer, or until the time for the next key is up.
-- A wrong key, or none in time, says the prompt again, ``repeats`` times, and then leads to
-  ``on_timeout``.
+- A wrong key leads to ``on_wrong``. Where a step has none, and where no key comes in time, the
+  prompt is said again, ``repeats`` times; then the way leads to ``on_timeout``.
 - *listening*: the caller leaves a message. It is over when the caller falls silent, or when the
   time is up. A key of the step ends it, too.
 - *passed-on*: another bot has the call. Nothing leads back.

@@ -153,7 +153,7 @@ async def test_beliefs_are_contradicted_through_the_control_api(
         wrong = [name for name, belief in client.beliefs().items() if not belief["holds"]]
         assert wrong == ["reject-is-busy", "silence-is-sent"]
         instead = client.beliefs()["silence-is-sent"]["contradicted"]
-        assert instead == "Frames of pure silence are left out; timestamps go on."
+        assert instead == "Frames below about -42 dBFS are left out; timestamps go on."
         with pytest.raises(SimError, match="no belief nonsense"):
             client.contradict("nonsense")
         client.contradict()
