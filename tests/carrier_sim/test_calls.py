@@ -60,6 +60,7 @@ async def test_the_webhook_is_signed_with_blank_fields(sim: CarrierSim, customer
     url = customer.base + "/voice?mark=a%20b&x=1"
     _, form, headers = customer.posts[0]
     assert form["FromCity"] == "" and form["CallStatus"] == "ringing"
+    assert form["CallToken"].startswith("%7B%22parentCallInfoToken%22%3A%22eyJ")
     assert (form["From"], form["To"], form["Direction"]) == (CALLER, OURS, "inbound")
     validator = RequestValidator(sim.auth_token)
     assert validator.validate(url, form, headers["x-twilio-signature"])
