@@ -141,7 +141,7 @@ def _refusing(option: str) -> Iterator[None]:
     "--line",
     default="",
     metavar="NAME",
-    help="The line that far ends are on which name none (docs/far-end.md): street, mobile-bad, …",
+    help="The line of far ends that name none (docs/far-end.md): street, mobile-bad, …",
 )
 @click.option("--ca-file", type=click.Path(exists=True), help="Trusted for https and wss.")
 @click.option("--keep-audio/--no-keep-audio", default=True)
