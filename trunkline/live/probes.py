@@ -37,6 +37,7 @@ async def conversation(trial: Trial, hook: Hook) -> None:
         await _end(trial)
         await listed
     told = await trial.told_end(5.0)
+    await trial.told_all(_EVENTS, 2.0)
     missing = [event for event in _EVENTS if event not in trial.told]
     seen = f"{len(trial.callbacks)} came" + (f"; none for {', '.join(missing)}" if missing else "")
     if told or missing != list(_EVENTS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -140,6 +141,12 @@ class Trial:
         """The last callback's status, waited for so long; "" when none came."""
         await self.live.listener.news.until(lambda: bool(set(self.told) & ENDED_STATUSES), seconds)
         return next((status for status in self.told if status in ENDED_STATUSES), "")
+
+    async def told_all(self, statuses: Iterable[str], seconds: float) -> None:
+        """Wait, so long at most, until callbacks have told all of these. The callback of the last
+        event may overtake others."""
+        wanted = set(statuses)
+        await self.live.listener.news.until(lambda: wanted <= set(self.told), seconds)
 
     def redirect(self) -> str:
         """The verb that asks us again."""
