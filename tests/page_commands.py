@@ -113,6 +113,7 @@ NOT_RUN: Final[dict[str, str]] = {
     "pip install 'trunkline[scenario]'": INSTALLS,
     "pip install 'trunkline[postgres]'": INSTALLS,
     "pip install 'trunkline[otlp]'": INSTALLS,
+    "pip install --ignore-requires-python -e '.[scenario]'": INSTALLS,
     "pip install 'trunkline[scenario]' pytest pytest-asyncio pytest-xdist": INSTALLS,
     "pip install opentelemetry-distro opentelemetry-exporter-otlp": INSTALLS,
     "python3 -m venv .venv && . .venv/bin/activate": INSTALLS,
@@ -135,6 +136,7 @@ NOT_RUN: Final[dict[str, str]] = {
     "make site": MAKES,
     "make clean": MAKES,
     "make clean VENV=.venv-3.13": MAKES,
+    "python benchmarks/console.py": MEASURES,
     "python benchmarks/control_plane.py": MEASURES,
     "python benchmarks/ear.py": MEASURES,
     "python benchmarks/ear.py --recordings prompts/ --first 10000 --calls 40": MEASURES,
@@ -160,11 +162,12 @@ NOT_RUN: Final[dict[str, str]] = {
 _BLOCK: Final = re.compile(r"^( *)```(\S*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 #: Only drawings have these.
 _DRAWN: Final = re.compile("[│─►◄✗‖]")
-#: Code in a sentence is a command where it begins with a program, and says more than its name.
+#: Code in a sentence is a command where it begins with a program, and says more than its name. A
+#: line may end in the middle of it.
 _IN_A_SENTENCE: Final = re.compile(
     r"`((?:[A-Z_]+=\S+ )*"
     r"(?:trunkline|pytest|make|honcho|python|pip|pip-audit|docker compose|systemctl|prometheus"
-    r"|openssl|ssh|ulimit) [^`\n]+)`"
+    r"|openssl|ssh|ulimit)[ \n][^`\n]+(?:\n[^`\n]+)?)`"
 )
 #: A part that stands for something else: SID, NAME, [--json], CA0123…, bash|zsh.
 _STANDS_FOR: Final = re.compile(r"…|(?<![\w.])\[|\w\\?\|\w|(?<![\w$/.-])[A-Z]+(?![\w=])")
@@ -201,7 +204,8 @@ def commands(page: Path) -> list[str]:
         found += _RUN.findall(text)
     for text in blocks(page, "text"):
         found += [line for part in _EXAMPLES.findall(text) for line in _lines(part)]
-    for code in _IN_A_SENTENCE.findall(_BLOCK.sub("", page.read_text())):
+    for shown in _IN_A_SENTENCE.findall(_BLOCK.sub("", page.read_text())):
+        code = re.sub(r"\n *", " ", shown)
         if len(code.split()) > 2 or not code.startswith("trunkline "):
             found.append(code)
     return [

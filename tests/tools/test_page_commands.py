@@ -60,6 +60,20 @@ def test_commands_are_found() -> None:
     assert sum(map(len, page_commands.to_run().values())) > 30
 
 
+def test_a_command_in_a_sentence_may_go_on_in_the_next_line(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "Say `python\nbenchmarks/run.py --quick` or `trunkline up\n--sim`, and `make\nlint`.\n\n"
+        "- `trunkline doctor\n  --json` is in a list. `make` and\n`trunkline up` are names.\n"
+    )
+    assert commands(page) == [
+        "python benchmarks/run.py --quick",
+        "trunkline up --sim",
+        "make lint",
+        "trunkline doctor --json",
+    ]
+
+
 def test_each_exception_is_needed() -> None:
     assert ELSEWHERE.keys() <= on_pages()
     assert NOT_RUN.keys() <= on_pages()
@@ -96,6 +110,8 @@ def test_what_an_installation_names_is_there(command: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = command.partition("pip install ")[2]
     for word in shlex.split(wanted):
+        if word[0] == "-":
+            continue
         requirement = Requirement(f"trunkline{word[1:]}" if word[0] == "." else word)
         if requirement.name == "trunkline":
             assert requirement.extras <= project["optional-dependencies"].keys()
