@@ -64,12 +64,12 @@ async def restore_command(
     carrier = TwilioCarrier.of(settings)
     prober = Prober(settings.state_path, _holder())
     seals = await Journal.in_file(IN_MEMORY, account=account_sid, stack="")
-    run = RestoreRun(Operations.of(settings, "", carrier, seals, prober), dry_run)
+    run = RestoreRun(Operations.of(settings, "", carrier, seals, prober), dry_run, force)
     try:
         await run.journals(settings, account_sid)
         await run.database(settings, account_sid)
         if account:
-            await run.seals(force)
+            await run.seals()
     finally:
         carrier.close()
         prober.close()
@@ -85,11 +85,13 @@ def _holder() -> str:
 
 @dataclass
 class RestoreRun:
-    """One run of the command. ``lines``: its output; ``pending``: something is still to be
-    restored; ``live``: ids of stacks on this machine whose lock is held."""
+    """One run of the command. ``force``: the numbers of live stacks are taken by their seals;
+    ``lines``: its output; ``pending``: something is still to be restored; ``live``: ids of stacks
+    whose lock is held on this machine, or whose beat in the database moves."""
 
     ops: Operations
     dry_run: bool
+    force: bool = False
     lines: list[str] = field(default_factory=list)
     pending: bool = False
     live: set[str] = field(default_factory=set)
@@ -164,8 +166,9 @@ class RestoreRun:
         )
 
     def _in_use(self, holder: str, rows: list[OverrideRow]) -> None:
-        """Name the numbers of a stack that lives. A stack without any needs no line."""
-        if rows:
+        """Name the numbers of a stack that lives. A stack without any needs no line. With ``force``
+        the seals say what becomes of each number."""
+        if rows and not self.force:
             numbers = ", ".join(redact_number(row.number) for row in rows)
             self._still(
                 f"{holder or 'a live stack'} uses {numbers}: left alone; end it to put them back"
@@ -243,7 +246,7 @@ class RestoreRun:
 
     # ------------------------------------------------------------------ from the seals
 
-    async def seals(self, force: bool) -> None:
+    async def seals(self) -> None:
         """Put back by the seals that the account's numbers carry.
 
         Each seal becomes a row of a journal in memory, so that a number is put back by the same
@@ -258,7 +261,7 @@ class RestoreRun:
                 )
             else:
                 found.append(sealed)
-        alive = set() if force else await self._alive({sealed.seal for sealed in found})
+        alive = set() if self.force else await self._alive({sealed.seal for sealed in found})
         rows = []
         for sealed in found:
             if sealed.seal.stack in alive:

@@ -56,8 +56,8 @@ class Machine:
     async def run(
         self, *, account: bool = False, force: bool = False, ops: Operations | None = None
     ) -> RestoreRun:
-        run = RestoreRun(ops or self.ops(), dry_run=False)
+        run = RestoreRun(ops or self.ops(), dry_run=False, force=force)
         await run.journals(self.settings, ACCOUNT)
         if account:
-            await run.seals(force)
+            await run.seals()
         return run

@@ -8,6 +8,7 @@ from simulation.account import PRIOR
 
 from trunkline.bus.errors import CarrierError
 from trunkline.bus.locks import FileLock
+from trunkline.bus.redact import mask_url
 from trunkline.controller.restore_command import RestoreRun
 from trunkline.controller.twilio.seal import SealKeys
 
@@ -59,8 +60,19 @@ async def test_a_stack_that_lives_here_is_left_alone_even_when_its_url_is_silent
     assert run.pending and machine.voice_url(OURS) != PRIOR
     assert any("controller (pid 7)" in line and "left alone" in line for line in run.lines)
     assert any("which lives" in line for line in run.lines)
-    assert (await machine.run(account=True, force=True)).pending  # the journal's, still
+    lock.release()
+    await journal.close()
+
+
+async def test_a_number_that_is_taken_by_force_is_not_said_to_be_left_alone(
+    machine: Machine,
+) -> None:
+    journal = await machine.overridden(OURS, stack_id("aaa"))
+    lock = FileLock(machine.directory / "stacks" / stack_id("aaa") / "lock", "controller (pid 7)")
+    run = await machine.run(account=True, force=True)
     assert machine.voice_url(OURS) == PRIOR
+    assert not run.pending
+    assert [line.partition(": ")[2] for line in run.lines] == [f"put back to {mask_url(PRIOR)}"]
     lock.release()
     await journal.close()
 
@@ -71,7 +83,7 @@ async def test_account_restore_on_a_machine_that_never_saw_the_journal(
     await (await machine.overridden(OURS, stack_id("aaa"))).close()
     before = machine.time.now
     run = RestoreRun(machine.ops(), dry_run=False)
-    await run.seals(force=False)
+    await run.seals()
     assert not run.pending and machine.voice_url(OURS) == PRIOR
     assert machine.time.now - before >= 10.0  # its stack was asked three times over 10 s
     assert [n.fields["voice_fallback_url"] for n in machine.carrier.numbers.values()] == [""]
@@ -85,7 +97,7 @@ async def test_a_seal_of_the_former_token_needs_that_token(
     ops = machine.ops()
     ops.keys = SealKeys("token", secondary)
     run = RestoreRun(ops, dry_run=False)
-    await run.seals(force=False)
+    await run.seals()
     assert run.pending != bool(secondary)
     assert (machine.voice_url(OURS) == PRIOR) == bool(secondary)
     if not secondary:
@@ -114,4 +126,4 @@ async def test_the_journals_file_has_no_password_and_another_token_is_asked_for_
 async def test_a_list_that_fails_is_an_error(machine: Machine) -> None:
     machine.carrier.plan("list", "403")
     with pytest.raises(CarrierError, match="may be suspended"):
-        await RestoreRun(machine.ops(), dry_run=False).seals(force=False)
+        await RestoreRun(machine.ops(), dry_run=False).seals()
