@@ -87,6 +87,32 @@ def test_all_workers_share_one_stack_which_ends_with_the_run(run_suite) -> None:
     assert "to be put back" not in result.stdout.str()
 
 
+VARIES = """
+import asyncio
+
+async def test_a_caller_whom_the_carrier_hides(open_phone_line, carrier_sim):
+    assert carrier_sim.health()["seed"] == 7
+    ours = open_phone_line()
+    other = open_phone_line(allowed_callees=[ours.number])
+    waiting = asyncio.ensure_future(ours.wait_for_call(20))
+    while "/twilio/voice" not in carrier_sim.numbers()[ours.number]["voice_url"]:
+        await asyncio.sleep(0.02)
+    await other.place_call(ours.number, attach_stream="a-leg")
+    assert (await waiting).caller == "anonymous"
+"""
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(("variable", "argv"), [("7", ()), ("8", ("--phone-seed", "7"))])
+def test_the_stand_in_varies_as_the_user_says(  # type: ignore[no-untyped-def]  # as above
+    run_suite, monkeypatch: pytest.MonkeyPatch, variable: str, argv: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("TRUNKLINE_SIM_SEED", variable)
+    monkeypatch.setenv("TRUNKLINE_SIM_HABITS", "caller-id=anonymous")
+    result, _ = run_suite(VARIES, "--phone-sim", *argv)
+    result.assert_outcomes(passed=1)
+
+
 @pytest.mark.e2e
 @pytest.mark.carrier_sim
 def test_a_stack_that_runs_is_joined(run_suite, phone_stack, monkeypatch) -> None:  # type: ignore[no-untyped-def]  # as above

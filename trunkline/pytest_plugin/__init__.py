@@ -85,7 +85,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="Seed by which the stand-in carrier draws what Twilio does in one way or another.",
+        help="Seed by which the stand-in carrier draws what Twilio does in one way or another (or "
+        "TRUNKLINE_SIM_SEED).",
     )
     caps.add_options(group)
     parser.addini("phone_sim", "Run against the stand-in carrier.", "bool", False)

@@ -5,6 +5,7 @@ started for the run. Its stand-in carrier's far ends are put on the line that th
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ T = TypeVar("T")
 #: Numbers of the stand-in's account: enough for a line for each test of many workers.
 SIM_NUMBERS = tuple(f"+1415555{n:04d}" for n in range(100, 120))
 SIM_VOICE_URL = "https://agent.example/voice"
+SIM_SEED = "TRUNKLINE_SIM_SEED"
+SIM_HABITS = "TRUNKLINE_SIM_HABITS"
 SIM_CALLEES = (
     "+14155557777=echo",
     "+14155557778=speech:austen-0880,greets,when_silent=0.7,repeat",
@@ -124,7 +127,7 @@ def _find_stack(run: Run, config: pytest.Config, simulated: bool) -> PhoneStack:
             directory,
             numbers,
             callees,
-            TRUNKLINE_SIM_SEED=str(config.getoption("--phone-seed")),
+            **_wishes_of_the_stand_in(config.getoption("--phone-seed")),
             **shared_stack.cassette_settings(settings),
         )
     else:
@@ -133,6 +136,14 @@ def _find_stack(run: Run, config: pytest.Config, simulated: bool) -> PhoneStack:
         wanted = shared_stack.twilio(directory, settings, option(config, "phone_tunnel") or None)
     info = shared_stack.acquire(directory, "sim" if simulated else "twilio", wanted)
     return PhoneStack(info.bus, info.account_sid, info.auth_token, info.public_url, info.sim)
+
+
+def _wishes_of_the_stand_in(seed: int) -> dict[str, str]:
+    """How the user wants it to vary. ``seed``: of ``--phone-seed``, 0 where it is not given. A
+    stack beside the stand-in takes no other setting from the environment: it must not meet a stack
+    of the user's."""
+    wishes = {name: os.environ[name] for name in (SIM_SEED, SIM_HABITS) if name in os.environ}
+    return wishes | ({SIM_SEED: str(seed)} if seed else {})
 
 
 def _callee(item: str, root: Path) -> tuple[str, str]:
