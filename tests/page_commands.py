@@ -150,6 +150,8 @@ NOT_RUN: Final[dict[str, str]] = {
     "install -m 0600 .env /etc/trunkline.env": DEPLOYS,
     "install -m 0644 deploy/systemd/trunkline.service /etc/systemd/system/": DEPLOYS,
     "systemctl enable --now trunkline": DEPLOYS,
+    "sudo -u trunkline TRUNKLINE_BUS=ipc:///run/trunkline/bus /opt/trunkline/bin/trunkline "
+    "status": DEPLOYS,
     "systemctl enable --now trunkline-controller trunkline-gateway@{1,2} "
     "trunkline-codec-worker@{1..4}": DEPLOYS,
     "docker build -f deploy/Containerfile -t trunkline .": DEPLOYS,
