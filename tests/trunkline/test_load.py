@@ -61,6 +61,12 @@ def test_the_ramp_ends_with_all_calls_at_a_time(most: int, ramp: list[int]) -> N
     assert Plan(TO, FROM, most, b"").calls == sum(ramp)
 
 
+def test_one_call_is_announced_as_one() -> None:
+    said = [command._announced(Plan(TO, FROM, most=most, question=b"")) for most in (1, 2)]
+    assert said[0].endswith(": 1 at a time, 1 call of 300 s at most")
+    assert said[1].endswith(": 1, 2 at a time, 3 calls of 300 s at most")
+
+
 # --------------------------------------------------------------------------- figures
 
 

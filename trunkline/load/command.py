@@ -79,8 +79,8 @@ def check_caps(caps: list[dict[str, Any]], plan: Plan) -> None:
 def _announced(plan: Plan) -> str:
     ramp = ", ".join(map(str, figures.steps(plan.most)))
     return (
-        f"calling {plan.to} from {plan.number}: {ramp} at a time, {plan.calls} calls of "
-        f"{plan.longest} s at most"
+        f"calling {plan.to} from {plan.number}: {ramp} at a time, "
+        f"{cost.counted(plan.calls, 'call')} of {plan.longest} s at most"
     )
 
 
