@@ -451,6 +451,31 @@ async def test_a_replay_that_is_given_up_does_not_wait_for_the_end_of_its_stream
             await asyncio.wait_for(running, 5.0)
 
 
+async def test_our_side_goes_on_with_a_carrier_that_waits_for_nothing() -> None:
+    """What was done half a second into a stream is done then, though the stream begins 30 s
+    earlier."""
+    begun = asyncio.Event()
+
+    async def agent(socket: ServerConnection) -> None:
+        begun.set()
+        await socket.wait_closed()
+
+    async with listening(agent) as url:
+        lines = Lines("")
+        lines.answered(f'<Response><Connect><Stream url="{url}"/></Connect></Response>')
+        streams = [replace(taped(0.1), opened=30.0)]
+        player = CallPlayer(Cassette("CA1", streams=streams), lines, Player("AC1", fast=True))
+        player.begin(0.0)
+        ours = asyncio.create_task(player.until(30.5))
+        running = asyncio.create_task(player.run())
+        await begun.wait()
+        at = monotonic()
+        async with asyncio.timeout(5.0):
+            await ours
+            assert monotonic() - at > 0.4
+            await running
+
+
 async def test_nobody_there_and_no_stream_are_one_line(tmp_path: Path) -> None:
     path = write(tmp_path / "CA1.cassette", taped())
     result = await asyncio.to_thread(run, path, "--against", "ws://127.0.0.1:9/x")

@@ -107,10 +107,21 @@ class CallPlayer:
             str(e.answer.get("sid")) for e in changes if e.path.endswith("/Streams.json")
         ]
         self.began = monotonic()
+        self._went_on = asyncio.Event()
 
     def begin(self, at: float) -> None:
         """The cassette's time ``at`` is now."""
         self.began = monotonic() - at
+        self._went_on.set()
+
+    async def until(self, at: float) -> None:
+        """Wait until the cassette's time ``at``. Where the carrier's waits are left out, a stream
+        that begins earlier takes all that follows it along."""
+        while (left := self.began + at - monotonic()) > 0.0:
+            self._went_on.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._went_on.wait()
 
     async def run(self) -> Cassette:
         """Play all events in order. InvalidRequestError where our side cannot be reached."""
@@ -162,6 +173,8 @@ class CallPlayer:
         if found is None:
             return False
         url, parameters = found
+        if self._player.fast and taped.sid not in self._by_rest:
+            self.begin(max(taped.opened, monotonic() - self.began))
         player = replace(self._player, fast=False)
 
         async def stop() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -14,7 +14,6 @@ import numpy as np
 
 from trunkline.adapter.call import Call
 from trunkline.bus.cassette_masks import mulaw
-from trunkline.bus.clock import monotonic
 from trunkline.bus.sound import LINE_RATE, WIRE_RATE
 from trunkline.carrier_sim.mulaw import decode
 
@@ -97,15 +96,17 @@ def _pcm(sound: bytes) -> bytes:
     return np.interp(at, np.arange(len(samples)), samples).round().astype("<i2").tobytes()
 
 
-async def hold(call: Call, taped: Cassette, began: float, longest: float) -> None:
-    """Do our side's part in ``call``, which began when the monotonic clock stood at ``began``,
-    until it is over, or ``longest`` seconds after its last action."""
+async def hold(
+    call: Call, taped: Cassette, until: Callable[[float], Awaitable[None]], longest: float
+) -> None:
+    """Do our side's part in ``call`` until it is over, or ``longest`` seconds after the last of it.
+    ``until`` waits for a time of the cassette."""
     sounds: asyncio.Queue[bytes] = asyncio.Queue()
     speaking = asyncio.create_task(_speak(call, sounds))
     listening = asyncio.create_task(_listen(call))
     try:
         for action in actions(taped):
-            await asyncio.sleep(began + action.at - monotonic())
+            await until(action.at)
             if action.kind == "say":
                 sounds.put_nowait(action.pcm)
             elif action.kind == "press":

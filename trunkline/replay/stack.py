@@ -146,4 +146,4 @@ async def _our_side(taped: Cassette, line: Line, callee: str, playing: CallPlaye
         )
     else:
         call = await line.wait_for_call(60.0)
-    await hold(call, taped, playing.began, ENDS_WITHIN)
+    await hold(call, taped, playing.until, ENDS_WITHIN)
