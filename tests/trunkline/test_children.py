@@ -40,6 +40,13 @@ def test_a_death_is_answered_at_once_and_then_ever_more_slowly() -> None:
     assert delays[-1] == LONGEST_DELAY
 
 
+def test_hours_of_quick_deaths_change_nothing() -> None:
+    """A doubled delay is no longer a float after a thousand of them."""
+    restarts = Restarts()
+    delays = [restarts.delay(-9, lived=0.1, ready=True) for _ in range(1_100)]
+    assert delays[-1] == LONGEST_DELAY
+
+
 def test_a_good_run_starts_the_count_anew() -> None:
     restarts = Restarts()
     for _ in range(5):

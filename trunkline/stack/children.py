@@ -36,6 +36,8 @@ GOOD_RUN: Final = 5.0
 #: Seconds before the second quick restart, doubled for each further one, up to the second value.
 FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 5.0
+#: More doublings would change nothing, and a thousand are more than a float can hold.
+_MOST_DOUBLINGS: Final = 10
 #: Seconds without a sign of life after which a child is killed. A gateway's calls hear nothing
 #: until then: Twilio waits for a gateway that keeps its connections, and asks another one once they
 #: close. A silent worker's calls move to others meanwhile, and the controller carries no sound.
@@ -71,7 +73,8 @@ class Restarts:
         self._quick += 1
         if self._quick == 1:
             return 0.0
-        return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** (self._quick - 2))
+        doublings = min(self._quick - 2, _MOST_DOUBLINGS)
+        return min(LONGEST_DELAY, FIRST_DELAY * 2.0**doublings)
 
 
 class Child:
