@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +18,7 @@ from trunkline.bus.launch import ParentPipe
 from trunkline.bus.process import PARENT_FD_VARIABLE
 from trunkline.bus.testing import until
 from trunkline.stack import children
+from trunkline.stack.keep_alive import _health_files
 from trunkline.stack.children import GOOD_RUN, LONGEST_DELAY, Child, Restarts, settings_environment
 
 # ---------------------------------------------------------------- the rules
@@ -273,6 +275,7 @@ async def test_a_child_whose_loop_turns_but_does_not_do_its_work_is_started_agai
     up, sick = tmp_path / "up", tmp_path / "sick"
     well = f"""
 import os
+import shutil
 from trunkline.bus import process
 process.lives_while(lambda: not os.path.exists({str(sick)!r}))
 """
@@ -340,3 +343,16 @@ async def test_a_child_sees_the_end_of_its_parent(parent: ParentPipe) -> None:
     await until(lambda: child.starts > 1 or keeping.done())
     child.kill()
     await asyncio.gather(keeping)
+
+
+def test_probe_files_that_cannot_be_written_end_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The keeper would end, and its process with it. The probe sees that the files are old."""
+    heard = _health_files(tmp_path / "health")
+    heard(True)
+    shutil.rmtree(tmp_path / "health")
+    heard(True)
+    heard(True)
+    (record,) = caplog.records
+    assert f"{tmp_path}/health/alive" in record.getMessage()

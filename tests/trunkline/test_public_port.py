@@ -137,3 +137,10 @@ def test_a_killed_holder_is_succeeded(directory: Path) -> None:
     assert accepts(third)
     third.close()
     second.close()
+
+
+def test_of_sharers_that_are_gone_nothing_is_kept(first: PublicPort, directory: Path) -> None:
+    """Gateways are started again for as long as their stack lives."""
+    for _ in range(5):
+        PublicPort.claim("127.0.0.1", first.address[1], BUS, directory).close()
+    assert len(first._sharers) <= 1

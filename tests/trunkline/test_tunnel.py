@@ -113,3 +113,15 @@ async def test_the_program_gets_no_setting_and_no_secret_of_ours(
     with pytest.raises(TunnelError):
         await Tunnel.open("ngrok", "127.0.0.1", 8765)
     assert "5ecre7" not in seen.read_text() and "NGROK_REGION=eu" in seen.read_text()
+
+
+@pytest.mark.e2e
+async def test_a_line_that_is_too_long_to_be_read_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says = "head -c 200000 /dev/zero | tr '\\0' x; echo\necho url=https://ab12.ngrok-free.app"
+    install(tmp_path, "ngrok", f"{says}\nexec sleep 60", monkeypatch)
+    monkeypatch.setattr("trunkline.stack.tunnel.URL_WITHIN", 10.0)
+    tunnel = await Tunnel.open("ngrok", "127.0.0.1", 8765)
+    await tunnel.close()
+    assert tunnel.url == "https://ab12.ngrok-free.app"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ from trunkline.bus.settings import Settings
 from .children import SILENT_FOR, settings_environment
 from .public_port import PublicPort
 from .supervisor import END_WITHIN, Supervisor, exit_status
+
+log = logging.getLogger("trunkline.stack.supervisor")
 
 #: honcho sets it for what it starts.
 HONCHO_PROCESS_NAME: Final = "HONCHO_PROCESS_NAME"
@@ -88,14 +91,25 @@ async def _watch_honcho(stop: asyncio.Event) -> None:
 
 
 def _health_files(directory: Path) -> Callable[[bool], None]:
-    """Make the directory; returns what is to be called at each sign of life, and whether the
-    process has said that it is ready. A process that hangs, or that is being started again, lets
-    both files grow old. So a probe needs no more than ``find alive -newermt '10 seconds ago'``."""
+    """Make the directory, and return the function to call at each sign of life. Its argument says
+    whether the process has been ready.
+
+    Both files grow old while a process hangs or is being started again, so a probe needs no more
+    than ``find alive -newermt '10 seconds ago'``. A file that cannot be written grows old, too. The
+    log says so once, and the process runs on: it is for the probe to decide what that means.
+    """
     make_private(directory)
+    told = False
 
     def heard(ready: bool) -> None:
-        (directory / ALIVE_FILE).touch()
-        if ready:
-            (directory / READY_FILE).touch()
+        nonlocal told
+        try:
+            (directory / ALIVE_FILE).touch()
+            if ready:
+                (directory / READY_FILE).touch()
+        except OSError as error:
+            if not told:
+                log.warning("%s cannot be written: %s", error.filename, error.strerror)
+            told = True
 
     return heard
