@@ -152,7 +152,13 @@ class Tunnel:
     async def _read(self) -> None:
         """Read all of the program's output, because a full pipe would stop it."""
         assert self._process.stdout is not None
-        async for line in self._process.stdout:
+        while True:
+            try:
+                line = await self._process.stdout.readline()
+            except ValueError:  # the line is longer than the reader's buffer, and is skipped
+                continue
+            if not line:
+                break
             text = line.decode(errors="replace").rstrip()
             self._last_lines = [*self._last_lines[-2:], text]
             match = self.kind.url.search(text)
