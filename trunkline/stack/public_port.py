@@ -175,6 +175,10 @@ class PublicPort:
                 asking.close()
                 return
             socket.send_fds(asking, [_YES], [self.listening.fileno()])
+            asking.setblocking(False)
+            for gone in [each for each in self._sharers if not _is_connected(each)]:
+                self._sharers.remove(gone)
+                gone.close()
             self._sharers.append(asking)
 
     def _succeed(self) -> None:
@@ -216,6 +220,16 @@ class PublicPort:
 
 class _OtherStackError(Exception):
     """The holder of the port belongs to another bus."""
+
+
+def _is_connected(sharer: socket.socket) -> bool:
+    """Whether a process that shares the socket is still there. It never sends anything more."""
+    try:
+        return sharer.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 def _taken(port: int, holder: str) -> PortTakenError:
