@@ -229,7 +229,10 @@ async def _tell_when_ready(
             console=console,
             sim=sim,
         )
-        write_ready_file(wishes.ready_file, info)
+        try:
+            write_ready_file(wishes.ready_file, info)
+        except OSError as error:  # the disk is full, or the directory has gone since the start
+            log.error("--ready-file %s cannot be written: %s", wishes.ready_file, error.strerror)
     if tunnel is not None and not await tunnel.wait_reachable():
         log.warning("%s cannot be reached through the tunnel yet", tunnel.url)
     click.echo(
