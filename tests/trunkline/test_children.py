@@ -18,8 +18,8 @@ from trunkline.bus.launch import ParentPipe
 from trunkline.bus.process import PARENT_FD_VARIABLE
 from trunkline.bus.testing import until
 from trunkline.stack import children
-from trunkline.stack.keep_alive import _health_files
 from trunkline.stack.children import GOOD_RUN, LONGEST_DELAY, Child, Restarts, settings_environment
+from trunkline.stack.keep_alive import _health_files
 
 # ---------------------------------------------------------------- the rules
 

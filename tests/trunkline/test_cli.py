@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from trunkline.bus import wav
 from trunkline.cli import main, progress
 from trunkline.doctor.finding import Finding, Known
 
@@ -336,3 +338,48 @@ def test_progress_on_a_terminal_is_on_stderr(
         pass
     said = capsys.readouterr()
     assert "asking [Twilio]" in said.err and said.out == ""
+
+
+# --------------------------------------------------------------------------- encodings
+
+
+def _sound(path: Path) -> Path:
+    wav.write(path, wav.from_bytes(bytes(16_000)), wav.from_bytes(bytes(16_000)), rate=8_000)
+    return path
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("report", "--json"),
+        ("report", "--html", "page.html"),
+        ("show",),
+        ("show", "--json"),
+        ("show", "--svg", "call.svg"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+def test_a_file_may_have_any_name_and_a_terminal_any_encoding(
+    argv: tuple[str, ...], encoding: str, tmp_path: Path
+) -> None:
+    """Names of files are bytes, and waveforms are drawn with characters that few encodings have."""
+    name = os.fsdecode(b"caf\xe9.wav")
+    _sound(tmp_path / name)
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "trunkline", argv[0], name, *argv[1:]]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    if "--json" in argv:
+        assert json.loads(ended.stdout)
+
+
+def test_a_page_is_utf_8_as_it_says_in_every_locale(tmp_path: Path) -> None:
+    environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    code = (
+        "from pathlib import Path; from trunkline.reports import files; "
+        r"files.write(Path('page.html'), '\xfc\udce9')"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == "ü\\udce9"

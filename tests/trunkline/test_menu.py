@@ -92,3 +92,10 @@ async def test_it_shows_the_way_of_a_call(file: Path, capsys: pytest.CaptureFixt
         )
     assert "    0.00 s  main" in capsys.readouterr().out
     assert "0.0 s" in (file.parent / "c.svg").read_text()
+
+
+def test_a_picture_that_cannot_be_written_is_named(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("bank.toml", "--svg", "/dev/full") == 1
+    assert "/dev/full: No space left on device" in capsys.readouterr().err

@@ -60,8 +60,9 @@ def calls(settings: Settings, limit: int, as_json: bool) -> None:
       trunkline calls
       trunkline calls --limit 100 --json
     """
-    import msgspec
     from msgspec.structs import replace
+
+    from .json_text import json_text
 
     found = _find(settings)
     found = replace(found, calls=found.calls[:limit])
@@ -69,7 +70,7 @@ def calls(settings: Settings, limit: int, as_json: bool) -> None:
         past = f"no stack answers at {found.bus}: these are calls of the past"
         click.echo(f"trunkline: {printable(past)}", err=True)
     if as_json:
-        click.echo(msgspec.json.encode(found).decode())
+        click.echo(json_text(found))
     elif not found.calls:
         click.echo("no calls")
     else:
@@ -121,9 +122,8 @@ def show(settings: Settings, sid: str, svg: Path | None, as_json: bool) -> None:
       trunkline show CA0123 --svg call.svg
       trunkline show recordings/20260101T120000-CA0123.wav --json
     """
-    import msgspec
-
     from ..calls import timeline
+    from .json_text import json_text
 
     call, path = _call(settings, sid)
     heard = None
@@ -131,24 +131,23 @@ def show(settings: Settings, sid: str, svg: Path | None, as_json: bool) -> None:
         with progress.working(f"listening to {path.name}"):
             heard = _hear(path)
     if svg is not None:
-        from trunkline.bus.errors import InvalidRequestError, naming
+        from trunkline.bus.errors import InvalidRequestError
 
-        from ..reports import picture
+        from ..reports import files, picture
 
         if heard is None:
             raise InvalidRequestError(
                 f"{call.sid} was not recorded, so there is nothing to draw: set "
                 "TRUNKLINE_RECORDINGS_DIR"
             )
-        with naming(svg):
-            svg.write_text(picture.whole(heard), encoding="utf-8")
+        files.write(svg, picture.whole(heard))
     if as_json:
         told: dict[str, Any] = {
             "call": call,
             "moments": [] if heard is None else timeline.moments(heard.report),
             "report": None if heard is None else heard.report,
         }
-        click.echo(msgspec.json.encode(told).decode())
+        click.echo(json_text(told))
     else:
         from rich.console import Console
 

@@ -28,13 +28,12 @@ def init(directory: Path, as_json: bool) -> None:
       trunkline init
       trunkline init line-tests
     """
-    import msgspec
-
     from ..starter.write import write
+    from .json_text import json_text
 
     done = write(directory)
     if as_json:
-        click.echo(msgspec.json.encode(done).decode())
+        click.echo(json_text(done))
         sys.exit(EXIT_DONE)
     for path in done.wrote:
         click.echo(f"wrote  {path}")

@@ -7,6 +7,7 @@ be restored. ``--debug`` or TRUNKLINE_DEBUG=1 shows the traceback of a failure.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -454,6 +455,7 @@ def with_parent(argv: Sequence[str], grace: float) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; always ends in SystemExit."""
     _open_standard_streams()
+    _print_in_every_encoding()
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
         # A terminal that is closed (the end of an ssh connection, for instance) is the same as
         # Ctrl-C: calls are hung up, numbers put back, recordings written.
@@ -495,6 +497,13 @@ def _open_standard_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the end
+
+
+def _print_in_every_encoding() -> None:
+    """Let standard output show as an escape what its encoding does not have: the blocks of a
+    waveform, or the name of a file, which may hold any bytes. Standard error does so by itself."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _usage(error: click.ClickException) -> str:

@@ -17,6 +17,8 @@ from trunkline.carrier_sim.menu import picture
 from trunkline.carrier_sim.menu.steps import Step, Visit
 from trunkline.carrier_sim.mulaw import RATE
 
+from ..reports import files
+
 
 def menu(
     settings: Settings, path: Path, svg: Path | None, call_sid: str | None, *, as_json: bool
@@ -35,7 +37,7 @@ def menu(
         for line in picture.lines(spec.menu, way):
             click.echo(line)
     if svg is not None:
-        svg.write_text(picture.svg(spec.menu, way), encoding="utf-8")
+        files.write(svg, picture.svg(spec.menu, way))
     return EXIT_DONE
 
 

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
-import msgspec
 
-from trunkline.bus.errors import InvalidRequestError, naming
+from trunkline.bus.errors import InvalidRequestError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, complain
 from trunkline.bus.settings import Settings
 
-from ..reports import page, recordings, text
+from ..reports import files, page, recordings, text
 from . import progress
+from .json_text import json_text
 
 
 def report(
@@ -40,12 +40,11 @@ def report(
                 raise
             wrong.append(error)
     if html is not None:
-        with naming(html):
-            html.write_text(page.page(f"trunkline report: {what}", map(page.section, calls)))
+        files.write(html, page.page(f"trunkline report: {what}", map(page.section, calls)))
     if as_json:
         alone = len(calls) == 1 and not Path(what).is_dir()
         found = calls[0].report if alone else {call.title: call.report for call in calls}
-        click.echo(msgspec.json.encode(found).decode())
+        click.echo(json_text(found))
     else:
         for call in calls:
             for line in text.lines(call.title, call.report):

@@ -13,7 +13,7 @@ from trunkline.bus.sound import WIRE_RATE
 from trunkline.ear.figures import Report
 from trunkline.ear.listen import listen
 
-from ..reports import page
+from ..reports import files, page
 from ..reports.recordings import Heard
 from ..reports.text import lines
 from .measure import CallRecord
@@ -176,7 +176,7 @@ def leave_files(
         heard = Heard(title, record.played, record.said, _report(record))
         sections.append(page.section(heard))
     whole = out / "report.html"
-    whole.write_text(page.page("trunkline demo", sections), encoding="utf-8")
+    files.write(whole, page.page("trunkline demo", sections))
     console.print(f"\nboth, to look at and to hear: {_relative(whole)}")
 
 

@@ -27,7 +27,6 @@ from types import ModuleType
 from typing import Any, Final
 
 import click
-import msgspec
 from rich.console import Console
 
 from trunkline.bus import imports
@@ -38,6 +37,7 @@ from trunkline.bus.process import EXIT_DONE, StoppedError, run, unless
 from trunkline.bus.runtime_dir import temporary_directory
 from trunkline.carrier_sim.client import SimClient
 
+from ..cli.json_text import json_text
 from . import report, surroundings
 from .measure import CallRecord
 from .record import Stack, Watch
@@ -243,7 +243,7 @@ class Demo:
         if self._as_json:
             calls = {name: report.figures(record) for name, record in self._records.items()}
             told = {"out": str(self._out), "calls": calls, "failures": self._failures}
-            click.echo(msgspec.json.encode(told).decode())
+            click.echo(json_text(told))
         if self._failures:
             raise TrunklineError(
                 f"the demo failed: {'; '.join(self._failures)} (where other programs keep this "

@@ -100,7 +100,7 @@ class Gates:
         return verdict
 
     def _write(self, nodeid: str, heard: list[Heard], verdict: str, failed: list[Failed]) -> None:
-        from ..reports import page
+        from ..reports import files, page
 
         assert self._pages is not None
         again = {each.call: each.told(self._pages) for each in failed}
@@ -111,7 +111,7 @@ class Gates:
             name = f"{bool(verdict):d}-{worst:010.3f}-{secrets.token_hex(8)}"
             title = f"{nodeid}: {call.title}"
             text = page.section(call, verdict, title, again.get(call.title, ""))
-            (parts / name).write_text(text)
+            files.write(parts / name, text)
 
     @staticmethod
     def tell(item: pytest.Item, report: pytest.TestReport) -> None:
@@ -154,14 +154,14 @@ class Gates:
         return [] if self._baseline is None else self._compare(self._baseline)
 
     def _assemble(self, directory: Path) -> None:
-        from ..reports import page
+        from ..reports import files, page
 
         parts = directory / _PARTS
         directory.mkdir(parents=True, exist_ok=True)
         # Tests that failed first, and then the slowest answers.
         worst_first = sorted(parts.glob("*"), reverse=True)
-        whole = page.page("Phone calls", (part.read_text() for part in worst_first))
-        (directory / "index.html").write_text(whole)
+        whole = page.page("Phone calls", (part.read_text("utf-8") for part in worst_first))
+        files.write(directory / "index.html", whole)
         shutil.rmtree(parts, ignore_errors=True)
 
     def _compare(self, file: Path) -> list[str]:

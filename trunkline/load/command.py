@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 from trunkline.adapter.line import Line
-from trunkline.bus.errors import LimitReachedError, naming
+from trunkline.bus.errors import LimitReachedError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, StoppedError, complain, run, unless
 from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
-from ..reports import cost
+from ..reports import cost, files
 from ..stack.controller_client import controller_client, get_status
 from . import figures
 from .figures import Load, Row, Step
@@ -100,8 +100,7 @@ def _show(
         click.echo(msgspec.json.encode(found).decode())
     else:
         _print(found, ramp.steps, price)
-    with naming(html):
-        html.write_text(page(found, ramp.steps, ramp.worst))
+    files.write(html, page(found, ramp.steps, ramp.worst))
     if not as_json:
         click.echo(f"-> {html}")
     wrong = [*filter(None, [found.stopped]), *found.broken]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
-import msgspec
 from rich.table import Table
 
 from trunkline.bus.cassette_masks import ACCOUNT
@@ -23,6 +22,7 @@ from trunkline.bus.settings import Settings
 from trunkline.bus.twilio_urls import STATUS_PATH, VOICE_PATH
 
 from ..cli import progress, tables
+from ..cli.json_text import json_text
 from ..reports.cost import counted
 from . import stack
 from .call import CallPlayer, Lines, is_base
@@ -128,7 +128,7 @@ def _show_json(file: Path, taped: Cassette, wishes: Wishes, found: list[Differen
         "notes": _notes(taped),
         "differences": found,
     }
-    click.echo(msgspec.json.encode(told).decode())
+    click.echo(json_text(told))
 
 
 def _show(file: Path, taped: Cassette, wishes: Wishes, found: list[Difference]) -> None:
