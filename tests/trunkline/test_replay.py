@@ -24,6 +24,7 @@ from trunkline.bus.errors import InvalidRequestError
 from trunkline.carrier_sim.signature import sign
 from trunkline.cli.main import cli
 from trunkline.replay import cassette as files
+from trunkline.replay import command
 from trunkline.replay.call import CallPlayer, Lines
 from trunkline.replay.carrier import Carrier
 from trunkline.replay.cassette import Cassette, Exchange, Stream
@@ -94,6 +95,7 @@ def test_a_cassette_whose_writer_died_is_read_up_to_there() -> None:
         (b"", "is no cassette"),
         (b"RIFF\x24\x08\x00\x00WAVE\n", "is no cassette"),
         (b"\x1f\x8b\x08\x00garbage", "cannot be read"),
+        (gzip.compress(b"x", mtime=0)[:10] + b"\x07" * 20, "cannot be read"),
         (b'{"trunkline_cassette":2,"call":"CA1","began":""}\n', "use a newer one"),
         (b'{"trunkline_cassette":1,"call":"CA1","began":""}\n{"at":"x"}\n', "line 2: no row"),
         (b'{"trunkline_cassette":1,"call":"CA1","began":""}\n{"at":1,"kind":', ""),
@@ -550,6 +552,23 @@ async def test_a_call_that_is_turned_away_is_not_played_on(account: str) -> None
     assert [each["now"] for each in told["differences"]] == ["200 <Reject/>", "no stream"]
     result = await asyncio.to_thread(run, RECORDED, "--against", "http://127.0.0.1:9")
     assert result.exit_code == 1 and "no answer from http://127.0.0.1:9" in str(result.exception)
+
+
+@pytest.mark.parametrize("was", ["\\[bold]x", "\\[/x]", "[red]x"])
+def test_what_an_agent_says_is_shown_as_it_is(
+    was: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A document of somebody else's is no markup of ours."""
+    taped = Cassette("CA1")
+    differs = Difference(0.0, "webhook 1", was, "nothing")
+    command._show(tmp_path / "x", taped, command.Wishes(), [differs])
+    assert was in capsys.readouterr().out
+
+
+def test_a_level_that_is_no_number_is_wrong_usage(tmp_path: Path) -> None:
+    """Nothing is louder than NaN, so every answer would have the right level, or none."""
+    result = run(tmp_path / "x.cassette", "--level", "nan")
+    assert result.exit_code == 2 and "--level" in result.output
 
 
 # --------------------------------------------------------------------------- record

@@ -72,19 +72,24 @@ CONTROLLER: Final = (
 )
 
 
-class Seconds(click.FloatRange):
-    """A time to wait for. click compares, and NaN is neither too small nor too large."""
-
-    def __init__(self, *, min_open: bool = False) -> None:
-        super().__init__(0.0, LONGEST_WAIT, min_open=min_open)
+class Number(click.FloatRange):
+    """A number within bounds. NaN is refused here, because to click, which compares with the
+    bounds, it is neither too small nor too large."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        seconds: float = super().convert(value, param, ctx)
-        if seconds != seconds:
-            self.fail(f"{value} is no number of seconds.", param, ctx)
-        return seconds
+        number: float = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
+
+
+class Seconds(Number):
+    """A time to wait for."""
+
+    def __init__(self, *, min_open: bool = False) -> None:
+        super().__init__(0.0, LONGEST_WAIT, min_open=min_open)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object.")

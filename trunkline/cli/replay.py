@@ -13,7 +13,7 @@ import click
 
 from trunkline.bus.settings import Settings, env_name
 
-from .options import Seconds, settings_options
+from .options import Number, Seconds, settings_options
 
 
 @click.command(
@@ -76,7 +76,7 @@ def record(directory: Path, no_sound: bool, command: Sequence[str]) -> None:
     "--level",
     default=6.0,
     show_default=True,
-    type=click.FloatRange(0, 90),
+    type=Number(0, 90),
     help="Decibels by which it may be louder or quieter.",
 )
 @click.option("--to", metavar="NUMBER", help="The number to call, in place of the masked one.")

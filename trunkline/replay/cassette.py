@@ -6,6 +6,7 @@ A replay makes another one in memory, of the same kind, so that the two can be c
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,7 +142,7 @@ def read(path: Path) -> Cassette:
         data = path.read_bytes()
         if data.startswith(_GZIP):
             data = gzip.decompress(data)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidRequestError(f"{path} cannot be read: {reason}") from error
     return parse(data, str(path))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from trunkline.bus.cassette_masks import ACCOUNT
 from trunkline.bus.clock import monotonic
@@ -147,6 +148,8 @@ def _show(file: Path, taped: Cassette, wishes: Wishes, found: list[Difference]) 
         table.add_column(name, overflow="fold")
     for each in found:
         cells = (f"{each.at:.2f} s", each.where, each.was, each.now)
-        table.add_row(*(printable(cell).replace("[", "\\[") for cell in cells))
+        # An agent writes its own documents, which must become neither markup nor a terminal's
+        # command.
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     tables.output().print(table)
     click.echo(counted(len(found), "difference"))
