@@ -7,6 +7,9 @@ import base64
 import contextlib
 import gzip
 import json
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -588,3 +591,25 @@ def test_record_runs_a_command_whose_stacks_keep_cassettes(tmp_path: Path) -> No
     assert result.exit_code == 0 and "no call was recorded" in result.output
     result = CliRunner().invoke(cli, ["record", "/no/such/program"])
     assert result.exit_code == 1 and "cannot be run" in str(result.exception)
+
+
+def test_record_bears_a_cassette_that_goes_away_meanwhile(tmp_path: Path) -> None:
+    """The stack deletes old ones."""
+    (tmp_path / "CA0.cassette").symlink_to(tmp_path / "gone")
+    result = CliRunner().invoke(cli, ["record", "--dir", str(tmp_path), sys.executable, "-c", ""])
+    assert result.exit_code == 0
+
+
+def test_record_ends_its_command_when_it_is_asked_to_end(tmp_path: Path) -> None:
+    code = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(60)"
+    argv = [sys.executable, "-m", "trunkline", "record", "--dir", str(tmp_path)]
+    recording = subprocess.Popen(
+        [*argv, sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with recording:
+        assert recording.stdout is not None
+        pid = int(recording.stdout.readline())
+        recording.terminate()
+        assert recording.wait(10) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,18 +15,19 @@ from trunkline.bus.errors import InvalidRequestError
 
 
 def run(command: Sequence[str], environment: Mapping[str, str], directory: Path) -> int:
-    """Run it to its end; its exit status. InvalidRequestError: it cannot be run."""
+    """Run the command to its end, and return its exit status: 128 and the signal's number where a
+    signal ended it. InvalidRequestError where the command cannot be run."""
     before = _cassettes(directory)
     try:
         process = subprocess.Popen(list(command), env=dict(environment))  # noqa: S603  # the user's
     except OSError as error:
         raise InvalidRequestError(f"{command[0]} cannot be run: {error.strerror}") from error
-    status = None
-    while status is None:
-        try:
-            status = process.wait()
-        except KeyboardInterrupt:  # it has had Ctrl-C too, and ends in its own way
-            continue
+    # Whoever ends us by SIGTERM means the command: its stack has numbers to put back.
+    handler = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
+    try:
+        status = _wait(process)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
     new = [path for path, at in _cassettes(directory).items() if before.get(path) != at]
     for path in sorted(new):
         click.echo(f"trunkline record: {path}", err=True)
@@ -33,6 +36,17 @@ def run(command: Sequence[str], environment: Mapping[str, str], directory: Path)
     return status if status >= 0 else 128 - status
 
 
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    while True:
+        # A terminal sends Ctrl-C to the command too, which ends in its own way.
+        with contextlib.suppress(KeyboardInterrupt):
+            return process.wait()
+
+
 def _cassettes(directory: Path) -> dict[Path, int]:
-    """When each was last written."""
-    return {path: path.stat().st_mtime_ns for path in directory.glob(f"*{SUFFIX}")}
+    """When each cassette was last written. A stack may delete an old one meanwhile."""
+    found = {}
+    for path in directory.glob(f"*{SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):
+            found[path] = path.stat().st_mtime_ns
+    return found
