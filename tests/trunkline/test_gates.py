@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numpy as np
 import pytest
 
@@ -96,7 +97,9 @@ def test_numbers_are_judged_by_the_worst_call() -> None:
     assert limits.broken(calls, {"interruptions": 0}) == ["interruptions is 1, over 0"]
 
 
-@pytest.mark.parametrize("limit", [{"latency": 1.0}, {"latency_p99": 1}, {"talk_over": "1"}])
+@pytest.mark.parametrize(
+    "limit", [{"latency": 1.0}, {"latency_p99": 1}, {"talk_over": "1"}, {"latency_p95": math.nan}]
+)
 def test_a_limit_that_there_is_not_is_refused(limit: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="phone_limits"):
         limits.broken([answering(1.0)], limit)

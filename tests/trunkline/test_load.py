@@ -125,6 +125,9 @@ def test_limits_are_read_and_named_where_they_are_wrong() -> None:
         figures.read_limits("latency_p95")
     with pytest.raises(ValueError, match="--limits: there is no limit 'latency_p99'"):
         figures.read_limits("latency_p99=1")
+    for name in ("failures", "latency_p95"):
+        with pytest.raises(ValueError, match=f"--limits: {name}=nan is not a number"):
+            figures.read_limits(f"{name}=nan")
 
 
 def test_the_page_has_the_picture_the_table_and_what_is_wrong() -> None:

@@ -39,16 +39,23 @@ def samples_of(reports: Sequence[Report]) -> Samples:
 
 
 def check_names(limits: Mapping[str, float], where: str = "phone_limits") -> None:
-    """ValueError for a limit that does not exist, or is no number; it names the limit, and
-    ``where`` they were given."""
+    """Raise ValueError for a limit that does not exist or is not a number. The message names the
+    limit, and ``where`` it was given."""
     for name, limit in limits.items():
         if not _SPREAD.fullmatch(name) and name not in _NUMBERS:
             raise ValueError(
                 f"{where}: there is no limit {name!r}; there are latency_p50, _p90, _p95, "
                 f"_max, time_to_yield_p50, …, {', '.join(_NUMBERS)}"
             )
-        if isinstance(limit, bool) or not isinstance(limit, int | float):
-            raise ValueError(f"{where}: {name}={limit!r} is no number")
+        check_number(name, limit, where)
+
+
+def check_number(name: str, limit: object, where: str) -> None:
+    """Raise ValueError where the value of a limit is not a number. NaN is none either: nothing is
+    over it, so the limit could never be broken."""
+    number = isinstance(limit, int | float) and not isinstance(limit, bool)
+    if not number or limit != limit:
+        raise ValueError(f"{where}: {name}={limit!r} is not a number")
 
 
 def broken(reports: Sequence[Report], limits: Mapping[str, float]) -> list[str]:

@@ -127,6 +127,8 @@ def read_limits(text: str) -> dict[str, float]:
                 f"{part!r} is no limit: write, for instance, latency_p95=1.5"
             ) from None
     gates.check_names({name: n for name, n in found.items() if name != FAILURES}, "--limits")
+    if FAILURES in found:
+        gates.check_number(FAILURES, found[FAILURES], "--limits")
     return found
 
 
