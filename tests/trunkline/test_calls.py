@@ -245,12 +245,22 @@ def test_a_recording_says_itself_whose_call_it_has(surroundings: Path) -> None:
     recorder.close()
     recorded(surroundings, "20200101T000000-CAother.wav")
     (surroundings / "recordings/20200101T000000-CAtorn.wav").write_bytes(b"RIFF")
+    damaged = recorded(surroundings, "20200101T000000-CArate.wav")
+    data = damaged.read_bytes()
+    damaged.write_bytes(data[:24] + bytes(4) + data[28:])  # no sample a second
     listed = json.loads(run(calls, "--json").stdout)["calls"]
     assert [(c["sid"], c["direction"], c["caller"]) for c in listed] == [
         ("CA7", "inbound", "anonymous"),
         ("CAother", None, None),
     ]
     assert listed[0]["seconds"] == 1.0 and listed[1]["began"] == "2020-01-01T00:00:00+00:00"
+
+
+def test_a_recording_whose_name_has_no_date_is_listed_without_one(surroundings: Path) -> None:
+    """Somebody has named it so: there is no 13th month."""
+    recorded(surroundings, "20201399T000000-CAother.wav")
+    (listed,) = json.loads(run(calls, "--json").stdout)["calls"]
+    assert (listed["sid"], listed["began"]) == ("CAother", None)
 
 
 def test_the_list_is_as_long_as_is_asked_and_commands_no_terminal(surroundings: Path) -> None:
@@ -376,6 +386,14 @@ def test_a_recording_is_played_by_the_machines_player(surroundings: Path, a_play
     path = recorded(surroundings)
     assert run(play, "CArec").stdout == f"played {path} (both)\n"
     assert (surroundings / "played").read_text() == f"-q {path}\n"
+
+
+def test_a_recordings_name_is_never_an_option_of_the_player(
+    surroundings: Path, a_player: Path
+) -> None:
+    recorded(surroundings).rename("-d.wav")
+    run(play, "--", "-d.wav")
+    assert (surroundings / "played").read_text() == f"-q {surroundings}/-d.wav\n"
 
 
 @pytest.mark.parametrize(("side", "sound"), [("ours", OURS), ("theirs", THEIRS)])

@@ -114,12 +114,25 @@ def test_one_of_several_that_cannot_be_heard_is_named_and_the_others_are_reporte
 ) -> None:
     recording(tmp_path / "good.wav")
     (tmp_path / "bad.wav").write_text("words")
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere")  # a stack deletes old ones
     with pytest.raises(SystemExit) as ended:
         cli.main(["report", str(tmp_path), "--json"], standalone_mode=False)
     told = capsys.readouterr()
     assert ended.value.code == 1
     assert list(json.loads(told.out)) == ["good.wav"]
     assert "bad.wav is no PCM WAV file" in told.err
+    assert "gone.wav: No such file or directory" in told.err
+
+
+def test_several_recordings_are_reports_by_their_names_even_if_one_alone_can_be_heard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording(tmp_path / f"20260101T000001-{SID}.wav")
+    (tmp_path / f"20260101T000002-{SID}.wav").write_text("words")
+    argv = ["report", SID, "--recordings-dir", str(tmp_path), "--json"]
+    with pytest.raises(SystemExit):
+        cli.main(argv, standalone_mode=False)
+    assert list(json.loads(capsys.readouterr().out)) == [f"20260101T000001-{SID}.wav"]
 
 
 @pytest.mark.parametrize(

@@ -190,17 +190,19 @@ def of_recordings(directory: Path) -> list[KnownCall]:
 
 
 def of_recording(path: Path) -> KnownCall | None:
-    """By its name and its own words. None where it has just been deleted, or is no WAV."""
+    """The call of a recording, by the file's name and by what the file says itself. None where it
+    has just been deleted, or is not a WAV file."""
     try:
         whose = read_whose(path)
         with wave.open(str(path)) as file:
             seconds = file.getnframes() / file.getframerate()
-    except (OSError, wave.Error, EOFError):
-        return None  # whoever wants this one in particular hears why from its reader
+    except (OSError, wave.Error, EOFError, ZeroDivisionError):
+        return None  # a command that is given this very file says what is wrong with it
     began, sid = None, path.stem
     if NAME.match(path.name):
         named, _, sid = path.stem.partition("-")
-        began = _iso(datetime.strptime(named + "Z", "%Y%m%dT%H%M%S%z"))
+        with contextlib.suppress(ValueError):  # digits, but not those of a date
+            began = _iso(datetime.strptime(named + "Z", "%Y%m%dT%H%M%S%z"))
     return KnownCall(
         sid=whose.sid or sid,
         direction=whose.direction or None,

@@ -49,7 +49,7 @@ def play(path: Path, side: Side) -> None:
         command = player()
         with _sound(path, side) as sound:
             ended = subprocess.run(  # noqa: S603  # a program of PLAYERS, without a shell
-                [*command, str(sound)],
+                [*command, str(sound.absolute())],  # no name is taken for an option
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,

@@ -35,14 +35,14 @@ def report(
     for path in progress.each(paths, "listening"):
         try:
             calls.append(recordings.hear(path, ours))
-        except InvalidRequestError as error:
+        except (InvalidRequestError, OSError) as error:
             if len(paths) == 1:
                 raise
-            wrong.append(error)
+            wrong.append(f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error))
     if html is not None:
         files.write(html, page.page(f"trunkline report: {what}", map(page.section, calls)))
     if as_json:
-        alone = len(calls) == 1 and not Path(what).is_dir()
+        alone = len(paths) == 1 and not Path(what).is_dir()
         found = calls[0].report if alone else {call.title: call.report for call in calls}
         click.echo(json_text(found))
     else:
