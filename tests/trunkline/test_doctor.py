@@ -17,7 +17,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.settings import Settings, load
 from trunkline.carrier_sim.sim import ACCOUNT_SID, CarrierSim
 from trunkline.doctor import account, stack
-from trunkline.doctor.finding import Finding, Known
+from trunkline.doctor.finding import Finding, Known, json_object
 from trunkline.stack.http_get import Answer
 
 TOKEN = "5ca1ab1e" * 4
@@ -52,6 +52,16 @@ def states(findings: list[Finding]) -> dict[str, str]:
 async def test_good_credentials(known: Known) -> None:
     assert states(await account.credentials(known))["credentials"] == "ok"
     assert known.account
+
+
+@pytest.mark.parametrize("date", ["yesterday", "", "Mon, 99 Jan 2026 00:00:00 GMT"])
+def test_a_time_that_is_none_tells_nothing_of_the_clock(date: str) -> None:
+    assert account._clock(Answer(200, b"{}", date, 0.0), "https://x").state == "skip"
+
+
+def test_an_answer_of_brackets_is_no_json_object() -> None:
+    """Whatever answers at the public URL is read."""
+    assert json_object(b"[" * 100_000) == {}
 
 
 def test_a_clock_that_is_right() -> None:

@@ -121,10 +121,12 @@ def _regional(settings: Settings) -> str:
 
 
 def _clock(answer: Answer, base: str) -> Finding:
-    if answer.date is None:
-        return Finding("clock", "skip", f"{base} told no time")
+    try:
+        date = parsedate_to_datetime(answer.date or "")
+    except ValueError:
+        return Finding("clock", "skip", f"{base} does not tell the time")
     # The header has whole seconds and is about half a round trip old.
-    theirs = parsedate_to_datetime(answer.date).timestamp() + 0.5 + answer.seconds / 2
+    theirs = date.timestamp() + 0.5 + answer.seconds / 2
     skew = datetime.now(UTC).timestamp() - theirs
     text = f"{abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} Twilio's"
     if abs(skew) > SKEW_FAILS:

@@ -40,6 +40,6 @@ def json_object(body: bytes) -> dict[str, Any]:
     """The JSON object that an answer holds; an empty one where it holds something else."""
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
