@@ -103,6 +103,25 @@ def test_another_directory_is_made_and_entered_first(new: Path) -> None:
     assert done.next[0][0] == "cd a/b"
 
 
+def test_the_way_into_a_directory_can_be_pasted(new: Path) -> None:
+    assert write(Path("my tests")).next[0][0] == "cd 'my tests'"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("pyproject.toml", "tool = 1\n"),
+        ("pyproject.toml", "[tool]\npytest = 1\n"),
+        ("pyproject.toml", "[tool.pytest]\nini_options = 1\n"),
+        ("pytest.toml", "pytest = 1\n"),
+    ],
+)
+def test_a_file_in_which_pytest_has_no_table_is_named(new: Path, name: str, text: str) -> None:
+    (new / name).write_text(text)
+    with pytest.raises(SettingsError, match=rf"{name} cannot be read: .* is not a table"):
+        write(Path())
+
+
 def test_pytest_that_is_missing_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert write(Path()).next[0][0] == "pip install 'trunkline[pytest]'"

@@ -19,6 +19,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -276,4 +277,4 @@ def _next() -> str:
     activate = Path(sys.prefix, "bin", "activate")
     if shutil.which("trunkline") is not None or not activate.exists():
         return first
-    return f"`. {os.path.relpath(activate)}` once in this shell; then {first}"
+    return f"`. {shlex.quote(os.path.relpath(activate))}` once in this shell; then {first}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import tomllib
 from collections.abc import Callable
 from configparser import ConfigParser, Error
@@ -157,10 +158,11 @@ def _found(directory: Path) -> tuple[str, dict[str, Any]] | None:
         if path.suffix == ".toml":
             table = _toml(path)
             if section is None:
-                return name, table.get("pytest", table)
-            part = table.get("tool", {}).get("pytest")
-            if part is not None:
-                return name, part.get("ini_options", part)
+                return name, _table(path, table, "pytest", table)
+            tool = _table(path, table, "tool", {})
+            if "pytest" in tool:
+                part = _table(path, tool, "pytest", {})
+                return name, _table(path, part, "ini_options", part)
             continue
         parser = ConfigParser(interpolation=None)
         try:
@@ -182,13 +184,21 @@ def _toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} cannot be read: {error}") from error
 
 
+def _table(path: Path, of: dict[str, Any], key: str, missing: dict[str, Any]) -> dict[str, Any]:
+    found = of.get(key, missing)
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path} cannot be read: {key} is not a table")
+    return found
+
+
 # --------------------------------------------------------------------------- what comes next
 
 
 def _next(directory: Path) -> list[tuple[str, str]]:
     steps = []
     if directory.absolute() != Path.cwd():
-        steps.append((f"cd {directory}", "settings and tests are looked for here"))
+        way = shlex.quote(str(directory))
+        steps.append((f"cd {way}", "settings and tests are looked for here"))
     if any(importlib.util.find_spec(name) is None for name in ("pytest", "pytest_asyncio")):
         steps.append(("pip install 'trunkline[pytest]'", "pytest, and async tests in it"))
     return [
