@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from trunkline.ear import turns
 from trunkline.ear.figures import Report, Segment, Side, Sides, spread
 from trunkline.gates import baseline, limits
-from trunkline.gates.run import REPEAT_ID, name_of
+from trunkline.gates.run import REPEAT_ID, Gates, name_of
 
 
 def speech(*spans: tuple[float, float]) -> list[Segment]:
@@ -149,3 +150,21 @@ def test_a_repetition_has_the_name_of_its_test() -> None:
     assert name_of(f"a.py::test_b[x-{repeat}]") == "a.py::test_b[x]"
     assert name_of(f"a.py::test_b[{repeat}-x]") == "a.py::test_b[x]"
     assert name_of("a.py::test_b[y]") == "a.py::test_b[y]"
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"test_a": 5}', '{"test_a": {"latency": "x"}}', "\xff"]
+)
+def test_a_baseline_that_is_none_fails_the_run_in_one_line(tmp_path: Path, text: str) -> None:
+    """And is left as it is: it may be somebody's only one."""
+    file = tmp_path / "phone.json"
+    file.write_bytes(text.encode("latin-1"))
+    (problem,) = Gates(file, None).conclude()
+    assert problem.startswith(f"--phone-baseline {file}: ") and "\n" not in problem
+    assert file.read_bytes() == text.encode("latin-1")
+
+
+def test_a_page_that_cannot_be_written_fails_the_run_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (problem,) = Gates(None, tmp_path / "file" / "out").conclude()
+    assert problem == f"--phone-report {tmp_path}/file/out: Not a directory"

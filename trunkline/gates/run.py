@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import pytest
 
 from . import baseline, kept, limits
@@ -147,11 +148,25 @@ class Gates:
         return kept.keep(self._failed, source, self._pages)
 
     def conclude(self) -> list[str]:
-        """At the run's end: keep or compare the baseline, write the page; what makes the run
-        fail."""
+        """At the run's end, write the page, and compare with the baseline or add to it. Returns the
+        reasons why the run fails, one line each."""
+        found = []
         if self._pages is not None:
-            self._assemble(self._pages)
-        return [] if self._baseline is None else self._compare(self._baseline)
+            try:
+                self._assemble(self._pages)
+            except OSError as error:
+                found.append(f"--phone-report {self._pages}: {error.strerror}")
+        if self._baseline is not None:
+            try:
+                found += self._compare(self._baseline)
+            except OSError as error:
+                found.append(f"--phone-baseline {self._baseline}: {error.strerror}")
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                found.append(
+                    f"--phone-baseline {self._baseline}: this is not a baseline that a run has "
+                    "written; name another file, or delete this one for a new baseline"
+                )
+        return found
 
     def _assemble(self, directory: Path) -> None:
         from ..reports import files, page
@@ -167,7 +182,9 @@ class Gates:
     def _compare(self, file: Path) -> list[str]:
         before: dict[str, dict[str, list[float]]] = {}
         if file.exists():
-            before = json.loads(file.read_text())
+            before = msgspec.json.decode(file.read_bytes(), type=dict[str, dict[str, list[float]]])
+        from ..reports import files
+
         found: list[str] = []
         for name, tries in sorted(self._tests.items()):
             if name in before:
@@ -180,7 +197,7 @@ class Gates:
         if fresh:
             file.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps(before | fresh, indent=1, sort_keys=True)
-            file.write_text(text + "\n")
+            files.write(file, text + "\n")
         return found
 
     def pass_rates(self) -> Iterator[str]:

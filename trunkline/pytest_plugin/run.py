@@ -85,7 +85,10 @@ class Run:
         """The stacks in the run's ``directory`` have ended: keep the cassettes of failed tests."""
         gates, self._gates = self._gates, None
         if gates is not None and self._given is None:
-            self.replays += gates.keep_cassettes(directory)
+            try:
+                self.replays += gates.keep_cassettes(directory)
+            except OSError as error:
+                self.problems.append(f"--phone-report: {error.filename}: {error.strerror}")
 
     def cassettes(self, directory: Path) -> Path | None:
         """Where the stacks that the run starts keep cassettes."""
