@@ -34,14 +34,26 @@ async def console(settings: Settings, *, show: bool) -> int:
     async with controller_client(settings, timeout=ANSWER_WITHIN) as client:
         link = await client.request(m.GetConsole(), m.ConsoleLink, timeout=5.0)
     url = f"{link.url}/#token={link.token}"
-    if show or not webbrowser.open(_leading_to(url).as_uri()):
+    if show or not _opened(url):
         click.echo(url)
     return EXIT_DONE
 
 
-def _leading_to(url: str) -> Path:
-    """A page that leads there, and that its owner alone can read. It is left behind, because the
-    browser reads it when it comes to it; its token is void once the controller has ended."""
+def _opened(url: str) -> bool:
+    """Open a browser at ``url``; False where there is none.
+
+    The page that leads the browser there is left behind, because nobody tells when it has been
+    read. Its token is void once the controller has ended.
+    """
+    page = _page(url)
+    found = webbrowser.open(page.as_uri())
+    if not found:
+        page.unlink()
+    return found
+
+
+def _page(url: str) -> Path:
+    """A page that leads to ``url``, and that only its owner can read."""
     descriptor, name = tempfile.mkstemp(prefix="trunkline-console-", suffix=".html")
     with os.fdopen(descriptor, "w") as file:
         file.write(_PAGE.format(html.escape(url)))

@@ -1,0 +1,40 @@
+"""``trunkline console``: the file that leads a browser to the console."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import webbrowser
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from trunkline.bus import settings
+from trunkline.cli import console
+
+
+@pytest.mark.parametrize("opens", [True, False])
+async def test_it_is_left_for_a_browser_alone(
+    opens: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It holds the stack's token, so it does not stay where nothing reads it."""
+
+    @contextlib.asynccontextmanager
+    async def client(*_: object, **__: object) -> AsyncIterator[Any]:
+        async def request(*_: object, **__: object) -> Any:
+            return SimpleNamespace(url="http://127.0.0.1:8766", token="t0ken")
+
+        yield SimpleNamespace(request=request)
+
+    monkeypatch.setattr(console, "controller_client", client)
+    monkeypatch.setattr(webbrowser, "open", lambda url: opens)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    await console.console(settings.load(env_file=None), show=False)
+    assert len(list(tmp_path.iterdir())) == opens
+    assert ("#token=t0ken" in capsys.readouterr().out) is not opens
