@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import pytest
 
 from trunkline.adapter import line
 from trunkline.bus.errors import CallFailedError, LimitReachedError
+from trunkline.gates import caps
 from trunkline.gates.caps import Caps, Entry, Ledger, refusal, summary
 
 
@@ -124,3 +126,10 @@ def test_the_summary_has_the_price_of_the_setting(
 def test_a_run_without_calls_says_nothing(tmp_path: Path) -> None:
     assert Run(tmp_path).finish() is None
     assert Run(tmp_path, calls=5).finish() is None
+
+
+@pytest.mark.parametrize("text", ["-1", "x", "1.5"])
+def test_a_cap_that_is_no_whole_number_is_named_for_what_it_is(text: str) -> None:
+    """argparse shows an ArgumentTypeError's words, and of other errors this function's name."""
+    with pytest.raises(argparse.ArgumentTypeError, match=f"{text!r} is not a whole number"):
+        caps._whole(text)

@@ -9,6 +9,7 @@ import pytest
 
 from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.pytest_plugin import stack
+from trunkline.pytest_plugin.fixtures import seconds
 
 
 class Config:
@@ -63,3 +64,10 @@ async def test_a_line_that_there_is_not_ends_the_run(monkeypatch: pytest.MonkeyP
 async def test_a_real_carrier_has_no_such_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(pytest.UsageError, match="--phone-line goes with the stand-in carrier"):
         await found(monkeypatch, None, "street")
+
+
+@pytest.mark.parametrize("text", ["abc", "nan", "-1", ""])
+def test_a_wait_that_is_no_time_is_wrong_usage(text: str) -> None:
+    with pytest.raises(pytest.UsageError, match=f"phone_wait = {text!r}: expected seconds"):
+        seconds(text)
+    assert seconds("300") == 300.0

@@ -13,6 +13,7 @@ This module is imported in every run of pytest, so the adapter is imported where
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import fcntl
 import json
@@ -135,10 +136,10 @@ def add_options(group: Any) -> None:
 
 
 def _whole(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError(f"{text} is below 0")
-    return number
+    # argparse shows the words of this error alone; of others it shows the name of this function.
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
 
 
 class Caps:

@@ -81,7 +81,7 @@ def open_phone_line(
             bus=phone_stack.bus,
             auth_token=phone_stack.auth_token,
         )
-        run_apart(_open(line, float(config.getini("phone_wait"))))
+        run_apart(_open(line, seconds(config.getini("phone_wait"))))
         lines.append(line)
         return line
 
@@ -89,6 +89,17 @@ def open_phone_line(
     with contextlib.ExitStack() as closing:
         for line in lines:
             closing.callback(run_apart, line.close())
+
+
+def seconds(text: str) -> float:
+    """The setting ``phone_wait`` as a number; pytest.UsageError where it is none."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not found >= 0.0:  # NaN is wrong, too
+        raise pytest.UsageError(f"phone_wait = {text!r}: expected seconds, such as 300")
+    return found
 
 
 async def _open(line: Line, within: float) -> None:
