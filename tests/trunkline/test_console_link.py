@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import tempfile
 import webbrowser
@@ -17,7 +18,7 @@ from trunkline.cli import console
 
 
 @pytest.mark.parametrize("opens", [True, False])
-async def test_it_is_left_for_a_browser_alone(
+def test_it_is_left_for_a_browser_alone(
     opens: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -35,6 +36,6 @@ async def test_it_is_left_for_a_browser_alone(
     monkeypatch.setattr(console, "controller_client", client)
     monkeypatch.setattr(webbrowser, "open", lambda url: opens)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    await console.console(settings.load(env_file=None), show=False)
+    asyncio.run(console.console(settings.load(env_file=None), show=False))
     assert len(list(tmp_path.iterdir())) == opens
     assert ("#token=t0ken" in capsys.readouterr().out) is not opens
