@@ -1,5 +1,5 @@
-"""Where tables for a reader go: standard output. A terminal folds what is too long for it. In a
-pipe nothing is folded, so that ``grep`` finds a whole row by its CallSid."""
+"""Tables on standard output. A cell that is too long for a terminal is folded. In a pipe none is
+folded, so that ``grep`` finds a whole row by its CallSid."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 
 from rich.console import Console
 
-#: Columns, more than any row has.
-_UNFOLDED: Final = 1_000
+#: Columns, more than any row has: a voice_url alone may have 2,000 characters.
+_UNFOLDED: Final = 10_000
 
 
 def output() -> Console:
-    """The console for one table or more."""
+    """A console that tables are printed to."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else _UNFOLDED)
