@@ -1,8 +1,8 @@
 """``trunkline call`` and ``trunkline answer``: one call by hand, through the running stack.
 
-The call lasts until the far end hangs up, the time of ``--listen`` is over, or Ctrl-C comes. Then
-the recording is written. Each event of the call prints one line. With ``--json`` these lines go to
-stderr, and one JSON object of the whole call to stdout at its end.
+The call lasts until the far end hangs up, the time of ``--listen`` is over, or Ctrl-C is pressed.
+Then the recording is written. Each event of the call prints one line. With ``--json`` these lines
+go to stderr, and at the end of the call one JSON object goes to stdout.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 from trunkline.bus.sound import LINE_RATE
 
-#: Seconds to listen on after ``--say`` where ``--listen`` does not say.
+#: Seconds to listen after ``--say`` where ``--listen`` is not given.
 LISTEN_AFTER_SAY = 2.0
 
 
@@ -48,7 +48,7 @@ class Wishes:
     as_json: bool = False
 
     def say_line(self, text: str) -> None:
-        """An event of the call."""
+        """Print an event of the call."""
         click.echo(text, err=self.as_json)
 
 
@@ -62,7 +62,7 @@ class _Heard:
 
 
 def call(settings: Settings, to: str, number: str, wishes: Wishes) -> int:
-    """Call ``to`` from ``number``; the exit status. Raises as Line does."""
+    """Call ``to`` from ``number``; returns the exit status. Raises what Line raises."""
     check_e164(to, "TO")
     check_e164(number, "--from")
     callees = [to] if wishes.attach == "a-leg" else None
@@ -84,7 +84,7 @@ def call(settings: Settings, to: str, number: str, wishes: Wishes) -> int:
 
 
 def answer(settings: Settings, number: str, wishes: Wishes) -> int:
-    """Answer the next call to ``number``; the exit status. Raises as Line does."""
+    """Answer the next call to ``number``; returns the exit status. Raises what Line raises."""
     check_e164(number, "NUMBER")
     line = Line(number, bus=settings.bus, report=False)
 
@@ -98,8 +98,8 @@ def answer(settings: Settings, number: str, wishes: Wishes) -> int:
 
 
 def _one_call(line: Line, connect: Callable[[], Coroutine[Any, Any, Call]], wishes: Wishes) -> int:
-    """Have a call by ``connect``, talk, and close the line; the exit status. What is wrong with the
-    wishes is told before anything is dialled."""
+    """Get a call from ``connect``, talk, and close the line; returns the exit status. Wrong options
+    raise before anything is dialled."""
     if wishes.dtmf is not None:
         check_digits(wishes.dtmf)
     if wishes.record is not None:
@@ -131,7 +131,7 @@ def _closed(line: Line, line_held: bool) -> int:
 
 
 async def _talk(call: Call, wishes: Wishes, saying: bytes | None, stop: asyncio.Event) -> bool:
-    """Carry out the wishes on a live call until its end; False: the line was lost before that."""
+    """Do what the options ask for until the call ends. False: the stack lost the call."""
     began = monotonic()
     heard = _Heard(bytearray(call.greeting or b""))
     if call.greeting is not None:
@@ -175,7 +175,7 @@ async def _talk(call: Call, wishes: Wishes, saying: bytes | None, stop: asyncio.
 async def _speak(
     call: Call, wishes: Wishes, saying: bytes | None, hearing: asyncio.Task[None]
 ) -> None:
-    """Press the digits of ``--dtmf``, say the recording of ``--say``, then listen."""
+    """Press the digits of ``--dtmf``, play the recording of ``--say``, then listen."""
     listen = wishes.listen
     try:
         if wishes.dtmf is not None:
@@ -185,7 +185,7 @@ async def _speak(
             listen = LISTEN_AFTER_SAY if listen is None else listen
             sent = await call.send_audio(saying)
             wishes.say_line(f"said {sent / LINE_RATE:.1f} s")
-    except WrongModeError as error:  # the far end hung up just before
+    except WrongModeError as error:  # perhaps the far end has just hung up
         if call.ended_reason is None and not hearing.done():
             raise
         wishes.say_line(str(error))
@@ -193,14 +193,14 @@ async def _speak(
 
 
 async def _hear(call: Call, heard: _Heard, *, echo: bool) -> None:
-    """Take all that is heard until the call ends; with ``echo`` say it back."""
+    """Collect all that is heard until the call ends. With ``echo``, say it back."""
     while pcm := await call.recv_audio():
         heard.pcm += pcm
         if echo:
             try:
                 await call.send_audio(pcm)
             except WrongModeError:
-                echo = False  # the call is ending, and the rest of its sound is still to be taken
+                echo = False  # the call is ending; go on collecting the rest of its sound
 
 
 async def _tell_digits(call: Call, wishes: Wishes, keys: list[str]) -> None:

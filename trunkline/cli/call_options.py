@@ -28,7 +28,8 @@ _listen = click.option(
     "--listen",
     type=Seconds(),
     metavar="SECONDS",
-    help="Hang up so long after the last word of --say [2], or after the answer.",
+    help="Hang up so many seconds after the end of --say, or without --say after the answer. [2 "
+    "after --say]",
 )
 
 
@@ -40,13 +41,14 @@ _listen = click.option(
     type=click.Choice(["a-leg", "b-leg"]),
     default="a-leg",
     show_default=True,
-    help="b-leg: TO is a number of the account too, and its leg carries the sound.",
+    help="The leg that carries the sound. a-leg: the caller's; TO may be any number. b-leg: the "
+    "callee's; TO has to be a number of the account.",
 )
 @click.option("--dtmf", metavar="DIGITS", help="Send these digits after the answer.")
 @click.option(
     "--callee-speaks-first",
     is_flag=True,
-    help="Hear the far end's greeting out before --dtmf and --say.",
+    help="Listen to the far end's greeting to its end before --dtmf and --say.",
 )
 @_say
 @_record
@@ -57,7 +59,7 @@ _listen = click.option(
 def call(settings: Settings, to: str, number: str, **wishes: Any) -> None:
     """Call TO by hand, through the running stack.
 
-    Without --say and --listen it listens until the far end hangs up, or Ctrl-C.
+    Without --say and --listen it listens until the far end hangs up, or you press Ctrl-C.
 
     \b
     Examples:
@@ -81,7 +83,7 @@ def call(settings: Settings, to: str, number: str, **wishes: Any) -> None:
 def answer(settings: Settings, number: str, **wishes: Any) -> None:
     """Answer the next call to NUMBER by hand, through the running stack.
 
-    Without --say and --listen it listens until the far end hangs up, or Ctrl-C.
+    Without --say and --listen it listens until the far end hangs up, or you press Ctrl-C.
 
     \b
     Examples:

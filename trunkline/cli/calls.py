@@ -1,5 +1,5 @@
-"""``trunkline calls``, ``trunkline show`` and ``trunkline play``: their options, and what they
-show. :mod:`trunkline.calls` finds the calls."""
+"""``trunkline calls``, ``trunkline show`` and ``trunkline play``: their options and their output.
+:mod:`trunkline.calls` finds the calls."""
 
 from __future__ import annotations
 
@@ -45,15 +45,16 @@ def _find(settings: Settings) -> Found:
     show_default=True,
     type=click.IntRange(1, 100_000),
     metavar="N",
-    help="The newest N.",
+    help="List the newest N.",
 )
 @json_option
 @_where
 def calls(settings: Settings, limit: int, as_json: bool) -> None:
     """List the calls that live, and recent ones: the newest first.
 
-    Live calls are those of the running stack. Earlier ones are those that it still remembers, those
-    that journals have (dialled ones), and those that were recorded (TRUNKLINE_RECORDINGS_DIR).
+    The running stack knows its live calls and the last that ended. Journals have the calls that
+    were dialled, also those of stacks that are gone. Recordings in TRUNKLINE_RECORDINGS_DIR tell of
+    the calls that they were made of.
 
     \b
     Examples:
@@ -106,15 +107,15 @@ def _table(found: list[KnownCall]) -> None:
     "--svg",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Draw both waveforms with the turns there.",
+    help="Draw both waveforms and the turns in FILE.",
 )
 @json_option
 @_where
 def show(settings: Settings, sid: str, svg: Path | None, as_json: bool) -> None:
     """Show a call's course, while it lives and afterwards.
 
-    How it stands comes from the running stack, and who spoke when from its recording, which is
-    whole at each moment of the call. The beginning of a CallSid is enough if no other call has it.
+    The running stack tells the call's state. Its recording tells who spoke when, and can be read
+    while it still grows. The beginning of a CallSid is enough if no other call begins like that.
 
     \b
     Examples:
@@ -156,13 +157,13 @@ def show(settings: Settings, sid: str, svg: Path | None, as_json: bool) -> None:
 
 
 def _call(settings: Settings, sid: str) -> tuple[KnownCall, Path | None]:
-    """The call, and its recording."""
+    """The call, and the path of its recording, if there is one."""
     from ..calls import known
 
     path = Path(sid)
     call = known.of_recording(path) if path.is_file() else None
     if call is None and path.is_file():
-        return known.KnownCall(sid=path.name), path  # hear() says why it is no recording
+        return known.KnownCall(sid=path.name), path  # hear() will say what is wrong with the file
     if call is None:
         call = known.of_sid(_find(settings), sid)
     return call, None if call.recording is None else Path(call.recording)
@@ -223,17 +224,17 @@ def _print(call: KnownCall, heard: Heard | None, console: Console) -> None:
     type=click.Choice(["both", "ours", "theirs"]),
     default="both",
     show_default=True,
-    help="One side alone, on both ears; both: theirs left, ours right.",
+    help="both: theirs is left and ours is right. ours, theirs: that side alone, on both ears.",
 )
 @json_option
 @_where
 def play(
     settings: Settings, sid: str, side: Literal["both", "ours", "theirs"], as_json: bool
 ) -> None:
-    """Play a call's recording through this machine's player of sound.
+    """Play a call's recording through a player of this machine.
 
-    The first of afplay, paplay, pw-play, aplay, ffplay and sox's play that is installed. A call
-    that lives is played as far as it is recorded.
+    The player is the first of afplay, paplay, pw-play, aplay, ffplay and sox's play that is
+    installed. A live call is played as far as it is recorded by now.
 
     \b
     Examples:

@@ -8,7 +8,7 @@ import click
 
 from trunkline.bus.process import EXIT_DONE
 
-#: click looks here for what a shell asks.
+#: The environment variable in which a shell tells click that it asks for completions.
 VARIABLE = "_TRUNKLINE_COMPLETE"
 
 
@@ -29,7 +29,7 @@ def completion(context: click.Context, shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None, "click knows the shells that the argument allows"
     root = context.find_root()
-    # Not source(): for bash that looks at the bash of this PATH, and another one may read this.
+    # Not source(): for bash it checks the version of the bash in PATH, and another one may read it.
     made = found(root.command, {}, "trunkline", VARIABLE)
     click.echo(made.source_template % made.source_vars())
     sys.exit(EXIT_DONE)

@@ -1,8 +1,8 @@
-"""``trunkline console``: open the console in a browser, or say where it is.
+"""``trunkline console``: open the console in a browser, or print its link.
 
-The link has the stack's token in its fragment, which no browser sends anywhere. A browser's command
-line can be read by other users of a machine, so the browser is given a file that only we can read,
-and which leads to the link.
+The link has the console's token in its fragment, which a browser does not send to any server. Other
+users of the machine can read a browser's command line, so the browser does not get the link itself,
+but a file that leads to it and that only its owner can read.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _PAGE = (
 
 
 async def console(settings: Settings, *, show: bool) -> int:
-    """Ask the controller for the link; open it, or (``show``) print it. StackUnavailableError where
-    no controller answers."""
+    """Ask the controller for the link, and open it, or with ``show`` print it. Raises
+    StackUnavailableError where no controller answers."""
     async with controller_client(settings, timeout=ANSWER_WITHIN) as client:
         link = await client.request(m.GetConsole(), m.ConsoleLink, timeout=5.0)
     url = f"{link.url}/#token={link.token}"

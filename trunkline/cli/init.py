@@ -1,4 +1,4 @@
-"""``trunkline init``: its options, and what it says. :mod:`trunkline.starter` writes the files."""
+"""``trunkline init``: its options and its output. :mod:`trunkline.starter` writes the files."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from .options import json_option
 def init(directory: Path, as_json: bool) -> None:
     """Begin a project: write .env, pytest's part, and a first test that passes offline.
 
-    pytest's part goes into pyproject.toml if there is one, else into pytest.ini. Nothing that is
-    there is changed, and what was left is named. `pytest --phone-sim` holds the test's call.
+    Settings of pytest go to the end of pyproject.toml if there is one, else into pytest.ini. Files
+    and settings that are there stay as they are, and the command names them. `pytest --phone-sim`
+    runs the test.
 
     \b
     Examples:

@@ -1,7 +1,7 @@
 """``trunkline keys``: the clients that have keys of their own on a tcp bus.
 
-Nothing here needs a running stack: the controller and the codec workers read the file of keys when
-somebody connects.
+No command here needs a running stack. The controller and the codec workers read the file of keys
+each time a client connects.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trunkline.bus.settings import Settings
 
 from .options import json_option, settings_options
 
-_STAYS = "Its connections that stand stay until they end; it gets no new one."
+_STAYS = "Connections that it has stay until they end. It gets no new one."
 
 
 def _name(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -40,17 +40,20 @@ _of_client = click.argument("name", callback=_name)
 def _file(settings: Settings) -> Path:
     path = settings.clients_path
     if path is None:
-        raise SettingsError("TRUNKLINE_BUS_CLIENTS is not set, and this user has no home")
+        raise SettingsError(
+            "TRUNKLINE_BUS_CLIENTS is not set, and this user has no home directory: set it to the "
+            "file that is to have the clients' keys"
+        )
     return path
 
 
 @click.group(short_help="Keys of clients on a tcp bus: make, show, add, remove.")
 def keys() -> None:
-    """Keys of their own for the clients of a tcp bus.
+    """Give clients of a tcp bus keys of their own.
 
-    Whoever has the bus's key (TRUNKLINE_BUS_KEY, or the account's token) is let in anyway. A client
-    with a key of its own can be shut out by itself. A change holds for every new connection, at
-    once; calls that are on go on.
+    A client with a key of its own can be shut out alone. Whoever has the bus's key
+    (TRUNKLINE_BUS_KEY, or the account's token) is always let in. A change counts at once for every
+    new connection, and ends no call.
 
     \b
     Examples:
@@ -66,12 +69,12 @@ def keys() -> None:
     "--server",
     callback=_public,
     metavar="PUBLIC",
-    help="On the client's own machine: the bus's public key, as `keys show` prints it there. "
-    "Nobody is let in by that; `keys add` does it, on the stack's machine.",
+    help="Make the key on the client's own machine. PUBLIC is the bus's public key, which `keys "
+    "show` prints on the stack's machine. The client is let in by `keys add` there.",
 )
 @settings_options("state_dir")
 def make(settings: Settings, name: str, server: bytes | None) -> None:
-    """Make a key for a client, and let it in. Prints the client's setting, which is a secret."""
+    """Make a key for a client, and let the client in. Prints its setting, which is a secret."""
     if server is not None:
         made = ClientCurve.new(server)
         click.echo(f"TRUNKLINE_CLIENT_KEY={made.text}")
@@ -87,7 +90,7 @@ def make(settings: Settings, name: str, server: bytes | None) -> None:
 @click.argument("public", callback=_public)
 @settings_options("state_dir")
 def add(settings: Settings, name: str, public: bytes) -> None:
-    """Let in a client whose key was made elsewhere, by its public key."""
+    """Let in a client whose key was made elsewhere. PUBLIC is its public key."""
     _add(_file(settings), name, public)
     click.echo(f"{name}: added")
 
@@ -106,10 +109,10 @@ def _add(path: Path, name: str, public: bytes) -> None:
 @_of_client
 @settings_options("state_dir")
 def remove(settings: Settings, name: str) -> None:
-    """Let a client in no longer."""
+    """Shut a client out."""
     with client_keys.changing(_file(settings)) as clients:
         if clients.pop(name, None) is None:
-            raise click.UsageError(f"there is no client {name}; `trunkline keys show` has them all")
+            raise click.UsageError(f"there is no client {name}; `trunkline keys show` lists them")
     click.echo(f"{name}: removed. {_STAYS}")
 
 

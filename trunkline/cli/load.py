@@ -1,4 +1,4 @@
-"""``trunkline load``: its options. The command itself is in :mod:`trunkline.load`."""
+"""``trunkline load``: its options. :mod:`trunkline.load` has the command itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .options import Seconds, json_option, settings_options, timeout_option
 
 
 class _Limits(click.ParamType[dict[str, float]]):
-    """``latency_p95=1.5,failures=0``."""
+    """An option such as ``latency_p95=1.5,failures=0``, as a mapping."""
 
     name = "limits"
 
@@ -38,7 +38,7 @@ class _Limits(click.ParamType[dict[str, float]]):
     required=True,
     type=click.IntRange(1, 1000),
     metavar="N",
-    help="Most calls at a time. The ramp is 1, 2, 5, 10, … and N.",
+    help="Most calls at a time. The ramp goes by 1, 2, 5, 10, … up to N.",
 )
 @click.option(
     "--say",
@@ -52,25 +52,27 @@ class _Limits(click.ParamType[dict[str, float]]):
     type=_Limits(),
     default="",
     metavar="NAME=N,…",
-    help="Limits that each step has to keep, such as latency_p95=1.5,failures=0: those of "
-    "docs/gates.md, and failures.",
+    help="Limits that each step has to keep, such as latency_p95=1.5,failures=0. Names are those of "
+    "docs/gates.md, and `failures`: how many calls of a step may fail.",
 )
 @click.option(
     "--questions",
     default=1,
     show_default=True,
     type=click.IntRange(1, 100),
-    help="How often each call says the question. 20 answers of a step give percentiles.",
+    help="How often each call says the question. A step has percentiles from 20 answers on.",
 )
 @click.option(
     "--answer-timeout",
     default=10.0,
     show_default=True,
     type=Seconds(min_open=True),
-    help="A call fails as silent when nobody answers within this.",
+    help="Seconds after which a call without an answer fails as silent.",
 )
 @click.option(
-    "--callee-speaks-first", is_flag=True, help="Hear the far end's greeting out before --say."
+    "--callee-speaks-first",
+    is_flag=True,
+    help="Listen to the far end's greeting to its end before --say.",
 )
 @click.option(
     "--max-duration",
@@ -78,7 +80,7 @@ class _Limits(click.ParamType[dict[str, float]]):
     show_default=True,
     type=click.IntRange(1, 300),
     metavar="SECONDS",
-    help="The longest that a call may last.",
+    help="Longest duration of a call.",
 )
 @timeout_option
 @json_option
@@ -88,7 +90,7 @@ class _Limits(click.ParamType[dict[str, float]]):
     default=Path("out/load.html"),
     show_default=True,
     metavar="FILE",
-    help="The picture, with the calls that had the slowest answers.",
+    help="Page with the picture, the figures, and the calls that had the slowest answers.",
 )
 @settings_options("bus")
 def load(
@@ -101,10 +103,11 @@ def load(
 ) -> None:
     """Measure an agent's latency and failures, by how many calls it has at a time.
 
-    In each step of the ramp so many calls to NUMBER are up. All say the question at once, hear the
-    answer out, and hang up. The ear measures the answers. Ctrl-C hangs up all calls, and shows the
-    figures of those that were up by then. Exit status 1: a limit is broken, or the ramp ended
-    early.
+    Each step of the ramp brings its calls to NUMBER up together. All of them say the question at
+    the same time, listen to the answer to its end, and hang up. Answers are measured as `trunkline
+    report` measures them. Ctrl-C hangs up all calls, and shows the figures of those that were up.
+
+    Exit status 1: a limit is broken, or the ramp ended early.
 
     \b
     Examples:

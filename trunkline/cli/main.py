@@ -1,4 +1,4 @@
-"""The ``trunkline`` command: the options of each subcommand, and its exit status.
+"""The ``trunkline`` command: its subcommands, and the exit status and error line of each.
 
 Exit status: 0 done, 1 failed with one clear line on stderr, 2 wrong usage, 3 something is still to
 be restored. ``--debug`` or TRUNKLINE_DEBUG=1 shows the traceback of a failure.
@@ -51,7 +51,7 @@ from .replay import record, replay
 def cli(debug: bool) -> None:
     """One shared phone line for tests of voice agents.
 
-    Settings come from the environment and .env; options win over both.
+    Settings come from options, else from the environment, else from .env.
 
     \b
     Examples:
@@ -66,8 +66,20 @@ def cli(debug: bool) -> None:
 
 
 @cli.command()
-@click.option("--gateways", default=2, show_default=True, type=click.IntRange(1, 64))
-@click.option("--codec-workers", default=2, show_default=True, type=click.IntRange(1, 64))
+@click.option(
+    "--gateways",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="How many gateways to run. With two, webhooks are answered while one restarts.",
+)
+@click.option(
+    "--codec-workers",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="How many codec workers to run. With two, a call outlives the death of one without a gap.",
+)
 @click.option(
     "--tunnel",
     type=click.Choice(["cloudflared", "ngrok"]),
@@ -76,23 +88,23 @@ def cli(debug: bool) -> None:
 @click.option(
     "--sim",
     is_flag=True,
-    help="Beside a stand-in carrier, without an account. Settings that are missing are made up: "
-    "credentials, free ports, the public URL, numbers and who answers. A public URL of another "
-    "machine is ignored. The journal goes with it.",
+    help="Run a stand-in carrier as well, so that no account is needed. Settings that are missing "
+    "are made up: credentials, free ports, the public URL, numbers and who answers. A public URL "
+    "of another machine is ignored. The journal is deleted at the end.",
 )
 @click.option(
     "--ready-file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Once all has joined, write JSON there: bus, account_sid, auth_token, public_url, "
-    "console, sim, pid. Only its owner may read it. Removed at the end.",
+    help="Once every process has joined, write JSON to FILE: bus, account_sid, auth_token, "
+    "public_url, console, sim, pid. Only its owner may read it. It is deleted at the end.",
 )
 @settings_options(*STACK)
 def up(settings: Settings, **wishes: Any) -> None:
     """Run the whole stack in the foreground, supervised.
 
-    What dies is started again. SIGTERM, Ctrl-C and a closed terminal put all numbers back, then
-    end everything. `nohup` lets it outlive its terminal.
+    A process that dies is started again. On SIGTERM, on Ctrl-C, and when its terminal is closed,
+    the stack puts all numbers back and ends. Under `nohup` it outlives its terminal.
 
     \b
     Examples:
@@ -115,7 +127,8 @@ _health_dir_option = click.option(
     "--health-dir",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="With --keep-alive: write there, for probes, that the process does its work.",
+    help="With --keep-alive: keep two files in DIR, `alive` and `ready`, for probes. They are "
+    "touched for as long as the process does its work.",
 )
 
 
@@ -134,7 +147,8 @@ def _keep_alive(
     "--drain",
     type=Seconds(),
     metavar="SECONDS",
-    help="On SIGTERM, go on with the calls that are on for so long, and take no others.",
+    help="After SIGTERM, take no new calls, and end once those that are up have ended, or after "
+    "so many seconds.",
 )
 @click.option("--listen-fd", type=int, hidden=True)
 @settings_options(*GATEWAY)
@@ -243,8 +257,8 @@ def status(settings: Settings, as_json: bool) -> None:
 def console(settings: Settings, show: bool) -> None:
     """Open the console in a browser: all that is in the stack, live.
 
-    The link lets its page listen to calls and act on them. Where no browser can be opened, it is
-    printed; keep it to yourself.
+    Whoever has the link can listen to calls and act on them, so keep it to yourself. It is printed
+    where no browser can be opened.
 
     \b
     Examples:
@@ -258,14 +272,24 @@ def console(settings: Settings, show: bool) -> None:
 
 @cli.command()
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--account", is_flag=True, help="Also from the seals on the account's numbers.")
-@click.option("--force", is_flag=True, help="With --account: also those of a stack that lives.")
+@click.option(
+    "--account",
+    is_flag=True,
+    help="Besides this machine's journals, read the account's numbers themselves: the voice_url "
+    "that a stack has written holds what was there before.",
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="With --account: put back numbers of a stack that is running, too.",
+)
 @json_option
 @settings_options("state_dir", "twilio_api_url")
 def restore(settings: Settings, dry_run: bool, account: bool, force: bool, as_json: bool) -> None:
     """Put numbers back as they were, with no stack running.
 
-    Exit status 3: something is still to be restored (with --account, what a live stack holds).
+    Exit status 3 means that something is still to be restored. With --account, that includes
+    numbers which a running stack holds.
 
     \b
     Examples:
@@ -290,17 +314,28 @@ def restore(settings: Settings, dry_run: bool, account: bool, force: bool, as_js
 
 
 @cli.command()
-@click.option("--live", is_flag=True, help="Try what is believed of Twilio, by real calls.")
-@click.option("--number", metavar="NUMBER", help="--live: the account's number to call.")
 @click.option(
-    "--from", "caller", metavar="NUMBER", help="--live: who calls it; the number itself by default."
+    "--live",
+    is_flag=True,
+    help="Try by real calls whether what trunkline believes of Twilio holds.",
 )
-@click.option("--yes", is_flag=True, help="--live: do not ask before money is spent.")
+@click.option(
+    "--number",
+    metavar="NUMBER",
+    help="With --live: the account's number to call. [the only one of TRUNKLINE_NUMBERS]",
+)
+@click.option(
+    "--from",
+    "caller",
+    metavar="NUMBER",
+    help="With --live: the number that calls it. [the number itself]",
+)
+@click.option("--yes", is_flag=True, help="With --live: do not ask before money is spent.")
 @json_option
 @click.option(
     "--tunnel",
     type=click.Choice(["cloudflared", "ngrok"]),
-    help="--live: open a tunnel for the run, and use its URL.",
+    help="With --live: open a tunnel for the run, and use its URL.",
 )
 @settings_options(
     "public_url", "http_host", "http_port", "bus", "state_dir", "twilio_api_url", later=True
@@ -316,12 +351,12 @@ def doctor(
 ) -> None:
     """Say what stands in the way of a call.
 
-    Looks at settings, proxies, ports, credentials, numbers, the public URL, the clock and overrides
-    that nobody holds, and changes nothing.
+    Without --live it checks settings, proxies, ports, credentials, numbers, the public URL, the
+    clock, and overrides that no stack holds. It changes nothing at Twilio, and places no call.
 
-    With --live, and no stack running, a few calls to a number of the account try what trunkline
-    believes of Twilio (docs/beliefs.md). It says what it will spend, and asks before. The number is
-    put back afterwards.
+    With --live a few real calls to a number of the account try whether what trunkline believes of
+    Twilio (docs/beliefs.md) holds. No stack may be running. The command says what the calls cost,
+    and asks before it places them. Afterwards it puts the number back.
 
     \b
     Examples:
@@ -346,16 +381,16 @@ def doctor(
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where the recordings and pictures go. [out/demo, or a new directory where that cannot be "
-    "written]",
+    help="Directory for the recordings and pictures. [out/demo, or a new directory where that "
+    "cannot be written]",
 )
-@click.option("--verbose", is_flag=True, help="Show the logs of all processes.")
+@click.option("--verbose", is_flag=True, help="Show the logs of all processes at the end.")
 @json_option
 def demo(out: Path | None, verbose: bool, as_json: bool) -> None:
     """Carry two real calls with real speech against the stand-in carrier.
 
-    Needs no account and no network. With 'trunkline[demo]' the calls go through langwatch-scenario,
-    and the words that were understood are shown.
+    It needs no account and no network. With 'trunkline[demo]' installed, the calls go through
+    langwatch-scenario, and the demo shows which words each side understood.
 
     \b
     Examples:
@@ -374,14 +409,14 @@ def demo(out: Path | None, verbose: bool, as_json: bool) -> None:
     type=click.Choice(["left", "right"]),
     default="right",
     show_default=True,
-    help="The channel of the side that tests; the other is the agent.",
+    help="The channel that has the test's side. The other channel has the agent's.",
 )
 @json_option
 @click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Write a page with waveforms and sound, too.",
+    help="Also write a page with waveforms and sound to FILE.",
 )
 @settings_options("recordings_dir", later=True)
 def report(
@@ -393,9 +428,9 @@ def report(
 ) -> None:
     """Say how both sides of a recorded call talked with each other.
 
-    Latency, time to yield, talk-over, silences and keys, from the sound alone. It takes any stereo
-    WAV with a side on each channel, a directory of them, or the CallSid of a call that was recorded
-    (TRUNKLINE_RECORDINGS_DIR).
+    The report has latency, time to yield, talk-over, silences and keys. They are measured on the
+    sound alone, so any stereo WAV file with one side on each channel will do. Name a file, a
+    directory of files, or the CallSid of a call in TRUNKLINE_RECORDINGS_DIR.
 
     \b
     Examples:
@@ -414,9 +449,9 @@ def report(
     "--svg",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Draw it there.",
+    help="Draw the menu in FILE.",
 )
-@click.option("--call", "call_sid", metavar="SID", help="Show the way that this call took, too.")
+@click.option("--call", "call_sid", metavar="SID", help="Also show the way that this call took.")
 @json_option
 @settings_options("twilio_api_url")
 def menu(
@@ -424,8 +459,9 @@ def menu(
 ) -> None:
     """Check a menu's file, and show its steps and where each key leads.
 
-    A menu is a far end of the stand-in carrier: --callee +14155557777=menu:bank.toml. With --call
-    it is asked which way a call took (its URL: --twilio-api-url).
+    A menu is a far end of the stand-in carrier, for example
+    `trunkline carrier-sim --callee +14155557777=menu:bank.toml`. With --call, the carrier at
+    --twilio-api-url is asked which way a call took.
 
     \b
     Examples:
@@ -457,22 +493,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     _open_standard_streams()
     _print_in_every_encoding()
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-        # A terminal that is closed (the end of an ssh connection, for instance) is the same as
-        # Ctrl-C: calls are hung up, numbers put back, recordings written.
+        # Treat a closed terminal (the end of an ssh connection, for instance) like Ctrl-C: hang
+        # calls up, put numbers back, write recordings.
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        # click returns the status of ctx.exit() (--help, --version), or None.
+        # click returns the status of ctx.exit(), which --help and --version call, or None.
         outcome = cli.main(args=argv, prog_name="trunkline", standalone_mode=False)
         sys.exit(outcome if isinstance(outcome, int) else EXIT_DONE)
     except click.ClickException as error:
-        if error.format_message().startswith("Usage: "):  # no command at all: all are shown
+        if error.format_message().startswith("Usage: "):  # no command was given: show them all
             click.echo(error.format_message(), err=True)
             sys.exit(error.exit_code)
         sys.exit(_failed(_usage(error), error.exit_code))
     except (click.Abort, KeyboardInterrupt):
         sys.exit(_failed("interrupted"))
     except BrokenPipeError:
-        # Whoever reads our output has enough of it, as in `trunkline calls | head`.
+        # The reader of our output has had enough, as in `trunkline calls | head`. Python flushes
+        # the rest of it at the end, which must not fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
     except TimeoutError as error:
@@ -487,8 +524,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _open_standard_streams() -> None:
-    """Where the shell has closed one (``<&-``, ``>&-``), it leads nowhere. Else the next socket
-    would get its number, and be taken for it."""
+    """Open /dev/null in place of each standard stream that the shell has closed (``<&-``, ``>&-``).
+    Otherwise the next socket would get its number, and what is meant for the stream."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -500,14 +537,14 @@ def _open_standard_streams() -> None:
 
 
 def _print_in_every_encoding() -> None:
-    """Let standard output show as an escape what its encoding does not have: the blocks of a
-    waveform, or the name of a file, which may hold any bytes. Standard error does so by itself."""
+    """Write a character that standard output's encoding does not have as an escape. It may be a
+    block of a waveform, or belong to a file's name. Python sets standard error up like that."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _usage(error: click.ClickException) -> str:
-    """The fault of the command line, and where to read how it is right."""
+    """The error of the command line, and the ``--help`` that shows correct ones."""
     if not isinstance(error, click.UsageError):
         return error.format_message()
     path = "trunkline" if error.ctx is None else error.ctx.command_path

@@ -23,8 +23,11 @@ from ..reports import files
 def menu(
     settings: Settings, path: Path, svg: Path | None, call_sid: str | None, *, as_json: bool
 ) -> int:
-    """Print the menu, and draw it where ``svg`` says; the exit status. ValueError where the file is
-    no menu; SettingsError, ValueError and OSError where the carrier cannot tell of the call."""
+    """Print the menu, and draw it in the file ``svg``; returns the exit status.
+
+    Raises ValueError where the file is no menu, and SettingsError, ValueError or OSError where the
+    carrier cannot be asked about the call, or does not know it.
+    """
     spec = bot_from({"kind": "menu", "path": str(path)})
     assert isinstance(spec, ByMenu)
     assert spec.menu is not None

@@ -1,7 +1,7 @@
-"""Options that several commands have: above all those that stand for settings, with the same name,
-help and check everywhere.
+"""Options that several commands share. Most stand for settings, and have the same name, help and
+check in every command.
 
-An option wins over the environment; what is left out comes from the environment or ``.env``.
+An option wins over the environment. A setting without one comes from the environment or ``.env``.
 Credentials have no option, because other users of a machine can read command lines.
 """
 
@@ -24,24 +24,24 @@ OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "http_host": ("Address of the public listener.", "HOST"),
     "http_port": ("Port of the public listener.", "PORT"),
     "console_port": ("Port of the local console and metrics.", "PORT"),
-    "bus": ("ipc:///dir or tcp://host:port of the controller.", "ADDRESS"),
+    "bus": ("Address of the stack's bus: ipc:///dir or tcp://host:port.", "ADDRESS"),
     "state_dir": ("Directory of the journal.", "DIR"),
     "numbers": ("Numbers that a pool may hand out, with commas between.", "NUMBERS"),
-    "lead_ms": ("Audio kept ahead in Twilio's buffer.", "MS"),
-    "calls_per_second": ("Outbound calls a second.", "N"),
+    "lead_ms": ("Least audio to keep ahead in Twilio's buffer, in ms.", "MS"),
+    "calls_per_second": ("Most outbound calls a second to ask Twilio for.", "N"),
     "allowed_callers": ("Who may call, with commas between.", "CALLERS"),
-    "allowed_callees": ("Whom all clients may call, with commas between.", "NUMBERS"),
+    "allowed_callees": ("Whom clients may call, with commas between.", "NUMBERS"),
     "max_calls": ("Most dialled calls at a time.", "N"),
     "max_calls_per_hour": ("Most dialled calls in any hour.", "N"),
-    "max_minutes_per_day": ("Most begun minutes of dialled calls in any day.", "N"),
-    "recordings_dir": ("Write a stereo WAV of every call there.", "DIR"),
-    "recordings_keep_days": ("Delete recordings that are older.", "DAYS"),
-    "recordings_max_mb": ("Delete the oldest recordings beyond this.", "MB"),
-    "cassettes_dir": ("Keep a cassette of every call there.", "DIR"),
-    "cassettes_keep_days": ("Delete cassettes that are older.", "DAYS"),
-    "cassettes_max_mb": ("Delete the oldest cassettes beyond this.", "MB"),
-    "twilio_api_url": ("REST base of a stand-in carrier.", "URL"),
-    "log_format": ("text or json.", "FORMAT"),
+    "max_minutes_per_day": ("Most begun minutes of dialled calls in any 24 hours.", "N"),
+    "recordings_dir": ("Directory for a stereo WAV file of every call.", "DIR"),
+    "recordings_keep_days": ("Delete recordings that are older than DAYS.", "DAYS"),
+    "recordings_max_mb": ("Delete the oldest recordings while all exceed MB.", "MB"),
+    "cassettes_dir": ("Directory for a cassette of every call.", "DIR"),
+    "cassettes_keep_days": ("Delete cassettes that are older than DAYS.", "DAYS"),
+    "cassettes_max_mb": ("Delete the oldest cassettes while all exceed MB.", "MB"),
+    "twilio_api_url": ("Base URL of a stand-in carrier's REST.", "URL"),
+    "log_format": ("Format of the log: text or json.", "FORMAT"),
 }
 
 #: Options of the whole stack.
@@ -73,8 +73,8 @@ CONTROLLER: Final = (
 
 
 class Number(click.FloatRange):
-    """A number within bounds. NaN is refused here, because to click, which compares with the
-    bounds, it is neither too small nor too large."""
+    """A number within bounds. NaN is refused here, because click only compares with the bounds, and
+    NaN is neither below nor above them."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -86,25 +86,25 @@ class Number(click.FloatRange):
 
 
 class Seconds(Number):
-    """A time to wait for."""
+    """A time to wait, from 0 to the longest that the bus's messages can carry."""
 
     def __init__(self, *, min_open: bool = False) -> None:
         super().__init__(0.0, LONGEST_WAIT, min_open=min_open)
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 timeout_option = click.option(
     "--timeout",
     default=120.0,
     show_default=True,
     type=Seconds(min_open=True),
-    help="Seconds until a call has to be up.",
+    help="Most seconds to wait until the call is up.",
 )
 
 
 def settings_options(*fields: str, later: bool = False) -> Callable[[_F], _F]:
-    """Give a command the options of these fields; it gets the loaded ``settings`` instead, or with
-    ``later`` a function that loads them."""
+    """Give a command the options of these fields of Settings. The command gets one argument for all
+    of them, ``settings``: loaded, or with ``later`` a function that loads them."""
 
     def decorate(function: _F) -> _F:
         @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""Progress of work that may last over a second: on stderr, and only where that is a terminal."""
+"""Progress of work that may last over a second. It goes to stderr, and only to a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def working(text: str) -> Iterator[None]:
-    """Say so for as long as the block takes."""
+    """Show ``text`` while the block runs."""
     from rich.console import Console
     from rich.markup import escape
 
@@ -24,7 +24,7 @@ def working(text: str) -> Iterator[None]:
 
 
 def each(things: Sequence[T], text: str) -> Iterator[T]:
-    """The things one after the other, with a bar of how many are done."""
+    """Iterate over ``things``, with a bar that shows how many are done."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import track

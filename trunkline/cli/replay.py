@@ -1,5 +1,5 @@
-"""``trunkline record`` and ``trunkline replay``: their options. The latter is
-:mod:`trunkline.replay`."""
+"""``trunkline record`` and ``trunkline replay``: their options. :mod:`trunkline.replay` has the
+commands themselves."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import click
 
 from trunkline.bus.settings import Settings, env_name
 
-from .options import Number, Seconds, settings_options
+from .options import Number, Seconds, json_option, settings_options
 
 
 @click.command(
     short_help="Run a command, and keep a cassette of each call.",
-    # What stands behind the command's name is the command's.
+    # Options after COMMAND are the command's own.
     context_settings={"allow_interspersed_args": False},
 )
 @click.option(
@@ -27,15 +27,17 @@ from .options import Number, Seconds, settings_options
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("out/cassettes"),
     show_default=True,
-    help="Where the cassettes go.",
+    help="Directory for the cassettes.",
 )
-@click.option("--no-sound", is_flag=True, help="Keep when each side spoke, and not its sound.")
+@click.option(
+    "--no-sound", is_flag=True, help="Keep when and how loud each side spoke, but not its sound."
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def record(directory: Path, no_sound: bool, command: Sequence[str]) -> None:
     """Run COMMAND, and keep a cassette of each call of the stack that it starts.
 
-    It sets TRUNKLINE_CASSETTES_DIR for the command. A stack that runs already keeps cassettes if it
-    was started so. The exit status is the command's.
+    TRUNKLINE_CASSETTES_DIR is set for COMMAND. A stack that runs already keeps cassettes only if
+    that was set when it was started. The exit status is that of COMMAND.
 
     \b
     Examples:
@@ -55,32 +57,43 @@ def record(directory: Path, no_sound: bool, command: Sequence[str]) -> None:
 @click.option(
     "--against",
     metavar="URL",
-    help="ws:// or wss://: an agent's own WebSocket. http:// or https://: a stack's public URL, or "
-    "the voice webhook of any agent. [a stack of its own]",
+    help="Whom to play the cassette to. ws:// or wss://: an agent's own WebSocket. http:// or "
+    "https://: a stack's public URL, or the voice webhook of any agent. [a stack of its own]",
 )
 @click.option(
     "--speed",
     type=click.Choice(["real", "fast"]),
     default="real",
     show_default=True,
-    help="fast: nothing waits, where the other side bears it.",
+    help="fast: send messages to an agent's WebSocket without waiting for their times. At a stack "
+    "or a webhook streams keep real time, and only the waits between them are left out.",
 )
 @click.option(
     "--tolerance",
     default=0.5,
     show_default=True,
     type=Seconds(),
-    help="Seconds by which sound may begin and last otherwise.",
+    help="Seconds by which a time or a length may differ: when sound begins, how long it lasts, and "
+    "when a stream ends.",
 )
 @click.option(
     "--level",
     default=6.0,
     show_default=True,
     type=Number(0, 90),
-    help="Decibels by which it may be louder or quieter.",
+    help="Decibels by which sound may be louder or quieter.",
 )
-@click.option("--to", metavar="NUMBER", help="The number to call, in place of the masked one.")
-@click.option("--from", "from_", metavar="NUMBER", help="The number that calls, likewise.")
+@click.option(
+    "--to",
+    metavar="NUMBER",
+    help="The number that is called, for a webhook. [the masked one of the cassette]",
+)
+@click.option(
+    "--from",
+    "from_",
+    metavar="NUMBER",
+    help="The number that calls, for a webhook. [the masked one of the cassette]",
+)
 @click.option(
     "--parameter",
     "parameters",
@@ -88,7 +101,7 @@ def record(directory: Path, no_sound: bool, command: Sequence[str]) -> None:
     metavar="NAME=VALUE",
     help="A custom parameter of the stream's start, for an agent's WebSocket. Repeatable.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 @settings_options(later=True)
 def replay(
     settings: Callable[[], Settings],
@@ -100,9 +113,11 @@ def replay(
 ) -> None:
     """Play a cassette again, and say where the answers differ.
 
-    The carrier's part comes from FILE. Without --against a stack of its own is started, and our
-    side says again what it said then. Requests are signed with TWILIO_AUTH_TOKEN, where it is set.
-    Exit status: 0 the answers are the same, 1 they differ.
+    trunkline plays the carrier's part of the call as FILE has it. Without --against it starts a
+    stack for the replay, and our side says again what it said then. With --against, requests are
+    signed with TWILIO_AUTH_TOKEN if that is set.
+
+    Exit status 0: the answers are the same. 1: they differ, or FILE cannot be played.
 
     \b
     Examples:

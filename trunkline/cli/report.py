@@ -1,4 +1,4 @@
-"""``trunkline report``: what the ear says of recordings, as lines, as JSON, and as a page."""
+"""``trunkline report``: the ear's reports of recordings, as lines, as JSON, and as a page."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ def report(
     as_json: bool,
     html: Path | None,
 ) -> int:
-    """Listen to the recordings of ``what``, and say what was heard; the exit status.
+    """Listen to the recordings that ``what`` names, and print their reports; returns the exit
+    status.
 
-    JSON is one object: the report, or for a directory, or a call with several recordings, reports
-    by the name of their file. One of several that cannot be heard is named, and the others are
-    reported on; the status is 1 then. Raises as recordings.find and recordings.hear do.
+    The JSON of one recording is its report. That of a directory, or of a call with several
+    recordings, is an object of reports by the name of their file. A recording among several that
+    cannot be read is named on stderr, the others are reported, and the status is 1. Raises what
+    recordings.find raises, and for a single recording what recordings.hear raises.
     """
     paths = recordings.find(what, settings)
     calls, wrong = [], []

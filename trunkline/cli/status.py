@@ -18,12 +18,12 @@ from ..stack.controller_client import controller_client, get_status
 from . import progress
 from .tables import output
 
-#: A controller that is starting again is back within this time.
+#: Seconds to wait for an answer. A controller that is being started again is back by then.
 ANSWER_WITHIN = 5.0
 
 
 async def show(settings: Settings, *, as_json: bool) -> int:
-    """Ask the controller and print; StackUnavailableError when none answers."""
+    """Print the controller's report. StackUnavailableError where no controller answers."""
     with progress.working(f"asking the controller at {settings.bus}"):
         async with controller_client(settings, timeout=ANSWER_WITHIN) as client:
             status = await get_status(client)
@@ -35,7 +35,7 @@ async def show(settings: Settings, *, as_json: bool) -> int:
 
 
 def print_tables(status: dict[str, Any], console: Console) -> None:
-    """The report for a reader: a table for each part of it, with the fields of its rows."""
+    """Print the report as a table for each of its lists, with a column for each field."""
     head = status["controller"]
     console.print(f"controller  pid {head['pid']}, epoch {head['epoch']}")
     for section, rows in status.items():
@@ -61,5 +61,5 @@ def _cell(value: object) -> str | Text:
         return f"{value:.1f}"
     if isinstance(value, dict):
         value = ", ".join(f"{name} {count}" for name, count in value.items()) or "-"
-    # A caller chooses its own name, which must become neither markup nor a terminal's command.
+    # A caller chooses its own name. It must not act as markup, nor as a command to the terminal.
     return Text(printable(str(value)))
