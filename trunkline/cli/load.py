@@ -52,8 +52,8 @@ class _Limits(click.ParamType[dict[str, float]]):
     type=_Limits(),
     default="",
     metavar="NAME=N,…",
-    help="Limits that each step has to keep, such as latency_p95=1.5,failures=0. Names are those of "
-    "docs/gates.md, and `failures`: how many calls of a step may fail.",
+    help="Limits that each step has to keep, such as latency_p95=1.5,failures=0. The names are "
+    "those of docs/gates.md, and `failures`: how many calls of a step may fail.",
 )
 @click.option(
     "--questions",

@@ -73,8 +73,8 @@ def record(directory: Path, no_sound: bool, command: Sequence[str]) -> None:
     default=0.5,
     show_default=True,
     type=Seconds(),
-    help="Seconds by which a time or a length may differ: when sound begins, how long it lasts, and "
-    "when a stream ends.",
+    help="Seconds by which a time or a length may differ: when sound begins, how long it lasts, "
+    "and when a stream ends.",
 )
 @click.option(
     "--level",

@@ -1,10 +1,11 @@
 """One child process that is kept running: started, watched, started again, ended.
 
-:class:`Restarts` has the rules when it is started again, and does no I/O. A child gets all settings
-of its parent in the environment, so that an edited ``.env`` cannot split a running stack. It also
-gets one end of a pipe that closes when the parent dies, so that no child outlives its parent, and
-one end of a pipe into which it writes signs of life: a child that hangs is killed, and started
-again.
+:class:`Restarts` decides when it is started again, and does no I/O.
+
+A child gets three things from its parent. The environment holds the parent's settings, as far as
+the child needs them, so that an edited ``.env`` cannot split a running stack. One pipe closes when
+the parent dies, so that no child outlives its parent. Into another pipe the child writes signs of
+life, so that a child that hangs is killed and started again.
 """
 
 from __future__ import annotations
@@ -31,16 +32,17 @@ from trunkline.bus.settings import FIELDS, Settings, env_name
 
 log = logging.getLogger("trunkline.stack.supervisor")
 
-#: A child that lived this long is started again at once.
+#: A child that lived for so many seconds is started again at once.
 GOOD_RUN: Final = 5.0
-#: Seconds before the second quick restart, doubled for each further one, up to the second value.
+#: Seconds before the second quick restart. They are doubled for each further one, up to the longest.
 FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 5.0
 #: More doublings would change nothing, and a thousand are more than a float can hold.
 _MOST_DOUBLINGS: Final = 10
-#: Seconds without a sign of life after which a child is killed. A gateway's calls hear nothing
-#: until then: Twilio waits for a gateway that keeps its connections, and asks another one once they
-#: close. A silent worker's calls move to others meanwhile, and the controller carries no sound.
+#: Seconds without a sign of life after which a child is killed. A gateway has the fewest, because
+#: its calls hear nothing until then: Twilio waits while the connections are open, and asks another
+#: gateway only once they close. A worker's calls move to another worker long before, and the
+#: controller carries no sound.
 SILENT_FOR: Final[Mapping[str, float]] = {
     "gateway": 1.5,
     "codec-worker": 10.0,
@@ -51,10 +53,11 @@ SILENT_FOR: Final[Mapping[str, float]] = {
 class Restarts:
     """When a child that ended is started again.
 
-    At once after a good run; with growing delays while it dies soon after each start; never when it
-    failed with a message of its own (status 1 or 2) and has never been ready: then its settings or
-    its surroundings are wrong, and starting it again would only say the same again. How long it
-    took to find that out proves nothing: an answer of Twilio's may take its time.
+    - At once after a good run.
+    - After growing delays while it dies soon after each start.
+    - Never, if it has never been ready and failed with a message of its own (status 1 or 2). Then
+      its settings or surroundings are wrong, and another start would only repeat the message. How
+      long that run took does not matter, because an answer of Twilio's may take its time.
     """
 
     def __init__(self) -> None:
@@ -62,8 +65,8 @@ class Restarts:
         self._quick = 0
 
     def delay(self, status: int, lived: float, *, ready: bool) -> float | None:
-        """Seconds to wait after a run of ``lived`` seconds that ended with ``status``; ``ready``:
-        it said that it was. None: the end is final."""
+        """Seconds to wait after a run of ``lived`` seconds that ended with ``status``. ``ready``:
+        the run said that it was ready. None: do not start the child again."""
         self._proven = self._proven or ready
         if not self._proven and status in (EXIT_FAILED, EXIT_USAGE):
             return None
@@ -80,14 +83,14 @@ class Restarts:
 class Child:
     """A command that runs until ``stop()``; ``keep()`` starts it again by :class:`Restarts`.
 
-    ``again=False``: any end of it is final. ``silent_for``: once it has given a sign of life, it is
-    killed when it has given none for so many seconds, which are counted while this process runs:
-    a machine that stood still has silenced nobody. ``heard``: called at signs of life, with whether
-    the command has said that it is ready. ``parent=None``: the program is not ours, so it
-    gets none of the pipes, and nothing in its environment speaks of them.
+    ``again=False``: it is never started again. ``silent_for``: seconds without a sign of life after
+    which it is killed, counted from its first sign on. Only time in which this process itself runs
+    is counted, so that a machine which stood still kills nobody. ``heard``: called when signs of
+    life come, with whether this run has said that it is ready. ``parent=None``: the program is not
+    trunkline's. It gets none of the pipes, and its environment does not mention them.
     """
 
-    #: Done once ``keep()`` is, with its result. ``start()`` sets it.
+    #: The task of ``keep()``. ``start()`` sets it.
     ended: asyncio.Task[int]
 
     def __init__(
@@ -130,9 +133,9 @@ class Child:
         self.ended = asyncio.create_task(self.keep())
 
     async def keep(self) -> int:
-        """Run until ``stop()``, or until an end that is final; the status of the last run.
+        """Run the command until ``stop()``, or until it is not to be started again.
 
-        A run that a signal ended has the negative number of the signal.
+        Returns the exit status of the last run: the signal's negative number if a signal ended it.
         """
         restarts = Restarts()
         status = 0
@@ -151,7 +154,7 @@ class Child:
         return status
 
     async def _run_once(self) -> tuple[int, bool]:
-        """The exit status of one run, and whether it said that it was ready."""
+        """Run the command once. Returns its exit status, and whether it said that it was ready."""
         self.starts += 1
         signs, write_signs = os.pipe()
         os.set_blocking(signs, False)
@@ -181,10 +184,11 @@ class Child:
             os.close(signs)
 
     async def _look_after(self, process: asyncio.subprocess.Process, signs: int) -> bool:
-        """Wait for the end of ``process``; whether it said that it was ready.
+        """Wait for the end of ``process``. Returns whether it said that it was ready.
 
-        Silence is counted in looks, so that none passes while this process does not run. A child
-        that was asked to end may be silent at last: whoever asked gives it its time.
+        Silence is counted in looks, not in time, so that none is counted while this process does
+        not run. A child that was asked to end is not watched any more: whoever asked it decides how
+        long that may take.
         """
         look = None if self._silent_for is None else SIGN_SECONDS
         ready = heard = False
@@ -205,14 +209,14 @@ class Child:
         return ready
 
     def keep_no_longer(self) -> None:
-        """The next end is final, whoever brings it about."""
+        """Do not start the child again, whatever ends it."""
         self._last = True
 
     def stop(self) -> None:
-        """Ask the child to end (SIGTERM); it is not started again.
+        """Ask the child to end (SIGTERM). It is not started again.
 
-        May be called twice, and asks once: a second signal could hit an interpreter that is on its
-        way out and no longer handles it.
+        Further calls send no signal, which could kill an interpreter that is ending and no longer
+        handles it.
         """
         if self._stopping.is_set():
             return
@@ -233,7 +237,7 @@ def _signal(send: Callable[[], None]) -> None:
 
 
 def _read(pipe: int) -> bytes:
-    with contextlib.suppress(BlockingIOError):  # it has said nothing since
+    with contextlib.suppress(BlockingIOError):  # nothing was written since the last look
         return os.read(pipe, 4096)
     return b""
 
@@ -243,7 +247,8 @@ def describe(status: int) -> str:
     return f"killed by signal {-status}" if status < 0 else f"status {status}"
 
 
-#: Settings that a process needs. Others, secrets among them, are not in its environment.
+#: Settings that each process needs. Its environment has no others, so that it holds no secret
+#: without need. A role that is not here gets all settings.
 _NEEDS: Final[Mapping[str, frozenset[str]]] = {
     "codec-worker": frozenset(("bus", "bus_key", "bus_clients", "host", "lead_ms", "log_format")),
     "gateway": frozenset(FIELDS)
@@ -254,8 +259,8 @@ _NEEDS: Final[Mapping[str, frozenset[str]]] = {
 
 
 def settings_environment(settings: Settings, role: str | None = None) -> dict[str, str]:
-    """This process's environment, with the settings in it that a child of this role reads (None:
-    all). Whatever else Twilio's tools read is left out: API keys, for example."""
+    """This process's environment, with the settings that a child of this role needs (None: all
+    settings). Other variables of Twilio's tools are left out, such as API keys."""
     needs = _NEEDS.get(role or "", frozenset(FIELDS))
     if role == "codec-worker" and settings.address.directory is None:
         settings = settings.changed(bus_key=settings.tcp_key(), bus_clients=settings.clients_path)

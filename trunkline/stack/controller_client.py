@@ -1,4 +1,4 @@
-"""A connection to the controller of a running stack, for as long as a few questions take."""
+"""A short connection to the controller of a running stack, for a few questions."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from trunkline.bus.settings import Settings
 async def controller_client(
     settings: Settings, *, timeout: float = UNAVAILABLE_AFTER
 ) -> AsyncIterator[ControlClient]:
-    """A welcomed client of the controller at ``settings.bus``.
+    """A client that the controller at ``settings.bus`` has welcomed.
 
-    Raises StackUnavailableError when none answers within ``timeout`` seconds.
+    Raises StackUnavailableError where no controller answers within ``timeout`` seconds.
     """
     address, curve = settings.address, settings.client_curve
     peer = f"ask-{os.getpid()}-{secrets.token_hex(4)}"
@@ -47,6 +47,6 @@ async def controller_client(
 
 
 async def get_status(client: ControlClient) -> dict[str, Any]:
-    """The object of ``trunkline status --json``."""
+    """The controller's status, which is the object of ``trunkline status --json``."""
     report = await client.request(m.GetStatus(), m.StatusReport, timeout=5.0)
     return report.status

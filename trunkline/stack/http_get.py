@@ -1,4 +1,5 @@
-"""One HTTP GET off the event loop, for checks. A failure of the network is an answer, too."""
+"""One HTTP GET off the event loop, for checks. A failure of the network does not raise: it is an
+answer with the status 0."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ _LONGEST_BODY: Final = 100_000
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer; ``status`` 0: there was none, and ``body`` says why."""
+    """An HTTP answer. ``status`` is 0 where there was none; then ``body`` says why. ``date`` is the
+    Date header, and ``seconds`` how long the answer took."""
 
     status: int
     body: bytes
@@ -48,5 +50,5 @@ def _get(url: str, headers: dict[str, str]) -> Answer:
 
 
 async def get(url: str, headers: dict[str, str] | None = None) -> Answer:
-    """GET in a thread. A failure of the network does not raise: its answer has the status 0."""
+    """GET ``url`` in a thread."""
     return await asyncio.to_thread(_get, url, headers or {})

@@ -1,9 +1,10 @@
 """``--keep-alive``: keeps one working process of the stack running.
 
 honcho ends everything when one of its children exits, so each line of the Procfile starts a keeper:
-a supervisor with one child. It starts the working process again when that dies or hangs, ends with
-it on SIGTERM and SIGINT, and has its exit status. The keeper of a gateway holds the listening
-socket, so that connections wait while the gateway is away instead of being refused.
+a supervisor with one child. The keeper starts the working process again when that dies or hangs. On
+SIGTERM and SIGINT it ends the working process, and then ends with its exit status. The keeper of a
+gateway holds the listening socket, so that connections wait while the gateway is away instead of
+being refused.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from .supervisor import END_WITHIN, Supervisor, exit_status
 
 log = logging.getLogger("trunkline.stack.supervisor")
 
-#: honcho sets it for what it starts.
+#: A variable that honcho sets for the processes that it starts.
 HONCHO_PROCESS_NAME: Final = "HONCHO_PROCESS_NAME"
-#: Seconds between two looks whether honcho is still there.
+#: Seconds between two looks at whether honcho is still there.
 HONCHO_LOOK: Final = 1.0
-#: Files in the health directory: their age says when the process last gave a sign of life, and when
-#: it last gave one and had said that it is ready.
+#: Files in the health directory. The age of the first tells when the process last gave a sign of
+#: life, and that of the second when it last did so after it had said that it is ready.
 ALIVE_FILE: Final = "alive"
 READY_FILE: Final = "ready"
 
@@ -42,11 +43,11 @@ def keep_alive(
 ) -> int:
     """Keep ``trunkline ROLE`` running until SIGTERM, SIGINT or the end of the parent.
 
-    ``health_dir``: where :func:`_health_files` are kept. ``drain``: how long a gateway goes on
-    with its calls before it ends.
+    ``health_dir``: the directory for :data:`ALIVE_FILE` and :data:`READY_FILE`. ``drain``: seconds
+    for which a gateway goes on with its calls after SIGTERM.
 
-    Returns its exit status. A working process that fails at its first start says why itself, and is
-    not started again.
+    Returns the exit status of ``trunkline ROLE``. If that fails before it was ever ready, it says
+    why itself, and is not started again.
     """
     argv, pass_fds = trunkline_argv(role), []
     with contextlib.ExitStack() as held:
@@ -82,10 +83,11 @@ def keep_alive(
 
 
 async def _watch_honcho(stop: asyncio.Event) -> None:
-    """Set ``stop`` once our parent is gone, which is a process of honcho's. When its terminal is
-    closed, honcho dies without a word to us, and we have a session of our own."""
+    """Set ``stop`` once our parent, a process of honcho's, is gone. When its terminal is closed,
+    honcho dies and tells us nothing, and we do not get the terminal's SIGHUP, because honcho has
+    started us in a session of our own."""
     parent = os.getppid()
-    while os.getppid() == parent:  # noqa: ASYNC110  # nothing tells of it
+    while os.getppid() == parent:  # noqa: ASYNC110  # there is no event to wait for
         await asyncio.sleep(HONCHO_LOOK)
     stop.set()
 

@@ -1,11 +1,11 @@
 """The public port of a stack: one lock, one listening socket, shared by all of its gateways.
 
-Whoever starts first (``trunkline up``, or the first ``trunkline gateway``) takes the port's lock
-and binds the socket; SO_REUSEPORT is not used, because two stacks on one port would split its
-traffic. A further gateway *of the same bus* asks the holder for a copy of the very same socket over
-a Unix socket beside the lock, so ``honcho start -c gateway=3`` works; a process of another bus is
-refused by name. The socket lives as long as any of them: when the holder dies, another one takes
-the lock.
+The process that starts first (``trunkline up``, or the first ``trunkline gateway``) becomes the
+holder: it takes the port's lock and binds the socket. SO_REUSEPORT is not used, because two stacks
+on one port would split its traffic. A further gateway *of the same bus*, as in ``honcho start -c
+gateway=3``, asks the holder for a descriptor of the same socket. It does so over a Unix socket
+beside the lock, the holder's door. A process of another bus is refused by name. The listening
+socket lives as long as any of these processes: when the holder dies, another one takes the lock.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from trunkline.bus.runtime_dir import runtime_path
 
 log = logging.getLogger("trunkline.stack.supervisor")
 
-#: A holder that has the lock answers within this time, or is taken for hung.
+#: Seconds for a holder that has the lock to answer. After that the port counts as taken.
 HOLDER_ANSWERS_WITHIN: Final = 3.0
-#: The port of a dead holder is free, or has a successor that answers, within this time.
+#: Seconds after which the port of a dead holder is free, or has a new holder that answers.
 SUCCEEDED_WITHIN: Final = 0.5
-#: Between two looks at a holder that is just starting or ending.
+#: Seconds between two looks at a holder that is just starting or ending.
 LOOK_AGAIN_AFTER: Final = 0.02
 _LONGEST_BUS: Final = 4096
 _YES: Final = b"y"
@@ -39,14 +39,14 @@ _NO: Final = b"n"
 
 
 def locks_directory() -> Path:
-    """Where port locks are: the user's runtime directory, open to the user alone."""
+    """The directory of port locks: the user's runtime directory. No other user may write to it."""
     found = runtime_path()
     make_private(found, others_may_not=WRITE)
     return found
 
 
 class PublicPort:
-    """The listening socket, and the right to it; ``claim()`` makes one, ``close()`` ends it."""
+    """The listening socket, and the right to it. ``claim()`` makes one, and ``close()`` lets go."""
 
     def __init__(self, listening: socket.socket, port: int, bus: str, directory: Path) -> None:
         self.listening = listening
@@ -64,8 +64,8 @@ class PublicPort:
     def claim(cls, host: str, port: int, bus: str, directory: Path | None = None) -> PublicPort:
         """Bind the port, or share the socket of this bus's stack.
 
-        Raises PortTakenError where another stack or program has the port. Port 0 takes a free one,
-        and then the lock of the port that it got.
+        Port 0 stands for any free port. Raises PortTakenError where another stack or program has
+        the port.
         """
         directory = locks_directory() if directory is None else directory
         if port == 0:
@@ -97,7 +97,7 @@ class PublicPort:
                     return public
                 if time.monotonic() - began > HOLDER_ANSWERS_WITHIN:
                     raise _taken(port, held.holder) from None
-                time.sleep(LOOK_AGAIN_AFTER)  # the holder is between its lock and its door
+                time.sleep(LOOK_AGAIN_AFTER)  # the holder has its lock and has not opened its door
                 continue
             try:
                 public = cls(listen(host, port), port, bus, directory)
@@ -105,7 +105,7 @@ class PublicPort:
                 lock.release()
                 if time.monotonic() - began > SUCCEEDED_WITHIN:
                     raise
-                time.sleep(LOOK_AGAIN_AFTER)  # a sharer of a dead holder may be taking over
+                time.sleep(LOOK_AGAIN_AFTER)  # the holder died; a sharer may be taking over
                 continue
             except BaseException:
                 lock.release()
@@ -118,7 +118,7 @@ class PublicPort:
         return self.listening.fileno()
 
     def detach(self) -> int:
-        """A second descriptor of the socket, for a part of this process that closes it itself."""
+        """A second descriptor of the socket, for a part of this process that will close it."""
         return os.dup(self.fd)
 
     @property
@@ -129,11 +129,11 @@ class PublicPort:
 
     @property
     def first(self) -> bool:
-        """True when this process holds the lock, False when it shares another's socket."""
+        """Whether this process is the holder. False: it shares another process's socket."""
         return self._lock is not None
 
     def close(self) -> None:
-        """Let go of lock and socket; may be called twice."""
+        """Let go of lock and socket. May be called twice."""
         if self._wake.fileno() < 0:
             return
         self._wake.close()
@@ -166,8 +166,9 @@ class PublicPort:
                 self._succeed()
 
     def _hand_out(self, door: socket.socket) -> None:
-        """Answer one process that asks for the socket; the connection tells it when we die."""
-        with contextlib.suppress(OSError):  # it went away: nothing to hand out
+        """Answer one process that asks for the socket. The connection stays open, so that it tells
+        that process when we die."""
+        with contextlib.suppress(OSError):  # the process has gone away meanwhile
             asking, _ = door.accept()
             asking.settimeout(1.0)
             if asking.recv(_LONGEST_BUS).decode(errors="replace") != self._bus:
@@ -182,7 +183,7 @@ class PublicPort:
             self._sharers.append(asking)
 
     def _succeed(self) -> None:
-        """The holder is gone: take its place, or follow whoever did."""
+        """The holder is gone. Take its place, or follow the process that has taken it."""
         if self._holder is not None:
             self._holder.close()
             self._holder = None
@@ -195,7 +196,7 @@ class PublicPort:
             with contextlib.suppress(_OtherStackError):
                 shared = _ask_holder(self._door_path, self._bus)
             if shared is not None:
-                shared[0].close()  # the same socket as ours
+                shared[0].close()  # we have the same socket already
                 self._holder = shared[1]
                 return
             with selectors.DefaultSelector() as selector:
@@ -244,7 +245,7 @@ def _describe_holder(bus: str) -> str:
 
 
 def _ask_holder(door: Path, bus: str) -> tuple[socket.socket, socket.socket] | None:
-    """The stack's listening socket and the connection to its holder; None: nobody answers.
+    """The stack's listening socket, and the connection to its holder. None: nobody answers.
 
     Raises _OtherStackError where the holder belongs to another bus.
     """

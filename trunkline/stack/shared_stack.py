@@ -1,10 +1,10 @@
 """One stack for a whole run of tests, shared by all of its processes.
 
 The run's first process (pytest itself, or the controller of pytest-xdist) makes a
-:class:`RunDirectory` and keeps it open; whichever process needs the stack first starts it with
-:func:`acquire`, the others find it there. The stack outlives the process that started it, and ends
-when the run does, however that comes about: it reads a FIFO of which the run's first process holds
-the only writing end.
+:class:`RunDirectory` and keeps it open. The process that needs the stack first starts it with
+:func:`acquire`, and the others find it in the directory. The stack outlives the process that
+started it. It ends when the run's first process ends, even if that is killed, because it reads a
+FIFO of which that process holds the only writing end.
 """
 
 from __future__ import annotations
@@ -39,30 +39,32 @@ from .children import settings_environment
 
 #: Seconds that the stack may take to end.
 ENDED_WITHIN: Final = 12.0
+#: Seconds between two looks at whether it has ended.
 _STEP: Final = 0.05
-#: The supervisor's last line in the log.
+#: Is in the last line that the supervisor logs.
 _ENDED: Final = re.compile(r"ended with status (\d+)")
 
-#: The stacks that this process has started, and waits for if it ends the run.
+#: The stacks that this process has started. It waits for them if it is the one that ends the run.
 _started: list[Launched] = []
 
 
 class RunDirectory:
-    """The run's own directory. Stacks that are started in it end with :meth:`close`, or with us."""
+    """The run's own directory. Stacks that are started in it end with :meth:`close`, or when this
+    process ends."""
 
     def __init__(self) -> None:
-        # The path of a socket has to be short, and pytest's own directories are not.
+        # The path of a socket has to be short, and pytest's own directories have long ones.
         self.path = temporary_directory("trunkline-run-")
         fifo = self.path / "running"
         os.mkfifo(fifo, 0o600)
-        # A FIFO can be opened for writing once it has a reader.
+        # Opening a FIFO for writing would block until it has a reader.
         reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._writer = os.open(fifo, os.O_WRONLY | os.O_CLOEXEC)
         os.close(reader)
 
     def close(self, ended: Callable[[], object] = lambda: None) -> list[str]:
-        """End the stacks. Returns the problems; where there are any, the directory is kept.
-        ``ended`` is called before it is removed."""
+        """End the stacks, call ``ended``, and delete the directory. Returns the problems, one line
+        each. Where there are any, the directory is kept for its logs."""
         os.close(self._writer)
         problems = []
         for log in sorted(self.path.glob("*.log")):
@@ -93,8 +95,9 @@ class RunDirectory:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The stack to start. ``argv``: options of ``trunkline up``. ``environment``: all of it, but
-    for the bus. ``callees``: number -> bot, outside of a stand-in's account."""
+    """The stack to start. ``argv``: options of ``trunkline up``. ``environment``: its whole
+    environment, but for TRUNKLINE_BUS. ``callees``: number -> bot, for numbers outside of the
+    stand-in's account."""
 
     argv: list[str]
     environment: dict[str, str]
@@ -106,7 +109,8 @@ def simulated(
 ) -> Wanted:
     """A stack beside the stand-in carrier, with an account of its own, on free ports.
 
-    ``numbers``: with the voice_url that each had before.
+    ``numbers``: number of the account -> its voice_url. ``callees``: number outside of the account
+    -> its bot. ``environment``: further variables.
     """
     settings = {
         "TRUNKLINE_NUMBERS": ",".join(numbers),
@@ -116,8 +120,8 @@ def simulated(
 
 
 def cassette_settings(settings: Settings) -> dict[str, str]:
-    """The variables by which a stack beside the stand-in carrier keeps cassettes as the user has
-    it."""
+    """The variables by which a stack beside the stand-in carrier keeps cassettes as ``settings``
+    say. It gets no other setting of the user's."""
     if settings.cassettes_dir is None:
         return {}
     return {
@@ -127,7 +131,8 @@ def cassette_settings(settings: Settings) -> dict[str, str]:
 
 
 def twilio(directory: Path, settings: Settings, tunnel: str | None) -> Wanted:
-    """A stack with the user's own settings, at the real carrier, beside any other of theirs."""
+    """A stack with the user's own settings at the real carrier. It has a state directory and a
+    console port of its own, so it can run beside any other stack of theirs."""
     environment = clean_environment() | {
         name: value
         for name, value in settings_environment(settings).items()
@@ -139,9 +144,10 @@ def twilio(directory: Path, settings: Settings, tunnel: str | None) -> Wanted:
 
 
 def acquire(directory: Path, kind: str, wanted: Wanted) -> StackInfo:
-    """The run's stack of this kind: started if there is none (then as ``wanted`` says).
+    """The run's stack of this kind. Where none runs yet, it is started as ``wanted`` says.
 
-    Blocks until it is up. StackUnavailableError, with its last words, when it does not come up.
+    Blocks until the stack is up. StackUnavailableError, with the last lines of its log, where it
+    does not come up.
     """
     log = directory / f"{kind}.log"
     with _locked(directory / f"{kind}.lock"):
@@ -160,9 +166,9 @@ def _start(directory: Path, kind: str, wanted: Wanted) -> StackInfo:
             kind,
             wanted.environment | {"TRUNKLINE_BUS": f"ipc://{directory}/{kind}"},
             what=f"the {kind} stack for these tests",
-            cwd=directory,  # no .env there
+            cwd=directory,  # has no .env
             parent_fd=running,
-            own_session=True,  # Ctrl-C reaches the tests first
+            own_session=True,  # Ctrl-C ends the tests, and not the stack under them
         )
     finally:
         os.close(running)
@@ -182,10 +188,10 @@ def _start(directory: Path, kind: str, wanted: Wanted) -> StackInfo:
 
 
 def leave() -> None:
-    """This process ends before the run does, so it will not wait for the stacks that it started.
+    """Forget the stacks that this process started, because it ends before the run does.
 
-    subprocess complains of a process that is forgotten before its status is known, and where a user
-    has warnings as errors that would stand among the results.
+    subprocess warns about a process that is forgotten before its status is known. Where a user has
+    turned warnings into errors, that would be one of the run's results, so a status is made up.
     """
     while _started:
         _started.pop().process.returncode = EXIT_DONE
@@ -193,7 +199,7 @@ def leave() -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; waits for the others."""
+    """Hold the lock of this file. Waits while another process holds it."""
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,8 +1,8 @@
 """``trunkline up --sim``: a stand-in carrier beside the stack, and the settings that fit it.
 
-The stand-in forgets everything when it ends, so the stack's journal stands in a directory that goes
-with it. No journal of a real account is ever read beside a stand-in, which knows none of its
-numbers.
+The stand-in forgets everything when it ends, so the stack's journal is in a temporary directory
+that is deleted then. The journal of a real account is never read beside a stand-in, which does not
+know the account's numbers.
 """
 
 from __future__ import annotations
@@ -25,26 +25,27 @@ from .supervisor import Supervisor
 
 log = logging.getLogger("trunkline.stack.supervisor")
 
-#: Numbers of the stand-in's account and who answers outside of it, where nothing names any.
+#: Numbers of the stand-in's account, and numbers outside of it with the bot that answers each. They
+#: are used where neither TRUNKLINE_SIM_NUMBERS nor TRUNKLINE_SIM_CALLEES is set.
 NUMBERS: Final = "+14155551234=https://agent.example/voice +14155551235=https://agent.example/other"
 CALLEES: Final = (
     "+14155557777=echo +14155557778=speech:austen-0880,greets,when_silent=0.7,repeat "
     "+14155557779=busy +14155557780=no-answer"
 )
-#: Callers arrive as they called, unless ``TRUNKLINE_SIM_HABITS`` says otherwise: a test that names
-#: a caller in ``allowed_callers`` should not fail by chance, though carriers do rewrite callers.
+#: A caller's number arrives as it is, unless ``TRUNKLINE_SIM_HABITS`` says otherwise. Carriers do
+#: rewrite callers, but a test that names a caller in ``allowed_callers`` should not fail by chance.
 HABITS: Final = "caller-id=kept"
-#: From SIGTERM to SIGKILL: seconds. It has nothing to put back.
+#: Seconds from SIGTERM to SIGKILL. The carrier has nothing to put back.
 _ENDS_WITHIN: Final = 1.0
 _STEP: Final = 0.02
 
 
 class StandIn:
-    """The carrier as a child of the supervisor: the first one up, the last one down.
+    """The carrier as a child of a supervisor of its own: the first one up, the last one down.
 
-    It reads the end of a pipe of its own. The supervisor and all its other children hold the
-    writing end, so when the supervisor is killed the carrier still answers until the controller
-    has put the numbers back and ended.
+    The stack's supervisor and all of its children hold the writing end of the pipe that the carrier
+    reads. So when the supervisor is killed, the carrier still answers until the controller has put
+    the numbers back and ended.
     """
 
     def __init__(self, settings: Settings, directory: Path) -> None:
@@ -56,7 +57,8 @@ class StandIn:
         self.ended = self._supervisor.keep("carrier_sim", argv, environment, again=False).ended
 
     async def ready(self, stop: asyncio.Event) -> StackInfo | None:
-        """Its ready file's content, once that is there. None: it has ended, or ``stop`` is set."""
+        """Wait for the carrier's ready file, and return its content. None: the carrier has ended,
+        or ``stop`` is set."""
         while not self.ended.done() and not stop.is_set():
             if (info := read_ready_file(self._ready_file)) is not None:
                 return info
@@ -64,11 +66,11 @@ class StandIn:
         return None
 
     def describe_end(self) -> str:
-        """How it ended, once it has."""
+        """How the carrier ended, for a message. It has to have ended."""
         return f"the stand-in carrier ended ({describe(self.ended.result())})"
 
     async def close(self) -> None:
-        """End it."""
+        """End the carrier."""
         await self._supervisor.end()
 
 
@@ -76,11 +78,11 @@ def _command(settings: Settings, ready_file: Path) -> tuple[list[str], dict[str,
     """Command line and environment of the stand-in.
 
     It listens where TRUNKLINE_TWILIO_API_URL says, else at 127.0.0.1 on TRUNKLINE_SIM_PORT, else on
-    a free port there. SettingsError where the URL is that of another machine.
+    a free port there. SettingsError where the URL names another machine, https or a path.
     """
     environment = settings_environment(settings, "carrier-sim")
     for name in ("ACCOUNT_SID", "AUTH_TOKEN", "AUTH_TOKEN_SECONDARY"):
-        environment.pop(f"TRUNKLINE_SIM_{name}", None)  # the stack's credentials are its own
+        environment.pop(f"TRUNKLINE_SIM_{name}", None)  # the carrier takes the stack's credentials
     if not {"TRUNKLINE_SIM_NUMBERS", "TRUNKLINE_SIM_CALLEES"} & environment.keys():
         environment |= {"TRUNKLINE_SIM_NUMBERS": NUMBERS, "TRUNKLINE_SIM_CALLEES": CALLEES}
     environment.setdefault("TRUNKLINE_SIM_HABITS", HABITS)
@@ -100,10 +102,10 @@ def _command(settings: Settings, ready_file: Path) -> tuple[list[str], dict[str,
 def fit(settings: Settings, carrier: StackInfo, http_port: int, state_dir: Path) -> Settings:
     """The stack's settings beside the stand-in, with those filled in that are missing.
 
-    The console listens on a free port, and the public URL is the local listener's, unless they are
-    set. The REST base is always the stand-in's. A public URL that is not this machine's is ignored,
-    with a warning: whoever listens there must not get the webhooks of a stand-in. A state directory
-    is ignored too, and the log says so: the journal ends with the stand-in.
+    Unless they are set, the console listens on a free port, and the public URL is that of the local
+    listener. The REST base is always the stand-in's. A public URL of another machine is ignored,
+    with a warning, because whoever listens there must not get the webhooks of a stand-in. A state
+    directory is ignored, and the log says so, because the journal is deleted with the stand-in.
     """
     assert carrier.sim is not None
     if settings.state_dir is not None:

@@ -1,7 +1,8 @@
 """Commands that are kept running together, and the order in which they end.
 
-A supervisor stands behind ``trunkline up`` (a whole stack), ``--keep-alive`` (one process of it),
-the stand-in carrier of ``up --sim``, and ``trunkline with-parent`` (a program of others)::
+``trunkline up`` uses a supervisor for a whole stack and another for the stand-in carrier of
+``--sim``, ``--keep-alive`` uses one for a single process, and ``trunkline with-parent`` for a
+program that is not ours::
 
     async with Supervisor() as supervisor:
         child = supervisor.keep("controller", argv, environment)
@@ -24,16 +25,17 @@ from .children import Child
 
 log = logging.getLogger("trunkline.stack.supervisor")
 
-#: From the request to end until what is still there is killed (honcho kills after 5 s).
+#: Seconds from the request to end until children that are left are killed (honcho kills after 5 s).
 END_WITHIN: Final = 3.8
 
 
 class Supervisor:
     """Children that run until the block ends, or until they end for good.
 
-    They read a pipe that this process holds, so they also end when it is killed. At the end of the
-    block the first child is asked to end, and the others once it has, or ``head_start`` seconds
-    later. A child that is left ``within`` seconds after the first request is killed.
+    Each reads a pipe that this process holds, so it also ends when this process is killed. At the
+    end of the block the first child is asked to end. The others are asked once it has ended, or
+    ``head_start`` seconds later. A child that is left ``within`` seconds after the first request is
+    killed.
     """
 
     def __init__(self, *, head_start: float = 0.0, within: float = END_WITHIN) -> None:
@@ -56,9 +58,10 @@ class Supervisor:
     ) -> Child:
         """Start a command, and start it again when it dies.
 
-        ``again=False``: any end of it is final. ``silent_for``: it is killed when it has given no
-        sign of life for so many seconds. ``heard``: called at signs of life, with whether the child
-        has said that it is ready. ``ours=False``: it knows nothing of our pipes.
+        ``again=False``: it is never started again. ``silent_for``: seconds without a sign of life
+        after which it is killed. ``heard``: called when signs of life come, with whether this run of
+        the child has said that it is ready. ``ours=False``: the program is not trunkline's, and
+        gets none of our pipes.
         """
         pipe = self.pipe if ours else None
         child = Child(
@@ -76,9 +79,9 @@ class Supervisor:
         return child
 
     async def until(self, stop: asyncio.Event, *others: asyncio.Task[Any]) -> bool:
-        """Wait for ``stop``, for a child's end that is final, or for one of ``others``.
+        """Wait until ``stop`` is set, a child ends for good, or one of ``others`` is done.
 
-        True: it was ``stop``.
+        Returns whether ``stop`` is set.
         """
         stopping = asyncio.create_task(stop.wait())
         ends = (child.ended for child in self._children)
@@ -95,9 +98,9 @@ class Supervisor:
         await self.end()
 
     async def end(self) -> None:
-        """End all children; raises for one that could not be started."""
+        """End all children. Raises the OSError of a child that could not be started."""
         deadline = monotonic() + self._within
-        # SIGTERM to the whole process group asks the others to end, too, before we do.
+        # SIGTERM to the whole process group reaches the other children before we ask them.
         for child in self._children:
             child.keep_no_longer()
         for child in self._children[:1]:
@@ -115,10 +118,11 @@ class Supervisor:
 
 
 def exit_status(status: int, role: str) -> int:
-    """The exit status of whoever kept ``trunkline ROLE`` running, when that ended with ``status``.
+    """The exit status of a keeper whose ``trunkline ROLE`` ended with ``status``.
 
-    A process that SIGTERM ended before it was up had nothing to put back. A controller that had to
-    be killed may have left something, and its journal knows.
+    A process that SIGTERM ended before it had its handler had nothing to put back yet, so that
+    counts as done. A controller that had to be killed (-9) may have left numbers to put back, which
+    its journal has.
     """
     if status >= 0:
         return status

@@ -1,6 +1,7 @@
-"""A tunnel to the public port: starts cloudflared or ngrok, and finds the public URL itself.
+"""A tunnel to the public port: starts cloudflared or ngrok, and reads the public URL from its
+output.
 
-The tunnel's program ends with the stack's supervisor, however that ends (with_parent.py).
+The program ends with the process that opened the tunnel, however that ends (with_parent.py).
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from .with_parent import start_with_parent
 
 log = logging.getLogger("trunkline.stack.supervisor")
 
-#: Seconds for the program to say its URL.
+#: Seconds within which the program has to print its URL.
 URL_WITHIN: Final = 30.0
-#: Seconds for a fresh tunnel to be reachable from outside: its name has to become known first.
+#: Seconds within which a new tunnel has to be reachable: its name has to spread in the DNS first.
 REACHABLE_WITHIN: Final = 90.0
 _LOOK_EVERY: Final = 1.0
 #: Seconds from SIGTERM to SIGKILL.
@@ -38,7 +39,7 @@ class TunnelError(TrunklineError, RuntimeError):
 
 @dataclass(frozen=True)
 class TunnelKind:
-    """A program that opens tunnels: how it is called, and how its URL looks in its output."""
+    """A program that opens tunnels: its arguments, its URL in its output, how to install it."""
 
     name: str
     arguments: tuple[str, ...]
@@ -46,8 +47,8 @@ class TunnelKind:
     install: str
 
     def argv(self, host: str, port: int) -> list[str]:
-        """The command line for a listener on ``host``; one on all addresses is reached at the
-        loopback."""
+        """The command line for a tunnel to a listener on ``host``. A listener on all addresses is
+        reached at the loopback address."""
         at = hosts.join(hosts.reachable(host), port)
         return [self.name, *(argument.format(at=at) for argument in self.arguments)]
 
@@ -74,7 +75,7 @@ TUNNELS: Final = {
 
 
 class Tunnel:
-    """A running tunnel: ``open()`` makes it; ``url`` is its public base URL."""
+    """A running tunnel, made by ``open()``. ``url`` is its public base URL."""
 
     def __init__(
         self, kind: TunnelKind, process: asyncio.subprocess.Process, parent: ParentPipe
@@ -89,10 +90,10 @@ class Tunnel:
 
     @classmethod
     async def open(cls, name: str, host: str, port: int) -> Tunnel:
-        """Start the program ``name`` for the local port; returns once its URL is known.
+        """Start the program ``name`` for the local port. Returns once its URL is known.
 
-        Raises SettingsError where the program is not installed, TunnelError where it ends or says
-        no URL within 30 s.
+        Raises SettingsError where the program is not installed, and TunnelError where it ends
+        before it has printed a URL, or prints none within 30 s.
         """
         kind = TUNNELS[name]
         if shutil.which(kind.name) is None:
@@ -114,7 +115,7 @@ class Tunnel:
         except TimeoutError:
             await tunnel.close()
             raise TunnelError(
-                f"{kind.name} said no public URL within {URL_WITHIN:g} s{tunnel._tail()}"
+                f"{kind.name} printed no public URL within {URL_WITHIN:g} s{tunnel._tail()}"
             ) from None
         except BaseException:
             await tunnel.close()
@@ -122,8 +123,8 @@ class Tunnel:
         return tunnel
 
     async def wait_reachable(self) -> bool:
-        """Wait until ``/healthz`` answers through the tunnel; False when it does not in time."""
-        # It needs requests, which would take a sixth of the start of every stack.
+        """Wait until ``/healthz`` answers through the tunnel. False: it did not within 90 s."""
+        # Imported here, because it imports requests, which takes a sixth of the start of a stack.
         from .http_get import get
 
         deadline = monotonic() + REACHABLE_WITHIN
@@ -134,16 +135,16 @@ class Tunnel:
         return False
 
     async def ended(self) -> None:
-        """Returns when the tunnel's program has ended."""
+        """Wait until the tunnel's program has ended."""
         await asyncio.shield(self._reading)
 
     def describe_end(self) -> str:
-        """How it ended, once it has."""
+        """That the tunnel ended, for a message."""
         return f"the tunnel at {self.url} ended"
 
     async def close(self) -> None:
-        """End the program; may be called twice."""
-        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+        """End the program. May be called twice."""
+        with contextlib.suppress(ProcessLookupError):  # the program has ended already
             self._process.terminate()
         await self._process.wait()
         await self._reading
@@ -168,7 +169,7 @@ class Tunnel:
             self._found.set_exception(
                 TunnelError(f"{self.kind.name} ended without a public URL{self._tail()}")
             )
-            self._found.exception()  # seen, also where nobody waits any more
+            self._found.exception()  # mark it as seen: open() may have given up by now
 
     def _tail(self) -> str:
         return f"; it last said: {' / '.join(self._last_lines)}" if self._last_lines else ""

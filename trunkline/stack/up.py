@@ -1,18 +1,18 @@
 """``trunkline up``: the whole stack in the foreground.
 
-It holds the public port, and starts one controller, the gateways and the codec workers under a
-supervisor (supervisor.py), which starts again what dies. They end in the order that puts the
-numbers first: the controller, then the rest, all within 4 s. Children write to stderr themselves;
-nothing is relayed.
+This process holds the public port, and starts one controller, the gateways and the codec workers
+under a supervisor (supervisor.py), which starts a process again when it dies. At the end the
+controller is asked to end first, because it puts the numbers back; then the others are, and all end
+within 4 s. Each process writes its log to stderr itself.
 
 With ``--sim`` a stand-in carrier is one more child. It comes up first and goes down last, so that
 it still answers while numbers are put back. With ``--ready-file`` a file says how to reach the
-stack. It is there from the moment when every process has joined until the stack begins to end
+stack. It is written when every process has joined, and deleted when the stack begins to end
 (bus/launch.py reads it).
 
-A child that fails at its first start has wrong settings, and says so itself; then the whole stack
-ends with status 1. When the supervisor is killed, its children see its pipe close and end as on
-SIGTERM.
+A child that fails before it was ever ready has wrong settings or surroundings, and says so itself.
+Then the whole stack ends with status 1. When the supervisor is killed, its children see its pipe
+close, and end as on SIGTERM.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ log = logging.getLogger("trunkline.stack.supervisor")
 
 #: Seconds that the controller has to put the numbers back before the others are asked to end.
 CONTROLLER_FIRST: Final = 2.8
-#: Between two looks whether all children have joined.
+#: Seconds between two looks at whether all children have joined.
 _LOOK_EVERY: Final = 0.1
-#: After this long without a complete stack, say what is missing.
+#: Seconds without a complete stack after which the log says what is missing.
 _SAY_MISSING_AFTER: Final = 15.0
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """The options of ``trunkline up`` that are no settings."""
+    """The options of ``trunkline up`` that are not settings."""
 
     gateways: int = 2
     codec_workers: int = 2
@@ -71,8 +71,8 @@ class Wishes:
 def up(settings: Settings, wishes: Wishes) -> int:
     """Run a stack until SIGTERM, SIGINT or the end of the parent; returns the exit status.
 
-    Raises SettingsError (PortTakenError among them), StackRunsError and TunnelError before anything
-    is started.
+    Raises SettingsError (PortTakenError is one) and StackRunsError before anything is started, and
+    TunnelError before the stack's own processes are.
     """
     if not wishes.sim:
         settings.require("account_sid")
@@ -91,7 +91,7 @@ def up(settings: Settings, wishes: Wishes) -> int:
         )
         try:
             if wishes.ready_file is not None:
-                wishes.ready_file.unlink(missing_ok=True)  # of a stack that was killed
+                wishes.ready_file.unlink(missing_ok=True)  # a stack that was killed left it
             status = run(lambda stop: _up(settings, port, wishes, stop))
             log.info("ended with status %d", status)
             return status
@@ -102,13 +102,13 @@ def up(settings: Settings, wishes: Wishes) -> int:
 
 
 def _refuse_beside_another(settings: Settings, wishes: Wishes) -> None:
-    """StackRunsError where a controller lives at the bus or the state directory.
+    """Raise StackRunsError where a controller runs at the bus or in the state directory.
 
-    Ours would be refused there too, but until then our gateways and codec workers would join the
-    other stack.
+    Our controller would refuse to start there too. But by then our gateways and codec workers would
+    have joined the other stack.
     """
     address = settings.address
-    # Beside the stand-in carrier it gets a state directory of its own.
+    # With --sim the stack gets a state directory of its own.
     check_free(None if wishes.sim else settings.state_path, address.directory)
     if address.directory is not None:
         return
@@ -158,10 +158,11 @@ async def run_stack(
     carrier: StandIn | None = None,
     tunnel: Tunnel | None = None,
 ) -> int:
-    """Keep the stack's processes running until ``stop`` or an end that is final; the exit status.
+    """Keep the stack's processes running until ``stop`` is set, or until a child, the carrier or the
+    tunnel ends for good. Returns the exit status.
 
-    The processes end with the numbers first: until these are as before, somebody has to answer at
-    the public URL.
+    The controller ends first. Until it has put the numbers back, gateways have to answer at the
+    public URL.
     """
     ends: dict[asyncio.Task[Any], Callable[[], str]] = {}
     held: tuple[int, ...] = ()
@@ -190,7 +191,7 @@ async def run_stack(
         telling = asyncio.create_task(_tell_when_ready(settings, wishes, controller, tunnel))
         try:
             asked = await supervisor.until(stop, *ends)
-            # A child whose end is final has said why itself.
+            # A child that has ended for good has said why itself.
             for end, describe_end in ends.items():
                 if end.done():
                     log.error("%s, so the stack ends", describe_end())
@@ -208,8 +209,8 @@ async def run_stack(
 async def _tell_when_ready(
     settings: Settings, wishes: Wishes, controller: Child, tunnel: Tunnel | None
 ) -> None:
-    """Once our controller answers and every process has joined: write the ready file, then print
-    one line."""
+    """Wait until our controller answers and every process has joined. Then write the ready file and
+    print one line."""
     wanted = {"gateways": wishes.gateways, "codec_workers": wishes.codec_workers}
 
     def complete(status: dict[str, Any]) -> bool:
@@ -246,8 +247,8 @@ async def _tell_when_ready(
 
 
 async def _until(complete: Callable[[dict[str, Any]], bool], settings: Settings) -> dict[str, Any]:
-    """The stack's status once it is ``complete``. Where that is late, one line says what is
-    missing."""
+    """Wait until the stack's status is ``complete``, and return it. Where that takes long, the log
+    says once what is missing."""
     began = monotonic()
     said = False
     status: dict[str, Any] = {}
@@ -258,7 +259,7 @@ async def _until(complete: Callable[[dict[str, Any]], bool], settings: Settings)
                     try:
                         status = await get_status(client)
                     except (TrunklineError, msgspec.ValidationError) as error:
-                        log.warning("the controller's status cannot be had: %s", error)
+                        log.warning("the controller does not tell its status: %s", error)
                     if status and complete(status):
                         return status
                     if not said and monotonic() - began > _SAY_MISSING_AFTER:

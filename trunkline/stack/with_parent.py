@@ -1,7 +1,7 @@
-"""Programs of others that must not outlive us: tunnels, and honcho in tests.
+"""Programs that are not trunkline's and must not outlive us: tunnels, and honcho in tests.
 
-They know nothing of our parent pipe, so each runs under a small process of ours (the hidden command
-``trunkline with-parent``) that ends it when the pipe closes, and otherwise behaves like it.
+They do not know our parent pipe. So each runs under a small process of ours, the hidden command
+``trunkline with-parent``, which ends it when the pipe closes, and has its exit status.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ async def start_with_parent(
 ) -> asyncio.subprocess.Process:
     """Start ``argv`` so that it ends with this process. It gets no setting and no secret of ours.
 
-    SIGTERM to the process returned is passed on; ``grace`` seconds later comes SIGKILL.
+    The process that is returned passes SIGTERM on to the program, and sends it SIGKILL ``grace``
+    seconds later.
     """
     return await asyncio.create_subprocess_exec(
         *trunkline_argv("with-parent", "--grace", str(grace), "--", *argv),
@@ -38,9 +39,9 @@ async def start_with_parent(
 
 
 def run_with_parent(argv: Sequence[str], grace: float) -> int:
-    """Run ``argv`` until it ends, SIGTERM or SIGINT comes, or the parent is gone; its status.
+    """Run ``argv`` until it ends, SIGTERM or SIGINT comes, or the parent is gone.
 
-    A program that has to be killed, or that a signal of ours ends, counts as done.
+    Returns the program's exit status, or 0 where it was asked to end or a signal ended it.
     """
 
     async def main(stop: asyncio.Event) -> int:
