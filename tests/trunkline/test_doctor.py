@@ -230,7 +230,7 @@ def welcome(public_url: str | None = None) -> m.Welcome:
         (200, b'{"ok":true,"stack":"st2","stacks":["st1","st2"]}', "ok", "answers in"),
         (200, b"<html>welcome</html>", "fail", "something else"),
         (502, b"bad gateway", "fail", "something else (HTTP 502)"),
-        (0, b"timed out", "fail", "is not reached: timed out"),
+        (0, b"timed out", "fail", "cannot be reached: timed out"),
     ],
 )
 async def test_the_public_url(

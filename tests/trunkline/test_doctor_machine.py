@@ -43,7 +43,7 @@ def test_the_file_of_settings(tmp_path: Path) -> None:
     assert machine.env_file(path).text == f"{path} is read; the environment wins over it"
     path.unlink()
     path.mkdir()
-    assert machine.env_file(path).text == f"{path} is a virtual environment, and not read"
+    assert machine.env_file(path).text == f"{path} is a directory, and not read for settings"
 
 
 async def test_a_file_that_cannot_be_read_is_a_finding(
@@ -72,8 +72,8 @@ def test_a_slip_of_the_pen_in_the_file_is_told(tmp_path: Path) -> None:
         "TRUNKLINE_SIM_SEED=1\nOTHER=1\n"
     )
     (found,) = machine.unknown(path)
-    assert (found.state, found.hint) == ("warn", "TRUNKLINE_PUBLIC_URL is one")
-    assert found.text == "TRUNKLINE_PUBLIC_ULR is no setting, and not read"
+    assert (found.state, found.hint) == ("warn", "perhaps TRUNKLINE_PUBLIC_URL is meant")
+    assert found.text == "TRUNKLINE_PUBLIC_ULR is not a setting, and is ignored"
     assert machine.unknown(tmp_path / "none") == []
 
 
@@ -256,7 +256,7 @@ async def test_ports_of_ipv6() -> None:
         assert (public.state, public.text) == ("fail", f"[::1]:{port} is taken by another process")
     public, _ = await stack.ports(known)
     assert (public.state, public.text) == ("ok", f"[::1]:{port} is free")
-    assert public.hint == f"IPv6 only: what leads there has to say [::1]:{port}"
+    assert public.hint == f"IPv6 only: a tunnel or proxy has to lead to [::1]:{port}"
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """Calls by their CallSid, from sources that each know a part of them.
 
-- A running stack knows its live calls: how each stands, and what it has lost. Of those that are
-  over it remembers the last ones, and the events of each (told.py).
-- The journals of the user's state directory, and those of the account in PostgreSQL, know the calls
-  that were dialled, also those of stacks that are gone: whom, when, and for how long.
-- Recordings say themselves whose call they have.
+- A running stack knows the state of its live calls, and what each has lost. It also remembers the
+  last calls that ended, and the events of each (told.py).
+- The journals know the calls that were dialled, also by stacks that are gone: the callee, the time
+  and the duration. They are in the user's state directory, or for the account in PostgreSQL.
+- A recording says itself whose call it has.
 
-Where several know a call, the stack's word comes first, then the recording's.
+Where several sources know a call, the stack's answer counts first, then the recording's, then the
+journal's.
 """
 
 from __future__ import annotations
@@ -34,13 +35,16 @@ from ..stack.controller_client import controller_client, get_status
 from . import told as told_by
 from .told import Event, Told
 
-#: A controller answers within this time, or there is none for us.
+#: Seconds to wait for the controller. After that no stack counts as running.
 ANSWER_WITHIN: Final = 3.0
 
 
 class KnownCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A call. None: no source knows it. ``state``: as ``trunkline status`` has it; "ended"; or
-    "unknown", where a stack has ended without noting the call's end."""
+    """A call. A field is None where no source knows it.
+
+    ``state`` of a live call is that of ``trunkline status``. Otherwise it is "ended", or "unknown"
+    where a stack has ended without noting the call's end.
+    """
 
     sid: str
     state: str = "ended"
@@ -55,7 +59,7 @@ class KnownCall(msgspec.Struct, frozen=True, kw_only=True):
     #: why it ended
     reason: str | None = None
     recording: str | None = None
-    #: what the stack remembers of it
+    #: the events that the stack remembers
     events: list[Event] | None = None
 
     @property
@@ -64,7 +68,8 @@ class KnownCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """The calls, the newest first. ``stack``: one answers. ``notes``: what could not be read."""
+    """The calls: live ones first, then the newest first. ``stack``: whether a stack answers.
+    ``notes``: which sources could not be read, and why."""
 
     stack: bool
     bus: str
@@ -74,7 +79,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 async def find(settings: Settings) -> Found:
-    """All calls that there is a trace of."""
+    """All calls that any source knows."""
     notes = []
     status = await _status(settings)
     told = await _told(settings, status)
@@ -97,8 +102,8 @@ async def find(settings: Settings) -> Found:
 
 
 def of_sid(found: Found, sid: str) -> KnownCall:
-    """The call of this CallSid, or of a beginning of it that no other has. InvalidRequestError
-    where there is none."""
+    """The call whose CallSid is ``sid``, or else the only one that begins with it.
+    InvalidRequestError where there is none, or more than one."""
     if not sid:
         raise InvalidRequestError("name a call by its CallSid: `trunkline calls` lists them")
     fitting = [call for call in found.calls if call.sid.startswith(sid)]
@@ -126,7 +131,8 @@ async def _status(settings: Settings) -> dict[str, Any] | None:
 
 
 async def _told(settings: Settings, status: dict[str, Any] | None) -> Told | None:
-    """What the stack remembers, where it runs on this machine: its console listens here alone."""
+    """What the stack remembers. None where it runs on another machine, because its console can only
+    be asked there."""
     if status is None or settings.address.directory is None:
         return None
     console = status["controller"].get("console")
@@ -137,7 +143,7 @@ async def _told(settings: Settings, status: dict[str, Any] | None) -> Told | Non
 
 
 def of_told(found: Told) -> list[KnownCall]:
-    """Calls of the running stack that are over."""
+    """Calls of the running stack that have ended."""
     return [
         replace(call, state="ended", reason=row.get("reason"))
         for row in found.over
@@ -146,7 +152,7 @@ def of_told(found: Told) -> list[KnownCall]:
 
 
 def of_status(rows: list[dict[str, Any]], now: datetime) -> list[KnownCall]:
-    """The live calls of a stack."""
+    """The calls in the rows of a stack's status, whose ``seconds`` count up to ``now``."""
     return [
         KnownCall(
             sid=row["sid"],
@@ -165,7 +171,7 @@ def of_status(rows: list[dict[str, Any]], now: datetime) -> list[KnownCall]:
 
 
 def of_dials(rows: Iterable[DialRow]) -> list[KnownCall]:
-    """Calls that were dialled, by the journal."""
+    """Calls that were dialled, from rows of a journal."""
     return [
         KnownCall(
             sid=row.sid,
@@ -182,7 +188,7 @@ def of_dials(rows: Iterable[DialRow]) -> list[KnownCall]:
 
 
 def of_recordings(directory: Path) -> list[KnownCall]:
-    """The recordings of a directory; nothing where it is not there."""
+    """The calls whose recordings are in a directory, which may be missing."""
     if not directory.is_dir():
         return []
     found = (of_recording(path) for path in directory.iterdir() if NAME.match(path.name))
@@ -215,7 +221,8 @@ def of_recording(path: Path) -> KnownCall | None:
 
 
 def joined(*sources: list[KnownCall]) -> list[KnownCall]:
-    """One of each CallSid, the newest first. What one source does not know the next one tells."""
+    """One call for each CallSid, in the order of :class:`Found`. A field that one source does not
+    know is taken from the next source."""
     found: dict[str, KnownCall] = {}
     for call in (call for source in sources for call in source):
         known = found.get(call.sid)

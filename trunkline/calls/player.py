@@ -1,4 +1,4 @@
-"""Plays a recording through the machine's own player, if it has one."""
+"""Plays a recording by a program of this machine, if it has one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trunkline.ear.levels import RATE
 
 Side = Literal["both", "ours", "theirs"]
 
-#: Programs that play a WAV and end, and their options; the first one that is installed is taken.
+#: Programs that play a WAV file and end, with their options. The first that is installed is used.
 PLAYERS: Final[tuple[tuple[str, ...], ...]] = (
     ("afplay",),
     ("paplay",),
@@ -28,11 +28,11 @@ PLAYERS: Final[tuple[tuple[str, ...], ...]] = (
 
 
 class NoPlayerError(TrunklineError, RuntimeError):
-    """This machine has no program that plays sound, or the program failed."""
+    """No program of PLAYERS is installed, or the program failed."""
 
 
 def player() -> list[str]:
-    """The command that plays a file. NoPlayerError where there is none."""
+    """The command to which the file to play is appended. NoPlayerError where there is none."""
     for program, *options in PLAYERS:
         if shutil.which(program) is not None:
             return [program, *options]
@@ -44,7 +44,7 @@ def player() -> list[str]:
 
 
 def play(path: Path, side: Side) -> None:
-    """Play it to its end. NoPlayerError, which names the file."""
+    """Play a recording to its end. Raises NoPlayerError that names the file."""
     try:
         command = player()
         with _sound(path, side) as sound:
@@ -67,8 +67,8 @@ def play(path: Path, side: Side) -> None:
 
 @contextlib.contextmanager
 def _sound(path: Path, side: Side) -> Iterator[Path]:
-    """The file to play; a side alone is on both ears. InvalidRequestError where the sides are not
-    one on each channel."""
+    """The file to play: the recording, or a temporary mono file of one side. InvalidRequestError
+    where the recording does not have one side on each channel."""
     if side == "both":
         yield path
         return

@@ -1,4 +1,4 @@
-"""A recorded call in order: who spoke when, the waits for answers, keys, silences. No I/O."""
+"""A recorded call in order: who spoke when, waits for answers, keys, silences. No I/O."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from trunkline.bus.wav import Samples
 from trunkline.ear.figures import Report
 
 Side = Literal["ours", "theirs", ""]
-#: Levels in a strip, the quietest first, and the range that they span (dB below the loudest).
+#: Characters of a strip, for the quietest level first, and the range of levels that they span, in
+#: dB below the loudest.
 _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 _RANGE_DB: Final = 45.0
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """``at``: seconds of the recording."""
+    """Something that happened at ``at`` seconds of the recording. ``side``: who did it, "" for
+    neither."""
 
     at: float
     side: Side
@@ -25,7 +27,7 @@ class Moment(msgspec.Struct, frozen=True):
 
 
 def moments(report: Report) -> list[Moment]:
-    """Everything that the report has a time of, in order."""
+    """Everything in the report that has a time, in order."""
     answers = {answer.start: answer.latency for answer in report.answers}
     found = [
         Moment(each.start, "ours", f"speak for {each.end - each.start:.1f} s")
@@ -53,10 +55,10 @@ def moments(report: Report) -> list[Moment]:
 
 
 def strip(samples: Samples, width: int) -> str:
-    """How loud a side is over the call, as a line of blocks."""
+    """How loud a side is over the call, as a line of blocks that is ``width`` characters long."""
     if not len(samples) or width < 1:
         return " " * max(0, width)
-    # A call of less than one sample a column has a narrower strip.
+    # A call with fewer samples than columns has a narrower strip.
     cut = np.linspace(0, len(samples), min(width, len(samples)), endpoint=False).astype(int)
     energy = np.add.reduceat(samples.astype(np.float64) ** 2, cut)
     rms = np.sqrt(energy / np.diff([*cut.tolist(), len(samples)]))

@@ -1,7 +1,7 @@
-"""What a running stack remembers of its calls: those that are over, and the events of each.
+"""What a running stack remembers of its calls: those that have ended, and the events of each.
 
-The console's stream of events begins with both. It is read as far as that, from this machine alone,
-where the console listens.
+The console's stream of server-sent events begins with both, and is read only so far. The console
+listens on the stack's own machine, so it can be asked only there.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import requests
 
 from trunkline.bus.http import Session
 
-#: Seconds for each answer of the console's.
+#: Seconds to wait for the console whenever it sends nothing.
 _WITHIN: Final = 3.0
-#: The events that the stream begins with.
+#: The server-sent events that the stream begins with.
 _FIRST: Final = frozenset(("over", "entries", "state"))
+#: Most characters to read until all of these have come.
 _LONGEST: Final = 20_000_000
 
 
@@ -30,15 +31,15 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Told(msgspec.Struct, frozen=True):
-    """``over``: calls that are over, as ``trunkline status`` has live ones, each with ``over_at``.
-    ``events``: by CallSid."""
+    """``over``: calls that have ended, with the fields of live calls in ``trunkline status`` and
+    ``over_at`` (Unix time). ``events``: CallSid -> the events of the call."""
 
     over: list[dict[str, Any]]
     events: dict[str, list[Event]]
 
 
 def ask(console: str) -> Told | None:
-    """Ask the console at this URL; None where it does not tell."""
+    """Ask the console at this URL. None where it cannot be asked, or answers in another way."""
     try:
         with (
             Session() as session,
@@ -48,11 +49,12 @@ def ask(console: str) -> Told | None:
                 return None
             return read(line.decode() for line in answer.iter_lines() if line)
     except (requests.RequestException, ValueError, KeyError, TypeError):
-        return None  # another version's console; the journal and the recordings tell the rest
+        return None  # perhaps a console of another version; other sources know of calls, too
 
 
 def read(lines: Iterable[str]) -> Told:
-    """The first events of the stream. KeyError, TypeError and ValueError where it has others."""
+    """Read the events that the stream begins with. KeyError, TypeError or ValueError where it does
+    not have them."""
     found: dict[str, Any] = {}
     for name, data in _events(lines):
         found[name] = data
@@ -69,7 +71,7 @@ def read(lines: Iterable[str]) -> Told:
 
 
 def _events(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """Names and data of server-sent events."""
+    """The name and the data of each server-sent event."""
     name, read = "", 0
     for line in lines:
         read += len(line)

@@ -1,4 +1,4 @@
-"""The doctor's checks at Twilio: credentials, clock, numbers, and overrides that were left."""
+"""The doctor's checks at Twilio: credentials, clock, numbers, overrides that were left behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trunkline.controller.twilio.api_host import api_url
 from ..stack.http_get import Answer, get
 from .finding import Finding, Known, json_object
 
-#: A clock that is off by more than the first is worth a word, and by more than the second is wrong.
+#: Seconds by which a clock may be off before the doctor warns, and before the check fails.
 SKEW_WARNS: Final = 5.0
 SKEW_FAILS: Final = 60.0
 
@@ -26,7 +26,8 @@ _TOKEN = re.compile(r"[0-9a-f]{32}\Z")
 
 
 def rest_base(settings: Settings) -> str | None:
-    """Where Twilio's REST, or the stand-in's, is asked; None where the region does not say."""
+    """The base URL of Twilio's REST, or of the stand-in's. None where TWILIO_REGION and TWILIO_EDGE
+    are wrong."""
     try:
         return settings.twilio_api_url or api_url(settings.region, settings.edge)
     except SettingsError:
@@ -34,7 +35,8 @@ def rest_base(settings: Settings) -> str | None:
 
 
 async def credentials(known: Known) -> list[Finding]:
-    """SID and token: there, well-formed, accepted by Twilio; and the clock by its Date header."""
+    """Whether SID and tokens are set, well-formed, and accepted by Twilio. The answer's Date header
+    also shows whether the clock is right."""
     settings = known.settings
     try:
         sid, token = settings.require("account_sid"), settings.require("auth_token")
@@ -42,7 +44,7 @@ async def credentials(known: Known) -> list[Finding]:
         return [Finding("credentials", "fail", str(error), "console.twilio.com shows both")]
     base = rest_base(settings)
     if base is None:
-        return [Finding("credentials", "skip", "it is not known where to ask (see region)")]
+        return [Finding("credentials", "skip", "where to ask is not known: see `region` above")]
     findings = []
     if not _SID.match(sid):
         findings.append(
@@ -68,7 +70,7 @@ async def credentials(known: Known) -> list[Finding]:
 
 
 def _rotation(taken: list[str], answers: dict[str, Answer]) -> Finding:
-    """Which of the two tokens Twilio takes; it takes one of them at least."""
+    """Which of the two tokens Twilio accepts. It accepts at least one."""
     if len(taken) == 2:
         return Finding("tokens", "ok", "Twilio takes both auth tokens")
     (refused,) = (name for name in answers if name not in taken)
@@ -125,7 +127,7 @@ def _clock(answer: Answer, base: str) -> Finding:
         date = parsedate_to_datetime(answer.date or "")
     except ValueError:
         return Finding("clock", "skip", f"{base} does not tell the time")
-    # The header has whole seconds and is about half a round trip old.
+    # The header has whole seconds, so it is half a second old on average, and half a round trip.
     theirs = date.timestamp() + 0.5 + answer.seconds / 2
     skew = datetime.now(UTC).timestamp() - theirs
     text = f"{abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} Twilio's"
@@ -137,7 +139,8 @@ def _clock(answer: Answer, base: str) -> Finding:
 
 
 async def numbers(known: Known) -> list[Finding]:
-    """The account's numbers: some there, the pool's among them, none routed elsewhere."""
+    """Whether the account has numbers, has those of TRUNKLINE_NUMBERS, and routes none of them to a
+    TwiML app or a SIP trunk."""
     if not known.account:
         return [Finding("numbers", "skip", "no access to the account")]
     from trunkline.controller.twilio.carrier import RestFailure, TwilioCarrier
@@ -170,7 +173,8 @@ async def numbers(known: Known) -> list[Finding]:
 
 
 async def leftovers(known: Known) -> list[Finding]:
-    """Overrides that nobody holds any more: in the journal, and sealed on the numbers."""
+    """Overrides that no stack holds any more, by the journal and by the seals on the numbers. Where
+    a stack runs, how many it holds."""
     if known.status:
         return [_held(known)]
     if not (known.settings.account_sid and known.settings.auth_token):

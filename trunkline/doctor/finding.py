@@ -1,4 +1,4 @@
-"""A check's findings, and the knowledge that checks hand on to later ones."""
+"""What a check of the doctor's finds, and what it leaves for later checks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Literal
 from trunkline.bus import messages as m
 from trunkline.bus.settings import Settings
 
-#: ok; warn: it works, but …; fail: calls will not work until this is put right; skip: it cannot be
-#: told, because something before it failed.
+#: ok: all is well. warn: calls work, but something needs attention. fail: calls will not work until
+#: this is put right. skip: the check could not be made, because it needs something that is missing.
 State = Literal["ok", "warn", "fail", "skip"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's. ``hint`` says what to do about it."""
+    """One line of the doctor's output. ``hint`` says what to do about it."""
 
     name: str
     state: State
@@ -26,10 +26,10 @@ class Finding:
 
 @dataclass
 class Known:
-    """The knowledge that earlier checks hand on to later ones."""
+    """What earlier checks have found out, for later ones."""
 
     settings: Settings
-    #: credentials were accepted
+    #: Twilio accepted the credentials
     account: bool = False
     #: the running stack's welcome and status
     welcome: m.Welcome | None = None
@@ -37,7 +37,7 @@ class Known:
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that an answer holds; an empty one where it holds something else."""
+    """The JSON object in the body of an answer, or an empty one where it holds something else."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):

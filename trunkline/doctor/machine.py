@@ -1,8 +1,8 @@
-"""The doctor's checks of the machine and the shell that it runs in: versions, the file of settings,
-proxies, the account's region, and the state directory.
+"""The doctor's checks of this machine and shell: versions, ``.env``, proxies, the account's region,
+open files, and the state directory.
 
-Each of these changes where a request goes, or where a file lies, without anybody having set it for
-trunkline. So each is told, also where it is as it should be.
+Most of these decide where a request goes, or where a file is, although nobody has set them for
+trunkline. So each is printed, even where it is as it should be.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from trunkline.controller.twilio.api_host import api_url
 from .account import rest_base
 from .finding import Finding, Known
 
-#: What else is read from the environment: the stand-in carrier's, and what is for one process.
+#: Names that are read from the environment and are not settings: the stand-in carrier's, and that
+#: of ``--debug``.
 _NO_SETTINGS: Final = ("TRUNKLINE_SIM_", "TRUNKLINE_DEBUG")
 _PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
@@ -52,7 +53,8 @@ async def machine(known: Known) -> list[Finding]:
 
 
 def versions() -> Finding:
-    """trunkline, Python, ZeroMQ, the twilio package, and scenario where it is installed."""
+    """The versions of trunkline, Python, ZeroMQ, the twilio package and langwatch-scenario, and the
+    tunnel programs that are installed."""
     parts = [
         f"trunkline {version('trunkline')}",
         f"Python {platform.python_version()}",
@@ -69,32 +71,33 @@ def versions() -> Finding:
 
 
 def env_file(path: Path) -> Finding:
-    """The file of settings. One that cannot be read has ended the command before."""
+    """Whether there is a ``.env``. One that cannot be read has already failed the check of the
+    settings."""
     where = path.absolute()
     if path.is_dir():
-        return Finding(".env", "ok", f"{where} is a virtual environment, and not read")
+        return Finding(".env", "ok", f"{where} is a directory, and not read for settings")
     if path.exists():
         return Finding(".env", "ok", f"{where} is read; the environment wins over it")
     return Finding(".env", "ok", f"none in {where.parent}: settings come from the environment")
 
 
 def unknown(path: Path) -> list[Finding]:
-    """Names in the file that begin as ours do and are none of ours: each is a slip of the pen, and
-    its setting has its default."""
+    """Names in the file that begin with ``TRUNKLINE_`` and are not settings. As a rule each is a
+    misspelling, and the setting that was meant has its default."""
     known = [env_name(name) for name in FIELDS]
     findings = []
-    # What a pipe had in it was read as the settings were.
+    # A pipe cannot be read twice, and the settings have been read from it.
     for name in {} if path.is_fifo() else dotenv.read(path):
         if not name.startswith("TRUNKLINE_") or name in known or name.startswith(_NO_SETTINGS):
             continue
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"{near[0]} is one" if near else "docs/settings.md has all of them"
-        findings.append(Finding(".env", "warn", f"{name} is no setting, and not read", hint))
+        hint = f"perhaps {near[0]} is meant" if near else "docs/settings.md has all of them"
+        findings.append(Finding(".env", "warn", f"{name} is not a setting, and is ignored", hint))
     return findings
 
 
 def proxies(settings: Settings) -> list[Finding]:
-    """Whether requests to Twilio, and through the public URL, go through a proxy, and which."""
+    """The proxy, if any, through which requests to Twilio and to the public URL go."""
     set_here = [
         name for name in (*_PROXIES, *map(str.lower, _PROXIES)) if os.environ.get(name, "").strip()
     ]
@@ -120,7 +123,7 @@ def proxies(settings: Settings) -> list[Finding]:
 
 
 def region(settings: Settings) -> Finding:
-    """Where the account's calls are handled."""
+    """The region in which Twilio handles the account's calls."""
     named = [
         f"{name}={value}"
         for name, value in (("TWILIO_REGION", settings.region), ("TWILIO_EDGE", settings.edge))
@@ -146,7 +149,8 @@ def region(settings: Settings) -> Finding:
 
 
 def open_files() -> Finding:
-    """How many descriptors a process of a stack may have. Each asks for them at its start."""
+    """How many file descriptors a process of a stack may have. Each process raises its own limit at
+    its start, as far as it may."""
     soft, most = descriptors.limits()
     there = descriptors.for_connections(most)
     text = f"a process may have {most:,} descriptors ({soft:,} before it asks)"
@@ -161,7 +165,7 @@ def open_files() -> Finding:
 
 
 def state(settings: Settings) -> Finding:
-    """The state directory: there is one, and this user may write to it."""
+    """Whether this user can write to the state directory, or make it, and no other user can."""
     try:
         path = settings.state_path.absolute()
         check_private(path, others_may_not=WRITE)

@@ -1,7 +1,7 @@
-"""Runs the doctor's checks, prints what they find, and says what to do about it.
+"""Runs the doctor's checks, and prints what they find with what to do about it.
 
 Exit status: 0 when calls can be made, 1 when something stands in their way (one line on stderr
-names it), 3 when all is well but numbers are still to be put back.
+names it), 3 when calls can be made but numbers are still to be put back.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SIGNS: Final[dict[State, tuple[str, str]]] = {
 }
 
 
-#: In this order: later checks use what earlier ones learned.
+#: The checks in their order, because later ones use what earlier ones found out.
 CHECKS: Final[tuple[Callable[[Known], Awaitable[list[Finding]]], ...]] = (
     machine.machine,
     stack.bus_directory,
@@ -45,8 +45,8 @@ CHECKS: Final[tuple[Callable[[Known], Awaitable[list[Finding]]], ...]] = (
 
 
 async def run(load: Callable[[], Settings], *, as_json: bool = False) -> int:
-    """Load the settings, run all checks, print each finding, or all of them as one JSON object; the
-    exit status."""
+    """Load the settings, run all checks, and print each finding at once, or at the end all of them
+    as one JSON object. Returns the exit status."""
     console = Console(highlight=False)
     found: list[Finding] = []
 
@@ -58,7 +58,7 @@ async def run(load: Callable[[], Settings], *, as_json: bool = False) -> int:
     try:
         known = Known(load())
     except SettingsError as error:
-        note(Finding("settings", "fail", str(error), "all else is looked at once this is right"))
+        note(Finding("settings", "fail", str(error), "all else is checked once this is right"))
     else:
         for check in CHECKS:
             for finding in await check(known):
@@ -75,7 +75,7 @@ async def run(load: Callable[[], Settings], *, as_json: bool = False) -> int:
 
 
 def print_finding(console: Console, finding: Finding) -> None:
-    """One line, and its hint under it."""
+    """Print a finding in one line, and its hint in the next."""
     sign, style = _SIGNS[finding.state]
     console.print(
         Text(sign, style=style),

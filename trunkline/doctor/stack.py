@@ -1,4 +1,4 @@
-"""The doctor's checks of bus, ports and public URL, and of a stack that runs."""
+"""The doctor's checks of the bus, the ports, the public URL, and a running stack."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ from .finding import Finding, Known, json_object
 #: Seconds for a running stack to answer on the bus.
 BUS_WITHIN: Final = 1.5
 
-#: Reason of a gateway's refusals -> its meaning, and the remedy.
+#: A gateway's reason to refuse a request -> what the doctor says of it, and the hint.
 _REFUSALS: Final = {
     "shared key": (
         "{count} requests were refused because a shared key has signed them (HMAC_SHA256), not the "
         "auth token",
-        "one of the account's Webhook Rules matches the public URL: take the rule's signature off",
+        "one of the account's Webhook Rules matches the public URL: remove the rule's signature",
     ),
     "wrong signature": (
         "{count} requests were refused for a wrong signature",
-        "strangers' apart: is the public URL the one that Twilio was given, and the token this "
-        "account's? A gateway's log has the URL that was checked",
+        "some may be strangers' requests. Otherwise: is the public URL the one that Twilio was "
+        "given, and is the token this account's? A gateway's log has the URL that was checked",
     ),
     "odd fields": (
         "{count} signed requests were refused because their fields are not those of a webhook",
-        "somebody may have captured one, and cut it elsewhere; a gateway's log names the field",
+        "somebody may have captured a request and altered it; a gateway's log names the field",
     ),
 }
 
 
 async def bus_directory(known: Known) -> list[Finding]:
-    """The bus address: a private directory, or tcp."""
+    """The bus's address: tcp, or a directory, which is made where it is missing and has to be this
+    user's alone."""
     address: BusAddress = known.settings.address
     if address.directory is None:
         return [Finding("bus", "ok", f"{address.text}, encrypted by the account's token")]
@@ -54,7 +55,8 @@ async def bus_directory(known: Known) -> list[Finding]:
 
 
 def _shortened(settings: Settings) -> str:
-    """Why the default address is not in the system's runtime directory, where it is not."""
+    """The reason why the default address is not in the system's runtime directory; "" where it
+    is."""
     if "bus" in settings.given:
         return ""
     system = system_runtime_path()
@@ -97,10 +99,10 @@ async def stack(known: Known) -> list[Finding]:
 
 
 async def caps(known: Known) -> list[Finding]:
-    """How much all clients of the stack together may still dial."""
+    """How much all clients of the running stack together may still dial."""
     found = known.status.get("caps", [])
     if not known.status:
-        return [Finding("caps", "skip", "only a running stack knows how much is left of them")]
+        return [Finding("caps", "skip", "only a running stack knows what is left of its caps")]
     if not found:
         hint = "TRUNKLINE_MAX_CALLS and TRUNKLINE_MAX_MINUTES_PER_DAY bound what calls can cost"
         return [Finding("caps", "ok", "none is set", hint)]
@@ -109,14 +111,14 @@ async def caps(known: Known) -> list[Finding]:
             "caps",
             "ok" if cap["left"] else "warn",
             f"{cap['setting']}={cap['most']}: {cap['left']} left",
-            "" if cap["left"] else "calls are refused until some of it is free again",
+            "" if cap["left"] else "calls are refused until there is room again",
         )
         for cap in found
     ]
 
 
 async def ports(known: Known) -> list[Finding]:
-    """The two listeners: free, or the running stack's own."""
+    """Whether the ports of the two listeners are free, or in use by the running stack."""
     settings = known.settings
     running = known.welcome is not None
     public, console = settings.http_port, settings.console_port
@@ -130,7 +132,8 @@ async def ports(known: Known) -> list[Finding]:
 def _port(
     name: str, host: str, port: int, running: bool, variable: str, setting: str | None = None
 ) -> Finding:
-    """``setting`` names the address in an error, where it cannot be had (``hosts.listen``)."""
+    """Try to listen at one port. ``setting`` is passed to ``hosts.listen``, whose error quotes
+    it."""
     if port == 0:
         return Finding(name, "ok", "any free one")
     where = hosts.join(host, port)
@@ -146,12 +149,12 @@ def _port(
     if running:
         hint = f"was the stack started with another {variable}?"
         return Finding(name, "warn", f"nobody listens on {where} though a stack runs", hint)
-    hint = f"IPv6 only: what leads there has to say {where}" if ":" in host else ""
+    hint = f"IPv6 only: a tunnel or proxy has to lead to {where}" if ":" in host else ""
     return Finding(name, "ok", f"{where} is free", hint)
 
 
 async def public_url(known: Known) -> list[Finding]:
-    """``/healthz`` through the public URL: reached, and answered by this very stack."""
+    """Whether the running stack itself answers ``/healthz`` at the public URL."""
     url = (known.welcome.public_url if known.welcome else None) or known.settings.public_url
     if not url:
         hint = "`trunkline up --tunnel cloudflared` finds one by itself"
@@ -162,12 +165,12 @@ async def public_url(known: Known) -> list[Finding]:
 async def _reached(known: Known, url: str) -> Finding:
     shown = mask_url(url)
     if known.welcome is None:
-        return Finding("public URL", "skip", f"{shown}: it is answered by a running stack only")
+        return Finding("public URL", "skip", f"{shown}: only a running stack answers there")
     answer = await get(url + HEALTH_PATH, {"User-Agent": "trunkline-doctor"})
     if answer.status == 0:
         reason = answer.body.decode(errors="replace")
         hint = "is the tunnel up, and does it lead to the public port?"
-        return Finding("public URL", "fail", f"{shown} is not reached: {reason}", hint)
+        return Finding("public URL", "fail", f"{shown} cannot be reached: {reason}", hint)
     found = json_object(answer.body)
     if answer.status != 200 or "stack" not in found:
         text = f"{shown}/healthz is answered by something else (HTTP {answer.status})"
@@ -179,11 +182,11 @@ async def _reached(known: Known, url: str) -> Finding:
 
 
 def _unusual(url: str, settings: Settings) -> list[Finding]:
-    """Warnings about parts of the public URL that Twilio's documents do not promise for streams."""
+    """Findings about parts of the public URL for which Twilio's documents promise no streams."""
     findings = []
     parts = urlsplit(url)
     if parts.scheme == "http" and settings.twilio_api_url is None:
-        hint = "Media Streams need wss, so https"
+        hint = "Media Streams need wss, so the URL has to be https"
         findings.append(Finding("public URL", "fail", f"{mask_url(url)} is not https", hint))
     if parts.scheme == "https" and parts.port not in (None, 443):
         text = (
@@ -205,7 +208,7 @@ def _unusual(url: str, settings: Settings) -> list[Finding]:
 
 
 async def refusals(known: Known) -> list[Finding]:
-    """Requests that the gateways refused for their signature, where that tells of a mistake."""
+    """How many requests the gateways refused for a reason that may be a mistake of the user's."""
     counts: Counter[str] = Counter()
     for gateway in known.status.get("gateways", []):
         counts.update(gateway.get("refused", {}))
@@ -217,5 +220,5 @@ async def refusals(known: Known) -> list[Finding]:
     if findings:
         return findings
     if not known.status:
-        return [Finding("signatures", "skip", "only a running stack has refused any")]
-    return [Finding("signatures", "ok", "none was refused that Twilio may have made")]
+        return [Finding("signatures", "skip", "only a running stack knows what it has refused")]
+    return [Finding("signatures", "ok", "no request was refused that Twilio may have made")]

@@ -1,8 +1,8 @@
-"""A run beside an earlier one: did answers, or yields, become slower? No I/O.
+"""Compares a run with an earlier one: have answers or yields become slower? No I/O.
 
-The median of a handful of calls moves by itself. So the change of the median is bootstrapped: both
-runs' samples are drawn again many times. The change is believed where the interval that holds 95 %
-of the draws lies above 0. A change that nobody would hear is left alone.
+The median of a handful of calls varies by chance. So its change is bootstrapped: the samples of
+both runs are drawn again many times, with replacement. The run is slower where the interval that
+holds 95 % of the drawn changes lies above 0. A change that nobody would hear is not reported.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ from typing import Final
 
 import numpy as np
 
-#: A slower median is told only beyond this (seconds).
+#: Seconds by which a median has to be slower to be reported.
 LEAST_CHANGE: Final = 0.05
+#: How often the samples are drawn.
 DRAWS: Final = 4_000
-#: Draws are the same in each run, so that a verdict can be repeated.
+#: The draws are the same each time, so that a verdict can be repeated.
 _SEED: Final = 1
-#: Of a test: figure -> samples.
+#: The figures of a test: name -> samples in seconds.
 Figures = Mapping[str, Sequence[float]]
 
 
 def change(before: Sequence[float], now: Sequence[float]) -> tuple[float, float, float]:
-    """(change of the median, its 95 % interval)."""
+    """The change of the median, and the lower and upper end of its 95 % interval."""
     random = np.random.default_rng(_SEED)
 
     def medians(samples: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -35,7 +36,7 @@ def change(before: Sequence[float], now: Sequence[float]) -> tuple[float, float,
 
 
 def slower(test: str, before: Figures, now: Figures) -> Iterator[str]:
-    """What has become slower in a test, one line for each figure."""
+    """The figures of a test that have become slower, a line for each."""
     for name, samples in now.items():
         earlier = before.get(name, ())
         if not samples or not earlier:

@@ -1,12 +1,12 @@
-"""Caps of a run of pytest: how many calls, and minutes of them, its tests may make together.
+"""Caps of a run of pytest: how many calls its tests may make together, and how many minutes.
 
     pytest --phone-max-calls 20 --phone-max-minutes 60
 
-A test that would pass a cap gets LimitReachedError at once, and nothing is dialled. All workers of
-pytest-xdist write one ledger in the run's directory, so that they keep the caps together. Minutes
-are counted as the stack counts its own: begun ones, and a call that may still be up counts with the
-longest that it may last. At its end the run tells how many calls and minutes it made, and their
-price.
+A test that would exceed a cap gets LimitReachedError at once, and nothing is dialled. All workers
+of pytest-xdist share one ledger in the run's directory, so that they keep the caps together.
+Minutes are counted as the stack counts them for its own caps: begun minutes, and a call that may
+still be up counts with its longest duration. At its end the run says how many calls and minutes it
+made, and what they cost.
 
 This module is imported in every run of pytest, so the adapter is imported where a test uses it.
 """
@@ -37,8 +37,8 @@ _LINE: Final = "trunkline.adapter.line"
 
 @dataclass(frozen=True)
 class Entry:
-    """One call of the run. ``seconds``: how long it may last; once it is ``over``, how long it
-    lasted."""
+    """One call of the run. ``seconds``: the longest that it may last, or once it is ``over``, how
+    long it lasted."""
 
     seconds: float
     over: bool = False
@@ -51,7 +51,8 @@ class Entry:
 def refusal(
     entries: Iterable[Entry], longest: float, max_calls: int | None, max_minutes: int | None
 ) -> str | None:
-    """Which cap a further call of ``longest`` seconds at most would pass; None: it may be made."""
+    """The cap that a further call of at most ``longest`` seconds would exceed. None: the call may
+    be made."""
     entries = list(entries)
     if max_calls is not None and len(entries) >= max_calls:
         return f"--phone-max-calls={max_calls} calls were made in this run"
@@ -82,8 +83,9 @@ class Ledger:
             return list(entries.values())
 
     def admit(self, longest: float, max_calls: int | None, max_minutes: int | None) -> str:
-        """Enter a call that may last so long; its name. LimitReachedError where a cap forbids it:
-        two workers cannot both take the last call."""
+        """Enter a call that may last so long, and return its name in the ledger. LimitReachedError
+        where a cap forbids it. The file is locked meanwhile, so two workers cannot both take the
+        last call."""
         with self._open() as entries:
             why = refusal(entries.values(), longest, max_calls, max_minutes)
             if why is not None:
@@ -95,12 +97,12 @@ class Ledger:
         return name
 
     def over(self, name: str, seconds: float) -> None:
-        """The call is over, and lasted so long."""
+        """Note that a call is over, and how long it lasted."""
         with self._open() as entries:
             entries[name] = Entry(seconds, over=True)
 
     def remove(self, name: str) -> None:
-        """No call came of it."""
+        """Take a call out that was not made."""
         with self._open() as entries:
             entries.pop(name)
 
@@ -119,7 +121,7 @@ class Ledger:
 
 
 def add_options(group: Any) -> None:
-    """The options of the caps."""
+    """Add the options of the caps."""
     group.addoption(
         "--phone-max-calls",
         type=_whole,
@@ -130,8 +132,8 @@ def add_options(group: Any) -> None:
         "--phone-max-minutes",
         type=_whole,
         metavar="N",
-        help="Most begun minutes of their calls; a call that is up counts with its longest "
-        "duration.",
+        help="Most begun minutes of the calls of the run's tests. A call that is up counts with "
+        "its longest duration.",
     )
 
 
@@ -143,7 +145,8 @@ def _whole(text: str) -> int:
 
 
 class Caps:
-    """The plugin of one process of the run. ``directory`` is called where the ledger is needed."""
+    """The plugin of one process of the run. ``directory`` returns the run's directory, and is
+    called when the ledger is first needed."""
 
     def __init__(self, config: pytest.Config, directory: Callable[[], Path]) -> None:
         self._max_calls: int | None = config.getoption("--phone-max-calls")
@@ -162,7 +165,7 @@ class Caps:
         return self._made
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """A cap holds for tests that know nothing of the plugin, too."""
+        """Where a cap is set, count from the start, also for tests that do not use the plugin."""
         if self._max_calls is not None or self._max_minutes is not None:
             self._install(needed=True)
 
@@ -174,7 +177,7 @@ class Caps:
         self._settle()
 
     def _install(self, *, needed: bool) -> None:
-        """Count the calls from now on, if this process has anything that makes some."""
+        """Begin to count calls, if that is ``needed`` or this process has imported Line."""
         if self._installed is None and (needed or _LINE in sys.modules):
             from trunkline.adapter import line
 
@@ -183,7 +186,8 @@ class Caps:
 
     @contextmanager
     def _meter(self, longest: float, dialled: bool) -> Iterator[Callable[[Call], None]]:
-        """A call of this process, from before it is dialled or waited for until it is up."""
+        """Wraps the set-up of each call in this process, from before it is dialled or waited for
+        until it is up. ``longest``: its longest duration in seconds."""
         from trunkline.bus.errors import CallFailedError
 
         self._settle()
@@ -193,13 +197,13 @@ class Caps:
         except BaseException as error:
             rang = isinstance(error, CallFailedError | TimeoutError | asyncio.CancelledError)
             if dialled and rang:
-                self._ledger.over(name, 0.0)  # it was a call, though it has cost no minute
+                self._ledger.over(name, 0.0)  # it counts as a call, but used no minute
             else:
                 self._ledger.remove(name)
             raise
 
     def _settle(self, *, all_of_them: bool = False) -> None:
-        """Enter how long calls have lasted that are over."""
+        """Enter the duration of calls that have ended, or with ``all_of_them`` of all."""
         for name, call in list(self._up):
             if call.ending or all_of_them:
                 self._ledger.over(name, call.age)
@@ -207,7 +211,7 @@ class Caps:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Before the run's directory goes: the calls of all processes together."""
+        """Make the summary of all processes' calls, before the run's directory is deleted."""
         self._settle(all_of_them=True)
         if hasattr(session.config, "workerinput"):
             return

@@ -1,4 +1,4 @@
-"""The cassettes of a run's failed tests, kept beside its page, with the commands that play them."""
+"""Keeps the cassettes of a run's failed tests beside its page, with the commands that play them."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from trunkline.bus import settings
 from trunkline.bus.cassettes import SUFFIX, WRITE_EVERY
 from trunkline.carrier_sim.client import SimClient
 
-#: The list of them, in the page's directory.
+#: The list of these cassettes, in the page's directory.
 LIST: Final = "failed.json"
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A call of a test that failed. ``seed``: by which the stand-in carrier drew its habits; None
-    at Twilio."""
+    """A call of a test that failed. ``seed``: the stand-in carrier's, by which it drew its habits;
+    None at Twilio."""
 
     test: str
     call: str
     seed: int | None = None
 
     def command(self, pages: Path) -> str:
-        """Plays the call again."""
+        """The command that plays the call again."""
         return f"trunkline replay {shlex.quote(str(pages / (self.call + SUFFIX)))}"
 
     def told(self, pages: Path) -> str:
-        """The command, and how to run the test with the same carrier."""
+        """The same command, with the options that run the test with the same carrier."""
         seed = "" if self.seed is None else f"   (--phone-sim --phone-seed {self.seed})"
         return self.command(pages) + seed
 
 
 def source(directory: Path | None, *, asked: bool) -> Path | None:
-    """Where stacks keep cassettes for a run: where the user has them, or in its ``directory`` if
-    they are ``asked`` for. None: nowhere."""
+    """The directory in which stacks keep cassettes for a run: the user's own
+    (TRUNKLINE_CASSETTES_DIR), or else, if the run has ``asked`` for them, one in the run's
+    ``directory``. None: they keep none."""
     found = settings.load().cassettes_dir
     if found is not None:
         return found.absolute()
@@ -47,8 +48,8 @@ def source(directory: Path | None, *, asked: bool) -> Path | None:
 
 
 def settle(directory: Path | None) -> None:
-    """Wait until all is written, where the stack is not of the run's ``directory``, and so goes
-    on."""
+    """Wait until a stack that outlives the run has written its cassettes. A stack that was started
+    in the run's ``directory`` has ended, and has written them."""
     if directory is None or not list(directory.glob("*.log")):
         time.sleep(2 * WRITE_EVERY)
 
@@ -62,7 +63,7 @@ def seed_of(sim: str | None) -> int | None:
 
 
 def keep(failed: list[Failed], source: Path, pages: Path) -> list[str]:
-    """Copy the cassettes from where the stack has written them; a line for each that there is."""
+    """Copy the cassettes from ``source`` to ``pages``. Returns a line for each one found."""
     kept = []
     for each in failed:
         found = source / (each.call + SUFFIX)

@@ -1,7 +1,8 @@
 """Limits of a test's calls, and how often a test passes. No I/O.
 
-A limit is named by its figure: ``latency_p95=1.5`` says that of 100 answers 95 come within 1.5 s.
-Under 20 samples there are no percentiles. Then the largest is judged, and the message says so.
+A limit has the name of its figure: ``latency_p95=1.5`` means that of 100 answers 95 come within
+1.5 s. Under 20 samples there are no percentiles. Then the largest sample is judged instead, and the
+message says so.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from trunkline.ear.figures import LEAST_SAMPLES, Report, spread
 
 #: latency_p50, latency_max, time_to_yield_p95, …
 _SPREAD: Final = re.compile(r"(latency|time_to_yield)_(p50|p90|p95|max)")
-#: Figures of one number: the most of all calls is judged.
+#: Figures that are one number for each call. The largest of all calls is judged.
 _NUMBERS: Final = ("talk_over", "silence", "false_yields", "interruptions", "frames_lost")
-#: The normal distribution's 97.5th percentile, for an interval of 95 %.
+#: The 97.5th percentile of the normal distribution, for an interval of 95 %.
 _Z: Final = 1.959964
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The figures of a test, over all of its calls."""
+    """The samples of a test, from all of its calls, in seconds."""
 
     latency: list[float]
-    #: None: they did not yield
+    #: None: the agent did not yield
     time_to_yield: list[float | None]
 
 
@@ -59,7 +60,8 @@ def check_number(name: str, limit: object, where: str) -> None:
 
 
 def broken(reports: Sequence[Report], limits: Mapping[str, float]) -> list[str]:
-    """What is wrong with a test's calls; the recording's own faults come first."""
+    """The limits that a test's calls break, a line for each. Faults of the recordings come first,
+    because no figure can be trusted then."""
     check_names(limits)
     if not reports:
         return ["no call came up, so there is nothing to judge"]
@@ -111,7 +113,7 @@ def _number(report: Report, name: str) -> float:
 
 
 def properties(reports: Sequence[Report]) -> Iterator[tuple[str, float]]:
-    """(name, value) of each figure that is known, for JUnit."""
+    """The name and value of each figure that is known, for pytest's JUnit file."""
     samples = samples_of(reports)
     yielded = [seconds for seconds in samples.time_to_yield if seconds is not None]
     for name, seconds in (("latency", samples.latency), ("time_to_yield", yielded)):
@@ -125,7 +127,7 @@ def properties(reports: Sequence[Report]) -> Iterator[tuple[str, float]]:
 
 
 def wilson(passed: int, of: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a pass rate."""
+    """The lower and upper end of Wilson's 95 % interval of a pass rate."""
     rate, z2 = passed / of, _Z**2
     middle = (rate + z2 / (2 * of)) / (1 + z2 / of)
     half = _Z * math.sqrt(rate * (1 - rate) / of + z2 / (4 * of**2)) / (1 + z2 / of)

@@ -1,8 +1,8 @@
-"""The calls of each test of a run: judged when the test has passed, and told of at the run's end.
+"""The calls of each test of a run: judged when the test has passed, and reported at the run's end.
 
 With pytest-xdist each worker follows the calls of its own tests. What the end of the run needs of
-them travels in the test's report (``phone_test``, ``phone_samples``, ``phone_failed``), and pages
-as files.
+them travels in pytest's report of the test (attributes ``phone_test``, ``phone_samples`` and
+``phone_failed``). The parts of the page travel as files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ..reports.recordings import Heard
 
-#: The id of one repetition; it is no part of a test's name.
+#: The id of one repetition. It is left out of the test's name.
 REPEAT_ID: Final = "try{n}of{count}"
 _REPEAT: Final = re.compile(r"-?try\d+of\d+")
 _PARTS: Final = ".parts"
@@ -41,7 +41,7 @@ def name_of(nodeid: str) -> str:
 
 @contextmanager
 def followed() -> Iterator[list[Call]]:
-    """The calls that come up in this process meanwhile."""
+    """A list to which every call is added that comes up in this process during the block."""
     from trunkline.adapter import line
 
     calls: list[Call] = []
@@ -62,23 +62,23 @@ class _Tries:
 
 
 class Gates:
-    """What is asked of a run's calls, and what came of it. ``baseline_file`` and ``pages``: None
-    where they are not asked for."""
+    """Judges the calls of a run, and collects what is told of them. ``baseline_file`` and
+    ``pages``: the file and the directory of the options, None where these are not given."""
 
     def __init__(self, baseline_file: Path | None, pages: Path | None) -> None:
         self._baseline = baseline_file
         self._pages = pages
         self._tests: dict[str, _Tries] = {}
         self._failed: list[Failed] = []
-        #: the seed of the stand-in carrier whose stack keeps cassettes, None at Twilio; without
-        #: this function no cassettes are kept
+        #: Set where the stack keeps cassettes that the run can find. Returns the seed of the
+        #: stand-in carrier, or None at Twilio.
         self.seed: Callable[[], int | None] | None = None
 
     # ------------------------------------------------------------------ of one test
 
     def judge(self, item: pytest.Item, calls: list[Call], failed: str | None) -> str | None:
-        """Note what a test's calls were like; the reason why the test fails by its limits.
-        ``failed``: it has failed already, and how."""
+        """Note the figures of a test's calls. Returns the limits that they break, or None.
+        ``failed``: how the test has failed by itself; its limits are then not judged."""
         heard = [_hear(call) for call in calls if call.keeps_sound]
         reports = [call.report for call in heard]
         marker = item.get_closest_marker("phone_limits")
@@ -116,7 +116,7 @@ class Gates:
 
     @staticmethod
     def tell(item: pytest.Item, report: pytest.TestReport) -> None:
-        """Put what the run's end needs into a test's report."""
+        """Put what the run's end needs into pytest's report of a test."""
         told: Any = report
         told.phone_test = name_of(item.nodeid)
         told.phone_samples = item.stash.get(_samples_key, {})
@@ -125,7 +125,7 @@ class Gates:
     # ------------------------------------------------------------------ of the run
 
     def note(self, report: pytest.TestReport) -> None:
-        """A test's phase is over."""
+        """Take up pytest's report of a test's phase: set-up, call or teardown."""
         name = getattr(report, "phone_test", None)
         if name is None or (report.when != "call" and not report.failed):
             return
@@ -140,8 +140,9 @@ class Gates:
             tries.of += 1
 
     def keep_cassettes(self, directory: Path | None) -> list[str]:
-        """Put those of failed tests beside the page; lines with the commands that play them again.
-        ``directory``: the run's, where it has one; the stacks in it have ended."""
+        """Copy the cassettes of failed tests beside the page. Returns a line for each, with the
+        command that plays it again. ``directory``: the run's, if it has one. Stacks that were
+        started in it have ended by now."""
         if self._pages is None or (source := kept.source(directory, asked=True)) is None:
             return []
         kept.settle(directory)
@@ -173,7 +174,7 @@ class Gates:
 
         parts = directory / _PARTS
         directory.mkdir(parents=True, exist_ok=True)
-        # Tests that failed first, and then the slowest answers.
+        # Failed tests come first, and then the slowest answers.
         worst_first = sorted(parts.glob("*"), reverse=True)
         whole = page.page("Phone calls", (part.read_text("utf-8") for part in worst_first))
         files.write(directory / "index.html", whole)

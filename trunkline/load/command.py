@@ -1,7 +1,7 @@
-"""``trunkline load``: places the calls, tells its progress, and shows the figures.
+"""``trunkline load``: places the calls, shows its progress, and then the figures.
 
-Ctrl-C hangs up all calls, and shows the figures of those that were up by then. Exit status 1: a
-limit is broken, no call came up, or the ramp ended early.
+Ctrl-C hangs up all calls, and shows the figures of those that were up. Exit status 1: a limit is
+broken, or the ramp ended early (as it does where no call of a step comes up).
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from .figures import Load, Row, Step
 from .page import COLUMNS, cells, page
 from .ramp import Plan, Ramp
 
-#: How often the line of a step that runs is written again on a terminal (seconds).
+#: Seconds after which a terminal's line about the present step is written again.
 _TELL_EVERY: Final = 0.5
 
 
 def load(
     settings: Settings, plan: Plan, limits: Mapping[str, float], html: Path, *, as_json: bool
 ) -> int:
-    """Run the load test, and show it; the exit status. Raises as Line does, and LimitReachedError
-    where the caps of the stack leave too little for it."""
+    """Run the load test, and show its figures; returns the exit status. Raises what Line raises,
+    and LimitReachedError where the caps of the stack leave too little for the ramp."""
     html.parent.mkdir(parents=True, exist_ok=True)
     progress = _Progress(to_stderr=as_json)
     line = Line(plan.number, allowed_callees=[plan.to], bus=settings.bus)
@@ -60,8 +60,9 @@ def load(
 
 
 def check_caps(caps: list[dict[str, Any]], plan: Plan) -> None:
-    """LimitReachedError where the ramp cannot come to its end. The stack keeps its caps in any
-    case; this says so before anything is spent."""
+    """Raise LimitReachedError where the caps leave less than the ramp needs: all of its calls in an
+    hour, and the calls and minutes of its last step. The stack keeps its caps in any case, but this
+    says so before anything is spent."""
     needed = {
         "TRUNKLINE_MAX_CALLS": plan.most,
         "TRUNKLINE_MAX_CALLS_PER_HOUR": plan.calls,
@@ -71,8 +72,9 @@ def check_caps(caps: list[dict[str, Any]], plan: Plan) -> None:
         need = needed[cap["setting"]]
         if cap["left"] < need:
             raise LimitReachedError(
-                f"{cap['setting']}={cap['most']} leaves {cap['left']}, and {plan.most} calls at a "
-                f"time need {need}: nothing is dialled (--calls and --max-duration make it less)"
+                f"{cap['setting']}={cap['most']} leaves {cap['left']}, and a ramp up to "
+                f"{plan.most} calls at a time needs {need}, so nothing is dialled: lower --calls "
+                "or --max-duration, or raise the cap"
             )
 
 
@@ -93,7 +95,7 @@ def _show(
     *,
     as_json: bool,
 ) -> int:
-    """Print the table or the JSON, then write the page; the exit status."""
+    """Print the table or the JSON, and write the page. Returns the exit status."""
     price = settings.price_per_minute
     found = figures.load(plan.to, plan.number, ramp.steps, limits, price, ramp.stopped)
     if as_json:
@@ -126,7 +128,8 @@ def _print(found: Load, steps: list[Step], price: float | None) -> None:
 
 
 def _reasons(rows: list[Row], steps: list[Step]) -> list[str]:
-    """Why calls failed, by the first of each kind, and why recordings are unreliable."""
+    """Why calls failed, by the error of the first call of each kind, and why recordings are
+    unreliable."""
     said: dict[str, str] = {}
     for step in steps:
         said = step.said | said
@@ -136,7 +139,8 @@ def _reasons(rows: list[Row], steps: list[Step]) -> list[str]:
 
 
 class _Progress:
-    """A line for each step once it is over; on a terminal it grows meanwhile."""
+    """Writes a line for each step when it is over. On a terminal, the line also shows how a step
+    goes while it runs."""
 
     def __init__(self, *, to_stderr: bool) -> None:
         self._to_stderr = to_stderr
@@ -144,7 +148,7 @@ class _Progress:
         self._live = (sys.stderr if to_stderr else sys.stdout).isatty()
 
     def say(self, text: str, *, over: bool = True) -> None:
-        """Write a line; one that is not ``over`` is written over by the next."""
+        """Write a line. A line that is not ``over`` is replaced by the next."""
         begin = "\r\x1b[K" if self._live else ""
         click.echo(begin + text, err=self._to_stderr, nl=over)
 
@@ -162,7 +166,7 @@ class _Progress:
 
     @contextlib.asynccontextmanager
     async def shown(self) -> AsyncIterator[None]:
-        """Write on a terminal how the present step goes, for as long as this lasts."""
+        """During the block, show on a terminal how the present step goes."""
         telling = asyncio.create_task(self._tell())
         try:
             yield

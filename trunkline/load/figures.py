@@ -1,7 +1,7 @@
 """The figures of a load test: one row for each step of the ramp. No I/O.
 
-A step's percentiles are of all answers of all its calls, and are None under 20 answers, as in a
-report of the ear.
+A step's percentiles are those of all answers in all of its calls. Under 20 answers they are None,
+as in a report of the ear.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from ..reports.cost import begun_minutes
 
 #: The limit that only a load test has: how many calls of a step may fail.
 FAILURES: Final = "failures"
-#: How a call fails that has come up: nobody answered the question, or the far end hung up first.
+#: The kinds in which a call that came up may fail: nobody answered the question, or the far end
+#: hung up first.
 SILENT: Final = "silent"
 HUNG_UP: Final = "hung up"
-#: Reasons that are told of one step's recordings.
+#: How many reasons why its recordings are unreliable a step names.
 _MOST_REASONS: Final = 5
 
 
 def steps(most: int) -> list[int]:
-    """1, 2, 5, 10, 20, 50, … calls at a time, and ``most`` in the end."""
+    """How many calls each step has at a time: 1, 2, 5, 10, 20, 50, … and ``most`` at the end."""
     found = []
     for calls in (digit * 10**zeros for zeros in range(9) for digit in (1, 2, 5)):
         if calls >= most:
@@ -39,27 +40,27 @@ def steps(most: int) -> list[int]:
 
 @dataclass
 class Step:
-    """So many calls at a time, and how they went so far."""
+    """A step of the ramp: how many calls it has at a time, and how they went so far."""
 
     concurrency: int
     dialled: int = 0
     #: calls that are up now
     up: int = 0
-    #: how calls failed, and the error of the first of each kind
+    #: how many calls failed, by kind, and the error of the first of each kind
     failures: Counter[str] = field(default_factory=Counter)
     said: dict[str, str] = field(default_factory=dict)
-    #: calls that came up and are over: CallSid, how long each lasted (seconds), its report
+    #: of each call that came up and is over: its CallSid, its duration in seconds, its report
     sids: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
 
     def fail(self, kind: str, said: str = "") -> None:
-        """A call has failed."""
+        """Note that a call has failed."""
         self.failures[kind] += 1
         self.said.setdefault(kind, said)
 
     def note(self, sid: str, seconds: float, report: Report) -> None:
-        """A call that came up is over."""
+        """Note that a call which came up is over."""
         self.sids.append(sid)
         self.seconds.append(seconds)
         self.reports.append(report)
@@ -70,8 +71,8 @@ class Step:
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One step as it stands in the JSON. ``answered``: calls that came up. ``failures``: how many
-    calls failed, by kind."""
+    """One step as it is in the JSON. ``answered``: how many calls came up. ``failures``: how many
+    calls failed, by kind. ``talk_over_seconds``: the most of any call."""
 
     concurrency: int
     answered: int
@@ -83,8 +84,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole load test as JSON. ``broken``: limits that were not kept. ``stopped``: why the ramp
-    ended early. ``cost``: None where nobody has told the price of a minute."""
+    """The whole load test as it is in the JSON. ``calls``: how many were dialled. ``minutes``:
+    begun minutes of those that came up. ``cost``: None without TRUNKLINE_PRICE_PER_MINUTE.
+    ``broken``: limits that were not kept, a line for each. ``stopped``: why the ramp ended early,
+    or None."""
 
     to: str
     caller: str = msgspec.field(name="from")
@@ -116,7 +119,8 @@ def row(step: Step) -> Row:
 
 
 def read_limits(text: str) -> dict[str, float]:
-    """``latency_p95=1.5,failures=0`` as a mapping. ValueError that names a part which is wrong."""
+    """Read limits such as ``latency_p95=1.5,failures=0``. ValueError names the part that is
+    wrong."""
     found: dict[str, float] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, value = part.partition("=")
@@ -124,7 +128,7 @@ def read_limits(text: str) -> dict[str, float]:
             found[name.strip()] = float(value)
         except ValueError:
             raise ValueError(
-                f"{part!r} is no limit: write, for instance, latency_p95=1.5"
+                f"{part!r} is no limit: write NAME=NUMBER, such as latency_p95=1.5"
             ) from None
     gates.check_names({name: n for name, n in found.items() if name != FAILURES}, "--limits")
     if FAILURES in found:
@@ -133,7 +137,8 @@ def read_limits(text: str) -> dict[str, float]:
 
 
 def broken(steps: Sequence[Step], limits: Mapping[str, float]) -> list[str]:
-    """Where steps break the limits, one line each; a bad recording is told before anything else."""
+    """The limits that steps break, a line for each. Of each step, faults of its recordings come
+    before the limits of its answers."""
     if not limits:
         return []
     found = []

@@ -1,4 +1,4 @@
-"""A load test as a page that opens without a network: the picture, the table, the slowest calls."""
+"""A load test as one HTML file, which opens without a network: picture, table, slowest calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..reports import page as reports
 from ..reports.recordings import Heard
 from .figures import Load, Row, Step
 
-#: Size of the picture: latency above, failures below.
+#: The picture's width, and the heights of its parts in pixels: latency above, failures below.
 WIDTH: Final = 1000
 LATENCY: Final = 300
 FAILED: Final = 70
@@ -21,7 +21,7 @@ _HEIGHT: Final = _FLOOR + 42
 _INK: Final = "#22313f"
 _FAINT: Final = "#d7dde2"
 _BAD: Final = "#b00020"
-#: The lines of the picture, each with its name in a row's latency.
+#: The lines of the picture: the name of a figure of the latency, and its colour.
 _LINES: Final = (("max", "#d9772b"), ("p90", "#8a63b3"), ("p50", "#1f77b4"))
 
 #: The table's columns, here and on the terminal.
@@ -82,7 +82,7 @@ def _text(x: float, y: float, text: str, anchor: str = "start", colour: str = _I
 
 
 def _scale(top: float, bottom: int) -> str:
-    """A line for each second, or for each of fewer and longer steps."""
+    """Horizontal lines with their times: one a second, or about six where the scale is longer."""
     step = max(1, round(top / 6))
     marks = []
     for second in range(0, int(top) + 1, step):
@@ -95,7 +95,7 @@ def _scale(top: float, bottom: int) -> str:
 
 
 def _line(rows: Sequence[Row], name: str, colour: str, top: float, bottom: int) -> str:
-    """One figure of the latency over all steps that have it, named at its end."""
+    """One figure of the latency, through all steps that have it, with its name at the end."""
     known = [(_x(at, len(rows)), getattr(row.latency, name)) for at, row in enumerate(rows)]
     points = [(x, _y(value, top, bottom)) for x, value in known if value is not None]
     if not points:
@@ -108,7 +108,7 @@ def _line(rows: Sequence[Row], name: str, colour: str, top: float, bottom: int) 
 
 
 def _failures(row: Row, x: float) -> str:
-    """The share of a step's calls that failed."""
+    """A bar for the share of a step's calls that failed, with their number."""
     failed = sum(row.failures.values())
     height = FAILED * min(1.0, failed / row.concurrency)
     y = _FLOOR - height
@@ -128,7 +128,7 @@ def _table(rows: Iterable[Row]) -> str:
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A step's row of the table."""
+    """The cells of a step's row in the table, in the order of :data:`COLUMNS`."""
     failed = ", ".join(f"{count} {kind}" for kind, count in row.failures.items())
     seconds = (row.latency.p50, row.latency.p90, row.latency.max)
     return (

@@ -1,9 +1,9 @@
 """The calls of a load test: one, two, five and more at a time.
 
-In each step all calls are dialled together. Once all of them are up, or have failed, all say the
-question at once and hear the answer out. So an agent's answers are measured while it has exactly so
-many calls. Where none of a step's calls comes up, or a cap of the stack's is reached, the ramp
-ends: further calls would cost, and tell nothing.
+In each step all calls are dialled together. Once each of them is up or has failed, those that are
+up say the question at the same time, and listen to the answer to its end. So an agent's answers are
+measured while it has all of the step's calls. The ramp ends early where no call of a step comes up
+or a cap of the stack is reached, because further calls would cost money and tell nothing.
 """
 
 from __future__ import annotations
@@ -30,15 +30,17 @@ if TYPE_CHECKING:
     from trunkline.adapter.call import Call
     from trunkline.adapter.line import Line
 
-#: Calls whose sound is kept for the page: those with the slowest answers.
+#: How many calls keep their sound for the page: those with the slowest answers.
 WORST_KEPT: Final = 5
-#: How long a call that has failed may take to end.
+#: Seconds that a call which has failed may take to end.
 ENDED_WITHIN: Final = 3.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The wishes of the user. Times in seconds; ``question`` is PCM16 at 24 kHz."""
+    """The options of the command. Times are in seconds. ``question``: PCM16 at 24 kHz.
+    ``answer_within``: for an answer to the question. ``answer_call_within``: for a call to come up.
+    ``longest``: a call's longest duration."""
 
     to: str
     number: str
@@ -57,7 +59,7 @@ class Plan:
 
 
 class Ramp:
-    """The calls, on an open line. ``begun`` and ``over`` are told of each step."""
+    """The calls, on an open line. ``begun`` and ``over`` are called with each step."""
 
     def __init__(
         self,
@@ -83,7 +85,8 @@ class Ramp:
         return [heard for _, _, heard in sorted(self._worst, key=lambda each: -each[0])]
 
     async def run(self) -> None:
-        """Place all calls of the ramp. Cancelled: those that are up are hung up, and count."""
+        """Place all calls of the ramp. When cancelled, it hangs up those that are up, and counts
+        them like the others."""
         for concurrency in steps(self._plan.most):
             step = Step(concurrency)
             self.steps.append(step)
@@ -150,21 +153,23 @@ class Ramp:
         step.up -= 1
 
     async def _ask(self, call: Call) -> None:
-        """Say the question, and hear the answer out. TimeoutError where nobody speaks."""
+        """Say the question, and listen to the answer to its end. TimeoutError where the far end
+        does not speak."""
         within = self._plan.answer_within
         await call.say(self._plan.question)
-        call.sound.take_all()  # words from before the end of the question are no answer
+        call.sound.take_all()  # what the far end said before the end of the question is no answer
         turn = await call.next_turn(within)
-        if turn.latency is None:  # they had begun it before; the answer may follow
+        if turn.latency is None:  # the far end began this turn before that; its answer may follow
             with contextlib.suppress(TimeoutError):
                 await call.next_turn(within)
 
     def _listen(self, step: Step) -> None:
-        """Let the ear hear the step's calls. They are over, unless the ramp was cancelled."""
+        """Let the ear listen to the step's calls. They are over by now, unless the ramp was
+        cancelled."""
         calls, self._calls = self._calls, []
         step.up = 0
         for call in calls:
-            call.abandon()  # does nothing where it is over
+            call.abandon()  # does nothing to a call that is over
             ours, theirs = call.both_sides()
             report = call.report()
             step.note(call.sid, call.age, report)
@@ -172,7 +177,7 @@ class Ramp:
             self._keep(Heard(title, ours, theirs, report))
 
     def _keep(self, heard: Heard) -> None:
-        """Keep its sound, if it is one of the slowest."""
+        """Keep the sound of a call, if its answers are among the slowest."""
         slowest = (heard.report.latency.max or 0.0, heard.title, heard)
         if len(self._worst) < WORST_KEPT:
             heappush(self._worst, slowest)

@@ -3,15 +3,15 @@
     async def test_greeting(phone_line):
         call = await phone_line.place_call("+14155557777", attach_stream="a-leg")
 
-``phone_line`` is an open :class:`~trunkline.Line`; ``phone_stack`` is the stack behind it;
+``phone_line`` is an open :class:`~trunkline.Line`. ``phone_stack`` is the stack behind it.
 ``carrier_sim`` runs the test against the stand-in carrier, without an account. The stack is the one
-at ``--phone-bus`` or ``TRUNKLINE_BUS``, else one that answers at the default address, else one that
-is started for this run, shared by all workers of pytest-xdist, and ended with it
-(stack/shared_stack.py).
+at ``--phone-bus`` or ``TRUNKLINE_BUS``, else one of this account that answers at the default
+address, else one that is started for this run. All workers of pytest-xdist share that one, and it
+ends with the run (stack/shared_stack.py).
 
-Here stand the options and pytest's hooks. fixtures.py has the fixtures, stack.py finds the stack,
-and run.py keeps what one process knows of the run. This package is imported in every run of pytest
-where trunkline is installed, so what it needs is imported where a test asks for it.
+This file has the options and pytest's hooks. fixtures.py has the fixtures, stack.py finds the
+stack, and run.py keeps what one process knows of the run. pytest imports this package in every run
+where trunkline is installed, so other modules are imported only when a test needs them.
 """
 
 from __future__ import annotations
@@ -46,10 +46,14 @@ __all__ = [
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("trunkline", "phone lines (trunkline)")
     for name, meaning in (
-        ("number", "The number of phone_line: E.164, or any (the pool)."),
+        ("number", "The number of phone_line: one of the account's, or `any` of the pool."),
         ("bus", "Join the stack at this bus address."),
-        ("tunnel", "For a stack that is started: cloudflared or ngrok."),
-        ("line", "The line of the stand-in's far ends: street, mobile-bad, … (docs/far-end.md)."),
+        ("tunnel", "The tunnel of a stack that the run starts: cloudflared or ngrok."),
+        (
+            "line",
+            "The line on which the stand-in carrier's far ends are: street, mobile-bad, … "
+            "(docs/far-end.md).",
+        ),
     ):
         group.addoption(f"--phone-{name}", help=meaning)
         parser.addini(f"phone_{name}", meaning, "string")
@@ -64,20 +68,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="Run each test of phone calls N times, and tell how many passed.",
+        help="Run each test of phone calls N times, and say how often it passed.",
     )
     group.addoption(
         "--phone-baseline",
         type=Path,
         metavar="FILE",
-        help="Fail where answers, or yields, are slower than in FILE; tests that are not in it yet "
-        "are added.",
+        help="Fail where answers or yields are slower than in FILE. Tests that are not in FILE yet "
+        "are added to it.",
     )
     group.addoption(
         "--phone-report",
         type=Path,
         metavar="DIR",
-        help="Write DIR/index.html: all calls of the run, with their sound. Beside it is a "
+        help="Write DIR/index.html with all calls of the run and their sound, and beside it a "
         "cassette of each call of a failed test (docs/replay.md).",
     )
     group.addoption(
@@ -85,30 +89,39 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="Seed by which the stand-in carrier draws what Twilio does in one way or another (or "
-        "TRUNKLINE_SIM_SEED).",
+        help="Seed by which the stand-in carrier draws its habits: what Twilio does sometimes in "
+        "one way, and sometimes in another (or TRUNKLINE_SIM_SEED).",
     )
     caps.add_options(group)
     parser.addini("phone_sim", "Run against the stand-in carrier.", "bool", False)
     parser.addini("phone_callees", "Numbers that phone_line may dial.", "args", [])
-    parser.addini("phone_wait", "Seconds to wait for a free number.", "string", "300")
-    parser.addini("phone_sim_numbers", "The account's numbers.", "args", list(SIM_NUMBERS))
-    parser.addini("phone_sim_callees", "Who answers: NUMBER=BOT.", "args", list(SIM_CALLEES))
+    parser.addini(
+        "phone_wait", "Seconds to wait until a number of the pool is free.", "string", "300"
+    )
+    parser.addini(
+        "phone_sim_numbers", "Numbers of the stand-in's account.", "args", list(SIM_NUMBERS)
+    )
+    parser.addini(
+        "phone_sim_callees",
+        "Far ends of the stand-in carrier: NUMBER=BOT.",
+        "args",
+        list(SIM_CALLEES),
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "phone_line(number=None, allowed_callers=None, allowed_callees=None): what the fixture "
-        "phone_line of this test is opened with.",
+        "phone_line(number=None, allowed_callers=None, allowed_callees=None): arguments with which "
+        "this test's fixture phone_line is opened.",
     )
     config.addinivalue_line(
         "markers", "carrier_sim: this test runs against the stand-in carrier, without an account."
     )
     config.addinivalue_line(
         "markers",
-        "phone_limits(latency_p95=None, time_to_yield_p95=None, talk_over=None, …): what the calls "
-        "of this test must keep, in seconds (docs/gates.md).",
+        "phone_limits(latency_p95=None, time_to_yield_p95=None, talk_over=None, …): limits that "
+        "the calls of this test have to keep: times in seconds, and counts (docs/gates.md).",
     )
     config.stash[RUN] = run = Run(config)
     config.pluginmanager.register(run, "trunkline-run")
@@ -117,16 +130,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """A worker of pytest-xdist is told where the run's stacks are."""
+    """Tell a worker of pytest-xdist the run's directory, in which its stacks are."""
     node.workerinput["trunkline_directory"] = str(node.config.stash[RUN].directory)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """With ``--phone-sim`` the stack stands before tests are imported, and the environment names
-    it, so that tests which know nothing of this plugin join it."""
+    """With ``--phone-sim``, start the stack before tests are imported, and name it in the
+    environment, so that tests which do not use this plugin's fixtures join it, too."""
     config = session.config
-    leads = config.pluginmanager.has_plugin("dsession")  # pytest-xdist's own process runs no test
+    leads = config.pluginmanager.has_plugin("dsession")  # the controller of pytest-xdist
     if not option(config, "phone_sim") or config.option.collectonly or leads:
         return
     from trunkline.bus.errors import TrunklineError
@@ -156,7 +169,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and config.getoption("--phone-sim"):
         terminalreporter.write_line(
-            f"trunkline: no tests are in {Path.cwd()}: `trunkline init` writes a first one"
+            f"trunkline: there are no tests in {Path.cwd()}: `trunkline init` writes a first one"
         )
     for told in config.stash[RUN].pass_rates + config.stash[RUN].replays:
         terminalreporter.write_line(f"trunkline: {told}")
@@ -172,7 +185,7 @@ def _has_calls(node: Any, fixtures: Iterable[str]) -> bool:
 
 
 def _is_followed(item: pytest.Item) -> bool:
-    """Somebody asks about this test's calls."""
+    """Whether a marker or an option asks about this test's calls."""
     given = item.config.getoption
     return item.get_closest_marker("phone_limits") is not None or (
         (given("--phone-repeat") > 1 or given("--phone-baseline") or given("--phone-report"))
@@ -192,7 +205,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Follow a test's calls, and judge them once the test has passed."""
+    """Follow a test's calls, and judge them when the test has ended."""
     if not _is_followed(item):
         return (yield)
     from ..gates.run import followed
@@ -219,12 +232,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
-    """An async test that no plugin runs: pytest would say so without saying what to do here."""
+    """Fail an async test that no plugin runs, and say what to do. pytest's own message does not
+    know what trunkline needs."""
     asked = option(pyfuncitem.config, "phone_sim")
     if not asked and not _has_calls(pyfuncitem, pyfuncitem.fixturenames):
         return
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return  # pytest-asyncio and anyio come first, and leave a plain function
+        return  # a plain test, or one that pytest-asyncio or anyio has made a plain function of
     if pyfuncitem.config.pluginmanager.has_plugin("asyncio"):
         todo = "set asyncio_mode = auto in pytest's settings (`trunkline init` shows where)"
     else:

@@ -1,5 +1,5 @@
-"""The fixtures for users' tests. They are synchronous: they need no plugin for asyncio, and a line
-may be used from any event loop."""
+"""The fixtures for users' tests. They are synchronous, so they need no plugin for asyncio. That is
+possible because a line may be used from any event loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def _phone_repeat(request: pytest.FixtureRequest) -> object:
-    """Which repetition of ``--phone-repeat`` this is."""
+    """The number of this repetition (``--phone-repeat``), from 0."""
     return request.param
 
 
@@ -35,8 +35,8 @@ def _simulated(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def phone_stack(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> PhoneStack:
-    """The stack of this test. TRUNKLINE_BUS, TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN name it for
-    as long as the test lasts, so that a Line or an adapter that the test makes joins it."""
+    """The stack of this test. During the test, TRUNKLINE_BUS, TWILIO_ACCOUNT_SID and
+    TWILIO_AUTH_TOKEN name it, so that a Line or an adapter which the test makes joins it."""
     stack = request.config.stash[RUN].stack(simulated=_simulated(request))
     for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
@@ -60,8 +60,8 @@ def carrier_sim(phone_stack: PhoneStack) -> Iterator[SimClient]:
 def open_phone_line(
     request: pytest.FixtureRequest, phone_stack: PhoneStack
 ) -> Iterator[Callable[..., Line]]:
-    """``open_phone_line(number=None, allowed_callers=None, allowed_callees=None)``: a further open
-    line; closed, and its number put back, after the test."""
+    """``open_phone_line(number=None, allowed_callers=None, allowed_callees=None)`` opens a further
+    line. After the test it is closed, and its number is put back."""
     from .. import Line
 
     config = request.config
@@ -112,7 +112,7 @@ async def _open(line: Line, within: float) -> None:
 
 @pytest.fixture
 def phone_line(request: pytest.FixtureRequest, open_phone_line: Callable[..., Line]) -> Line:
-    """An open :class:`~trunkline.Line` for this test; ``@pytest.mark.phone_line(number=…,
-    allowed_callers=…, allowed_callees=…)`` says with what."""
+    """An open :class:`~trunkline.Line` for this test. The marker ``@pytest.mark.phone_line(
+    number=…, allowed_callers=…, allowed_callees=…)`` gives its arguments."""
     marker = request.node.get_closest_marker("phone_line")
     return open_phone_line(*(marker.args if marker else ()), **(marker.kwargs if marker else {}))

@@ -1,5 +1,5 @@
-"""One process's part in a run of pytest: the stacks of its tests, and what it tells of their calls
-at the end."""
+"""One process's part in a run of pytest: the stacks of its tests, and at the end what it says of
+their calls."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Run:
     def __init__(self, config: pytest.Config) -> None:
         self.problems: list[str] = []
         self.pass_rates: list[str] = []
-        #: how to play the calls of failed tests again
+        #: lines that say how to play the calls of failed tests again
         self.replays: list[str] = []
-        #: the stack that was found or started keeps cassettes, and we know where
+        #: whether the stack that was found or started keeps cassettes in a directory that we know
         self.keeps_cassettes = False
         self._gates: Gates | None = None
         self._config = config
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def gates(self) -> Gates:
-        """What is asked of this run's calls."""
+        """The judge of this run's calls, made when first needed."""
         if self._gates is None:
             from ..gates.run import Gates
 
@@ -57,20 +57,21 @@ class Run:
             self.gates.note(report)
 
     def conclude(self) -> None:
-        """At the end of the run, in its first process: what is to be told of its calls."""
+        """At the end of the run, in its first process: collect what is to be said of its calls."""
         asked = self._gates is not None or self._config.getoption("--phone-report") is not None
         if self._given is None and asked:
             self.problems += self.gates.conclude()
             self.pass_rates += self.gates.pass_rates()
 
     def stack(self, *, simulated: bool) -> PhoneStack:
-        """The stack of this process's tests, found or started once."""
+        """The stack of this process's tests. It is found or started when first needed."""
         if simulated not in self._stacks:
             self._stacks[simulated] = find(self, self._config, simulated=simulated)
         return self._stacks[simulated]
 
     def close(self) -> None:
-        """End what this run started; a worker leaves that to the controller."""
+        """End the stacks that this run has started. A worker of pytest-xdist leaves that to the
+        controller."""
         own, self._own = self._own, None
         if own is None:
             self._keep(None)
@@ -82,7 +83,7 @@ class Run:
             self.problems += own.close(lambda: self._keep(own.path))
 
     def _keep(self, directory: Path | None) -> None:
-        """The stacks in the run's ``directory`` have ended: keep the cassettes of failed tests."""
+        """Keep the cassettes of failed tests. Stacks in the run's ``directory`` have ended."""
         gates, self._gates = self._gates, None
         if gates is not None and self._given is None:
             try:
@@ -91,11 +92,12 @@ class Run:
                 self.problems.append(f"--phone-report: {error.filename}: {error.strerror}")
 
     def cassettes(self, directory: Path) -> Path | None:
-        """Where the stacks that the run starts keep cassettes."""
+        """The directory in which stacks that the run starts keep cassettes; None: they keep
+        none."""
         from ..gates import kept
 
         return kept.source(directory, asked=self._config.getoption("--phone-report") is not None)
 
 
-#: Where the run stands in pytest's own configuration.
+#: The key of the run in pytest's configuration.
 RUN: Final = pytest.StashKey[Run]()

@@ -1,5 +1,5 @@
-"""Which stack the tests of a run are on: the one that is named, one that answers, or one that is
-started for the run. Its stand-in carrier's far ends are put on the line that the run asks for.
+"""Finds the stack for the tests of a run: the one that is named, one that answers, or one that is
+started for the run. Puts the far ends of its stand-in carrier on the line that the run asks for.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Numbers of the stand-in's account: enough for a line for each test of many workers.
+#: Numbers of the stand-in's account: enough for many workers whose tests each hold a line.
 SIM_NUMBERS = tuple(f"+1415555{n:04d}" for n in range(100, 120))
 SIM_VOICE_URL = "https://agent.example/voice"
 SIM_SEED = "TRUNKLINE_SIM_SEED"
@@ -52,7 +52,7 @@ class PhoneStack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes a Line or an adapter of this process join it."""
+        """The variables by which a Line or an adapter of this process joins the stack."""
         return {
             "TRUNKLINE_BUS": self.bus,
             "TWILIO_ACCOUNT_SID": self.account_sid,
@@ -60,7 +60,8 @@ class PhoneStack:
         }
 
     def adapter(self, phone_number: str = "any", **settings: Any) -> TwilioAgentAdapter:
-        """A TwilioAgentAdapter on this stack (needs ``trunkline[scenario]``)."""
+        """A TwilioAgentAdapter on this stack. ``settings``: its further arguments. Needs
+        ``trunkline[scenario]``."""
         from .. import TwilioAgentAdapter
 
         return TwilioAgentAdapter(
@@ -73,13 +74,13 @@ class PhoneStack:
 
 
 def option(config: pytest.Config, name: str) -> Any:
-    """The option, else the setting of the ini file."""
+    """The value of an option, or else of the setting of the same name in pytest's ini file."""
     given = config.getoption(f"--{name.replace('_', '-')}")
     return config.getini(name) if given is None else given
 
 
 def find(run: Run, config: pytest.Config, *, simulated: bool) -> PhoneStack:
-    """The stack that there is, or one that is started; its far ends on the line that is wanted."""
+    """Find or start the stack, and put its far ends on the line that is asked for."""
     stack = _find_stack(run, config, simulated)
     if config.getoption("--phone-report") and run.keeps_cassettes:
         from ..gates import kept
@@ -147,7 +148,8 @@ def _wishes_of_the_stand_in(seed: int) -> dict[str, str]:
 
 
 def _callee(item: str, root: Path) -> tuple[str, str]:
-    """``NUMBER=BOT``; a recording's relative path begins where the ini file is."""
+    """Number and bot of ``NUMBER=BOT``. A relative path of a recording starts at the run's root
+    directory."""
     from trunkline.carrier_sim.client import located
 
     number, _, bot = item.partition("=")
@@ -155,7 +157,7 @@ def _callee(item: str, root: Path) -> tuple[str, str]:
 
 
 def _sim_of(api_url: str | None) -> str | None:
-    """``api_url`` where it is a stand-in carrier that answers."""
+    """``api_url``, if a stand-in carrier answers there."""
     if api_url is None:
         return None
     from trunkline.carrier_sim.client import SimClient, SimError
@@ -169,8 +171,12 @@ def _sim_of(api_url: str | None) -> str | None:
 
 
 async def _join(settings: Any, *, required: bool) -> tuple[str, str] | None:
-    """Account and public URL of the stack that runs at the bus address; None where none is
-    there (StackUnavailableError where the user named the address) or it is another account's."""
+    """Account and public URL of the stack that runs at the bus address.
+
+    Without ``required`` (the address is the default one), None where no stack answers or it is
+    another account's. With it (the user has named the address), StackUnavailableError where none
+    answers.
+    """
     from trunkline.bus.control import UNAVAILABLE_AFTER
     from trunkline.bus.errors import StackUnavailableError
 
@@ -195,8 +201,8 @@ async def _join(settings: Any, *, required: bool) -> tuple[str, str] | None:
 
 
 def run_apart(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on a loop in a thread of its own: the test's loop and its policy, whichever
-    plugin made them, are not touched."""
+    """Run a coroutine on an event loop in a thread of its own, so that the test's loop and its
+    policy, whichever plugin made them, are not touched."""
     result: list[T] = []
     failure: list[BaseException] = []
 

@@ -34,7 +34,7 @@ log = logging.getLogger("trunkline.stack.supervisor")
 
 #: A child that lived for so many seconds is started again at once.
 GOOD_RUN: Final = 5.0
-#: Seconds before the second quick restart. They are doubled for each further one, up to the longest.
+#: Seconds before the second quick restart. Each further one doubles them, up to the longest.
 FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 5.0
 #: More doublings would change nothing, and a thousand are more than a float can hold.

@@ -59,8 +59,8 @@ class Supervisor:
         """Start a command, and start it again when it dies.
 
         ``again=False``: it is never started again. ``silent_for``: seconds without a sign of life
-        after which it is killed. ``heard``: called when signs of life come, with whether this run of
-        the child has said that it is ready. ``ours=False``: the program is not trunkline's, and
+        after which it is killed. ``heard``: called when signs of life come, with whether this run
+        of the child has said that it is ready. ``ours=False``: the program is not trunkline's, and
         gets none of our pipes.
         """
         pipe = self.pipe if ours else None

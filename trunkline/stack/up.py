@@ -158,8 +158,8 @@ async def run_stack(
     carrier: StandIn | None = None,
     tunnel: Tunnel | None = None,
 ) -> int:
-    """Keep the stack's processes running until ``stop`` is set, or until a child, the carrier or the
-    tunnel ends for good. Returns the exit status.
+    """Keep the stack's processes running until ``stop`` is set, or until a child, the carrier or
+    the tunnel ends for good. Returns the exit status.
 
     The controller ends first. Until it has put the numbers back, gateways have to answer at the
     public URL.
