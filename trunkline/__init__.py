@@ -1,8 +1,8 @@
 """One shared phone line for tests of voice agents: real Twilio calls, PCM16 in and out.
 
-``Line`` and ``Call`` are the plain asyncio client, ``TwilioAgentAdapter`` the one for
-langwatch-scenario. Names are imported when they are first touched, so that ``import trunkline``
-costs nothing and needs no langwatch-scenario.
+``Line`` and ``Call`` are the plain asyncio client. ``TwilioAgentAdapter`` is the one for
+langwatch-scenario. Each name is imported when it is first used, so that ``import trunkline`` takes
+next to no time and does not need langwatch-scenario.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HOMES = {
     "TwilioAgentAdapter": "trunkline.adapter.scenario.adapter",
 }
 
-#: What ``pip install 'trunkline[scenario]'`` brings.
+#: Packages that are only there after ``pip install 'trunkline[scenario]'``.
 _OF_SCENARIO = ("scenario", "opentelemetry")
 
 

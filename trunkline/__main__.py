@@ -1,5 +1,5 @@
-"""``python -m trunkline``: the same as the ``trunkline`` command. All processes of a stack start
-so."""
+"""``python -m trunkline``: the same as the ``trunkline`` command. All processes of a stack are
+started like this."""
 
 from trunkline.bus import imports
 

@@ -141,7 +141,7 @@ def test_several_recordings_are_reports_by_their_names_even_if_one_alone_can_be_
         ("nobody.wav", "no file, no directory and no CallSid: `trunkline calls` lists"),
         (SID, "set TRUNKLINE_RECORDINGS_DIR"),
         ("empty", "has no recording *.wav"),
-        ("mono.wav", "as a stack with TRUNKLINE_RECORDINGS_DIR keeps them"),
+        ("mono.wav", "each side has to be on a channel of its own"),
         ("text.wav", "is no PCM WAV file"),
     ],
 )

@@ -354,9 +354,9 @@ def doctor(
     Without --live it checks settings, proxies, ports, credentials, numbers, the public URL, the
     clock, and overrides that no stack holds. It changes nothing at Twilio, and places no call.
 
-    With --live a few real calls to a number of the account try whether what trunkline believes of
-    Twilio (docs/beliefs.md) holds. No stack may be running. The command says what the calls cost,
-    and asks before it places them. Afterwards it puts the number back.
+    With --live a few real calls to a number of the account check what trunkline believes of Twilio
+    (docs/beliefs.md). No stack may be running. The command says what the calls cost, and asks
+    before it places them. Afterwards it puts the number back.
 
     \b
     Examples:

@@ -36,10 +36,10 @@ OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "max_minutes_per_day": ("Most begun minutes of dialled calls in any 24 hours.", "N"),
     "recordings_dir": ("Directory for a stereo WAV file of every call.", "DIR"),
     "recordings_keep_days": ("Delete recordings that are older than DAYS.", "DAYS"),
-    "recordings_max_mb": ("Delete the oldest recordings while all exceed MB.", "MB"),
+    "recordings_max_mb": ("Delete the oldest recordings while all together exceed MB.", "MB"),
     "cassettes_dir": ("Directory for a cassette of every call.", "DIR"),
     "cassettes_keep_days": ("Delete cassettes that are older than DAYS.", "DAYS"),
-    "cassettes_max_mb": ("Delete the oldest cassettes while all exceed MB.", "MB"),
+    "cassettes_max_mb": ("Delete the oldest cassettes while all together exceed MB.", "MB"),
     "twilio_api_url": ("Base URL of a stand-in carrier's REST.", "URL"),
     "log_format": ("Format of the log: text or json.", "FORMAT"),
 }

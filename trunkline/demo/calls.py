@@ -1,7 +1,8 @@
-"""The two calls of the demo: real ``scenario.run`` with our TwilioAgentAdapter, scripted steps and
-recordings instead of models.
+"""The two calls of the demo by langwatch-scenario: ``scenario.run`` with our TwilioAgentAdapter,
+and recordings in place of models.
 
-Imported only with ``trunkline[demo]`` installed; scenario is told beforehand to stay offline.
+Imported only where ``trunkline[demo]`` is installed. The variables below keep scenario offline, and
+have to be set before it is imported.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from .measure import CallRecord, Handed, Speaker
 from .record import SET_UP_WITHIN, Stack, Watch
 from .words import Recogniser, recording, transcript, word_errors
 
-#: scenario hands its state to each step of a script.
+#: scenario passes its state to each step of a script.
 State = Any
 Step = Callable[[State], Awaitable[None]]
 Script = list[ScriptStep]
 
-#: Stands for the recording where keys are pressed.
+#: The name of a turn in which keys are pressed, in place of a recording's.
 KEYS: Final = "keys"
 
 
 class TimedAdapter(TwilioAgentAdapter):
-    """Our adapter, with a note of when sound was handed over, for the measurement."""
+    """Our adapter, which also notes for the measurement when sound was handed over."""
 
     def __init__(self, watch: Watch, number: str, callees: list[str] | None = None) -> None:
         info = watch.stack.info
@@ -52,7 +53,7 @@ class TimedAdapter(TwilioAgentAdapter):
         self.handed = watch.handed
 
     def turn(self, speaker: Speaker, name: str) -> Step:
-        """A step: from here on ``speaker`` says this recording."""
+        """A step of a script: the sound from here on is ``speaker``'s, who says this recording."""
 
         async def begin(state: State) -> None:
             self.handed.append(Handed(speaker, name))
@@ -71,19 +72,19 @@ class TimedAdapter(TwilioAgentAdapter):
 
 
 def test_says(adapter: TimedAdapter, name: str) -> Script:
-    """Steps: the test says a recording."""
+    """Steps of a script: the test says a recording."""
     return [adapter.turn("test", name), scenario.audio(recording(name))]
 
 
 def agent_says(adapter: TimedAdapter, name: str) -> Script:
-    """Steps: the agent at the far end has its turn; it plays this recording."""
+    """Steps of a script: the agent at the far end has its turn, and plays this recording."""
     return [adapter.turn("agent", name), scenario.agent()]
 
 
 async def answering(
     stack: Stack, number: str, caller: str, greeting: str, reply: str
 ) -> tuple[CallRecord, Watch]:
-    """Somebody calls our number and speaks first; the test answers and replies."""
+    """Somebody calls our number and speaks first. The test answers the call and replies."""
     watch = Watch(stack)
     adapter = TimedAdapter(watch, number)
     before = stack.sim.numbers()[number]["voice_url"]
@@ -120,7 +121,7 @@ async def answering(
 async def calling(
     stack: Stack, number: str, callee: str, turns: list[tuple[str, str]], digits: str
 ) -> tuple[CallRecord, Watch]:
-    """The test calls an agent, presses keys, and talks with it in turns."""
+    """The test calls an agent, talks with it in turns, and presses keys."""
     watch = Watch(stack)
     adapter = TimedAdapter(watch, number, [callee])
 
@@ -152,7 +153,8 @@ async def calling(
 
 
 async def _record(watch: Watch, result: scenario.ScenarioResult) -> CallRecord:
-    """The carrier's record, with the words of scenario's speech-to-text provider."""
+    """The carrier's record of a call, with the agent's words as scenario's speech-to-text provider
+    heard them."""
     record = await watch.record(success=bool(result.success))
     segments = result.audio.segments if result.audio is not None else []
     transcripts = [s.transcript or "" for s in segments if s.speaker == "agent"]
@@ -163,8 +165,8 @@ async def _record(watch: Watch, result: scenario.ScenarioResult) -> CallRecord:
 
 
 async def count_errors(recogniser: Recogniser, record: CallRecord) -> None:
-    """Recognise what the far end heard of the test's turns, and count the wrong words of all, as
-    heard and as an ideal line would have let them be heard."""
+    """Recognise what the far end heard of the test's turns. Then count the wrong words of all
+    turns, in the sound as it arrived, and in what an ideal line would have delivered."""
     for turn in record.turns:
         if turn.speaker == "test":
             turn.words = await recogniser.words(turn.pcm.astype("<i2").tobytes(), turn.rate)

@@ -1,4 +1,4 @@
-"""The two calls of the demo by ``Line`` alone: what ``pip install trunkline`` is enough for."""
+"""The two calls of the demo by ``Line`` alone, for which ``pip install trunkline`` is enough."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .words import recording
 async def answering(
     stack: Stack, number: str, caller: str, greeting: str, reply: str
 ) -> tuple[CallRecord, Watch]:
-    """Somebody calls our number and speaks first; the test answers and replies."""
+    """Somebody calls our number and speaks first. The test answers the call and replies."""
     watch = Watch(stack)
     before = stack.sim.numbers()[number]["voice_url"]
     async with Line(number, bus=stack.info.bus) as line:

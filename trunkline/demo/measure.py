@@ -1,8 +1,8 @@
 """The demo's measurements of a call, from the carrier's record and the adapter's timestamps.
 
 The carrier records both directions at the far end, on one clock. The adapter's side notes when it
-handed sound over. Cross-correlation finds the one in the other, so every delay is measured on the
-sound itself.
+handed sound over. Cross-correlation finds that sound in the record, so every delay is measured on
+the sound itself.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ Speaker = Literal["test", "agent"]
 
 #: Seconds of one frame of the phone line.
 FRAME_SECONDS: Final = FRAME / WIRE_RATE
-#: Frames closer together than this (seconds) are the lead that an utterance begins with; messages
-#: further apart belong to two utterances.
+#: Seconds: frames that are closer together than WITHIN_LEAD belong to the lead with which an
+#: utterance begins, and messages that are further apart than UTTERANCE_GAP to two utterances.
 WITHIN_LEAD: Final = 0.005
 UTTERANCE_GAP: Final = 0.4
-#: How far around its time a turn's sound is looked for: the same words may come again later.
+#: Seconds before and after its own time in which a turn's sound is looked for. The same words may
+#: come again later in the call.
 _EARLIER: Final = 1.5
 _LATER: Final = 3.0
 
@@ -56,7 +57,7 @@ class Turn:
     #: seconds since the call's sound began at the carrier
     start: float
     end: float
-    #: seconds through the line, on the sound itself
+    #: seconds that the sound took through the line
     latency: float
     #: correlation of what was sent and what arrived
     likeness: float
@@ -64,7 +65,7 @@ class Turn:
     ideal: wav.Samples
     words: str = ""
     errors: int = 0
-    #: the same recogniser on what an ideal line makes of the very sound that was sent
+    #: how many words the same recogniser gets wrong in :attr:`ideal`
     errors_through_ideal: int = 0
     total_words: int = 0
 
@@ -74,13 +75,13 @@ class CallRecord:
     """All that is known of one call of the demo."""
 
     sid: str
-    #: what the far end heard and said, PCM16 at 8 kHz from ``started`` (monotonic) on
+    #: what the far end heard and said: PCM16 at 8 kHz, from the monotonic time ``started`` on
     played: wav.Samples
     said: wav.Samples
     started: float
     setup_seconds: float
     metrics: dict[str, Any]
-    #: (time, samples, samples buffered before) of each media message at the carrier
+    #: of each media message at the carrier: (monotonic time, samples, samples buffered before it)
     arrivals: list[list[float]]
     frames_lost: int
     turns: list[Turn] = field(default_factory=list)
@@ -94,8 +95,8 @@ class CallRecord:
 
     @property
     def drift_ms(self) -> float:
-        """How much later than it should be the last frame of an utterance came, the worst of all:
-        its length times how far its slope is from real time."""
+        """How much too late the last frame of an utterance came, in the worst utterance: its length
+        times the deviation of its slope from real time."""
         return max(
             (
                 (u["slope"] - 1.0) * u["audio_ms"]
@@ -108,12 +109,12 @@ class CallRecord:
 
     @property
     def gaps_ms(self) -> list[tuple[float, float]]:
-        """(seconds since ``started``, ms since the frame before) within utterances. Of a message
-        that holds several frames, each comes 20 ms after the one before it.
+        """(seconds since ``started``, ms since the frame before) of the frames within utterances.
+        The frames of one message count as 20 ms apart.
 
-        Two kinds are no jitter and are left out: the lead, which goes out at once, and an
-        utterance's last message. Playout holds that back on purpose until the carrier's buffer is
-        about to run dry, in case more speech joins it (an underrun would show as one).
+        Two kinds of gaps are no jitter, and are left out. The lead is sent at once. An utterance's
+        last message is held back by playout until the carrier's buffer is about to run dry, in case
+        more speech joins it. If that were too late, it would show as an underrun.
         """
         gaps = []
         for before, now, after in zip(
@@ -127,23 +128,25 @@ class CallRecord:
         return gaps
 
     def gap_ms(self, share: float) -> float:
-        """The gap between frames that ``share`` (0 to 1) of all do not exceed."""
+        """The gap in ms that ``share`` (0 to 1) of all gaps do not exceed."""
         ordered = sorted(gap for _, gap in self.gaps_ms)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
     def latency_ms(self, speaker: Speaker) -> float | None:
-        """Median through the line for what ``speaker`` says, None where nobody spoke."""
+        """The median time through the line of what ``speaker`` says. None where they did not
+        speak."""
         found = [turn.latency for turn in self.turns if turn.speaker == speaker]
         return median(found) * 1000 if found else None
 
 
 def align(needle: Floats, haystack: Floats) -> tuple[int, float]:
-    """Where ``needle`` is in ``haystack`` (may be negative), and their correlation there."""
+    """The sample of ``haystack`` at which ``needle`` begins (it may be negative), and how well they
+    correlate there, up to 1."""
     size = 1 << (len(needle) + len(haystack)).bit_length()
     spectrum = np.fft.rfft(haystack, size) * np.conj(np.fft.rfft(needle, size))
     correlation = np.fft.irfft(spectrum, size)
     best = int(np.argmax(correlation))
-    # A needle that begins before the haystack comes out at the end of the circle.
+    # The correlation is circular: a needle that begins before the haystack is found at its end.
     offset = best - size if best >= len(haystack) else best
     low, high = max(0, offset), min(len(haystack), offset + len(needle))
     if high <= low:
@@ -158,11 +161,12 @@ def _wire(pcm: bytes) -> Floats:
 
 
 def place_turn(handed: Handed, record: CallRecord) -> Turn:
-    """Find a turn's sound in the carrier's record, and how long it took through the line.
+    """Find a turn's sound in the carrier's record, and measure how long it took through the line.
 
-    Test to far end: from handing the first sample over to the moment at which it was heard. Far end
-    to test: from when the carrier sent a frame until its sound arrived, median of all pieces. (The
-    carrier sends a frame at the beginning of its 20 ms, so that is when its last sample left.)
+    From the test to the far end, that is the time from handing the first sample over until it was
+    heard. From the far end to the test, it is the time from the carrier's sending of a frame until
+    its sound arrived; the median of all pieces. The carrier sends a frame at the beginning of the
+    frame's 20 ms, so that is when the last sample of the frame left.
     """
     needle = _wire(handed.pcm)
     far = record.played if handed.speaker == "test" else record.said

@@ -1,4 +1,4 @@
-"""One call as a picture: both directions' sound, who spoke which words, and how evenly it came."""
+"""One call as a picture: the sound of both sides with their words, and how evenly frames came."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES: Final[dict[Speaker, str]] = {
     "test": "the test, as the far end heard it",
     "agent": "the agent, as it spoke",
 }
-#: Columns of a waveform: more would not be seen.
+#: Columns of a waveform. More could not be seen.
 _COLUMNS: Final = 2400
 
 
@@ -121,13 +121,13 @@ def _gaps(axes: Any, record: CallRecord) -> None:
 
 
 def _shown(record: CallRecord) -> list[tuple[float, str]]:
-    """Events of the call itself, without those long before or after it."""
+    """The events of a call, without those more than a second before or after its sound."""
     return [e for e in record.events if -1.0 <= e[0] <= record.seconds + 1.0] or [(0.0, "")]
 
 
 def _events(figure: Any, all_axes: tuple[Any, ...], record: CallRecord) -> None:
-    """A line through all rows at each event; names at the bottom of the second row, close ones
-    below one another."""
+    """Draw a line through all rows at each event. Its name is at the bottom of the second row, and
+    above the name before it where the two events are close together."""
     level, last = 0, -10.0
     for at, what in _shown(record):
         for axes in all_axes:

@@ -1,7 +1,7 @@
 """The demo's stack, and the carrier's record of a call that has ended there.
 
-Both kinds of calls of the demo need these: those of langwatch-scenario (calls.py), and those of
-``Line`` alone (line_calls.py).
+The calls by langwatch-scenario (calls.py) and those by ``Line`` alone (line_calls.py) both use
+these.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from trunkline.carrier_sim.mulaw import decode
 from ..stack.controller_client import controller_client, get_status
 from .measure import CallRecord, Handed, place_turn
 
-#: Seconds for a call to be set up.
+#: Seconds within which a call has to come up.
 SET_UP_WITHIN: Final = 15.0
-#: Seconds after the hang-up for the carrier to have closed its record.
+#: Seconds after the hang-up within which the carrier has to close its record of the call.
 RECORDED_WITHIN: Final = 5.0
 
 
@@ -40,28 +40,28 @@ class Stack:
 
 @dataclass
 class Watch:
-    """Notes about a call, made while it lives."""
+    """Notes that are made of a call while it lives."""
 
     stack: Stack
     sid: str = ""
     frames_lost: int = 0
     #: the number's voice_url while trunkline holds it
     during: str = ""
-    #: from dialling until sound flows both ways
+    #: seconds from dialling until sound flows both ways
     set_up: float = 0.0
     #: the sound that was handed over in each turn
     handed: list[Handed] = field(default_factory=list)
 
     async def note_loss(self, state: object = None) -> None:
-        """Before the call ends: take down the losses that trunkline itself has counted. ``state``:
-        scenario hands its own to each step of a script."""
+        """Note how many frames trunkline has counted as lost. To be called before the call ends.
+        ``state``: scenario's, which it passes to each step of a script."""
         for call in (await self.stack.status())["calls"]:
             if call["sid"] == self.sid:
                 self.frames_lost = int(call["frames_lost"])
 
     async def until_written(self, number: str, before: str, waiting: asyncio.Task[Any]) -> None:
-        """Wait until the number's voice_url is no longer what it was; raises what ``waiting``
-        raises."""
+        """Wait until the number's voice_url is no longer ``before``. Raises what ``waiting`` raises
+        if that ends first."""
         numbers = self.stack.sim.numbers
         while not waiting.done():
             found: str = (await asyncio.to_thread(numbers))[number]["voice_url"]
@@ -73,7 +73,7 @@ class Watch:
         raise TrunklineError(f"{number} was answered before its voice_url was written")
 
     async def record(self, *, success: bool = True) -> CallRecord:
-        """The carrier's record of the call, once that has ended."""
+        """Wait for the call's end, and return the carrier's record of it."""
         sim = self.stack.sim
         call = await asyncio.to_thread(sim.wait_for, self.sid, timeout=RECORDED_WITHIN)
         if not call["streams"]:

@@ -1,4 +1,4 @@
-"""The demo's output and files, and the bounds beyond which it reports a fault."""
+"""The demo's output and its files, and the bounds beyond which a call is at fault."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ..reports.recordings import Heard
 from ..reports.text import lines
 from .measure import CallRecord
 
-#: A turn with more wrong words than this share was not understood.
+#: The share of wrong words up to which a turn counts as understood.
 TOO_MANY_WRONG: Final = 0.6
-#: Least correlation of what was sent and what arrived.
+#: The least correlation of what was sent with what arrived.
 LEAST_LIKENESS: Final = 0.9
 _LONGEST_URL: Final = 60
 
 
 def show_words(console: Console, record: CallRecord) -> None:
-    """Each turn's words, as the other side heard them."""
+    """Print each turn's words, as the other side heard them."""
     for turn in record.turns:
         other = {"test": "the agent heard the test say", "agent": "the test heard the agent say"}
         console.print(
@@ -36,7 +36,7 @@ def show_words(console: Console, record: CallRecord) -> None:
 
 
 def faults(record: CallRecord) -> list[str]:
-    """Everything about a call that is out of bounds."""
+    """The faults of a call: what failed, and what is out of bounds."""
     found = [] if record.success else ["scenario.run did not succeed"]
     if record.frames_lost:
         found.append(f"{record.frames_lost} frames were lost")
@@ -53,7 +53,7 @@ def faults(record: CallRecord) -> list[str]:
 def show_voice_urls(
     console: Console, before: dict[str, str], during: dict[str, str], after: dict[str, str]
 ) -> None:
-    """Each number's voice_url before, during and after."""
+    """Print each number's voice_url before, during and after the demo."""
     console.print("\n[bold]voice_url of the numbers[/]")
     for number, url in before.items():
         held = during.get(number)
@@ -72,14 +72,14 @@ def _shortened(url: str) -> str:
 
 
 def show_measures(console: Console, records: dict[str, CallRecord]) -> None:
-    """The numbers of each call, and under each its meaning."""
+    """Print the measurements of each call, and under each what it means."""
     calls = list(records.values())
     head = "".join(f"{name:>24}" for name in records)
     console.print(f"\n[bold]{'measured':<16}{head}[/]")
     for name, value, meaning in _MEASURES:
         values = [value(call) for call in calls]
         if not any(each.strip("-") for each in values):
-            continue  # nobody has measured that
+            continue  # it was not measured in this run
         console.print(f"{name:<16}" + "".join(f"{each:>24}" for each in values))
         console.print(f"[dim]    {meaning}[/]", soft_wrap=True)
 
@@ -99,7 +99,7 @@ def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f} ms"
 
 
-#: name, value of a call, what it means
+#: The measurements: name, value of a call, what it means.
 _MEASURES: Final[tuple[tuple[str, Callable[[CallRecord], str], str], ...]] = (
     (
         "set-up",
@@ -109,18 +109,22 @@ _MEASURES: Final[tuple[tuple[str, Callable[[CallRecord], str], str], ...]] = (
     (
         "pacing drift",
         lambda call: f"{call.drift_ms:+.1f} ms",
-        "how much too late an utterance's last frame is; the worst utterance",
+        "how much too late the last frame of an utterance is; the worst utterance",
     ),
     (
         "jitter",
         _gaps,
-        "between two frames at the carrier: median / 99 % / longest; 20 is even",
+        "time between two frames at the carrier: median / 99 % / longest; 20 ms is even",
     ),
-    ("frames lost", lambda call: str(call.frames_lost), "as trunkline counts them, of 20 ms"),
+    (
+        "frames lost",
+        lambda call: str(call.frames_lost),
+        "frames of 20 ms, as trunkline counts them",
+    ),
     (
         "underruns",
         lambda call: str(call.metrics["underruns"]),
-        "holes that the far end heard inside an utterance, as the carrier counts them",
+        "holes that the far end heard inside utterances, as the carrier counts them",
     ),
     (
         "test to far end",
@@ -135,7 +139,7 @@ _MEASURES: Final[tuple[tuple[str, Callable[[CallRecord], str], str], ...]] = (
     (
         "likeness",
         lambda call: f"{min((turn.likeness for turn in call.turns), default=0.0):.3f}",
-        "correlation of what was sent and what arrived; the worst turn",
+        "correlation of what was sent with what arrived; the worst turn",
     ),
     (
         "words wrong",
@@ -146,7 +150,7 @@ _MEASURES: Final[tuple[tuple[str, Callable[[CallRecord], str], str], ...]] = (
 
 
 def show_reports(console: Console, records: dict[str, CallRecord]) -> None:
-    """How both sides talked with each other, as `trunkline report` says it of a recording."""
+    """Print how both sides talked with each other, as ``trunkline report`` does of a recording."""
     console.print("\n[bold]heard[/] by the ear; ours is the test")
     for name, record in records.items():
         for line in lines(name, _report(record)):
@@ -160,8 +164,9 @@ def leave_files(
     *,
     pictures: bool,
 ) -> None:
-    """Of each call, by its name with its title: a stereo WAV (as in a recording, the agent is
-    left), and a picture of its timeline, which needs matplotlib. Of all: a page, with the sound."""
+    """Write the files. Each call (name -> title and record) has a stereo WAV file, with the agent
+    left as in a recording, and with ``pictures``, for which matplotlib is needed, a picture of its
+    timeline. All calls together have one page with their sound."""
     sections = []
     for name, (title, record) in calls.items():
         sound = out / f"{name}.wav"
@@ -181,7 +186,7 @@ def leave_files(
 
 
 def figures(record: CallRecord) -> dict[str, Any]:
-    """A call's figures, for programs."""
+    """A call's figures, as they are in the JSON."""
     return {
         "sid": record.sid,
         "set_up_ms": round(record.setup_seconds * 1000, 1),

@@ -1,13 +1,13 @@
-"""``trunkline demo``: the main job, without an account: two phone calls with real speech.
+"""``trunkline demo``: two phone calls with real speech, without an account.
 
-``trunkline up --sim`` runs a whole stack beside the stand-in carrier, apart from any stack and any
-settings of the user's. A call each way is held, both at once, with recordings instead of models;
-then everything that happened is printed, drawn and written. Everything it started is ended again.
-Exit status 1 when anything failed.
+The demo starts ``trunkline up --sim``, a whole stack beside the stand-in carrier, apart from any
+stack and any settings of the user's. It holds a call each way, both at the same time, with
+recordings in place of models. Then it prints, draws and writes everything that happened, and ends
+all that it started. The exit status is 1 where anything failed.
 
-Where ``trunkline[demo]`` is installed, ``scenario.run`` of langwatch-scenario holds the calls
-through our TwilioAgentAdapter, and a recogniser tells the words. Else ``Line`` holds them, and the
-demo says what the extra would add.
+Where ``trunkline[demo]`` is installed, the calls are held by ``scenario.run`` of langwatch-scenario
+through our TwilioAgentAdapter, and a recogniser tells the words. Otherwise ``Line`` holds them, and
+the demo says what the extra would add.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ NUMBER: Final = "+14155551234"
 OTHER_NUMBER: Final = "+14155551235"
 CALLER: Final = "+14155550000"
 CALLEE: Final = "+14155557777"
-#: The voice_url of each number before the demo, to be there again after it.
+#: The voice_url of each number before the demo, which has to be there again at its end.
 VOICE_URLS: Final = {
     NUMBER: "https://agent.example/voice",
     OTHER_NUMBER: "https://agent.example/other",
@@ -57,12 +57,13 @@ GREETING, REPLY = "austen-0870", "austen-0880"
 QUESTIONS: Final = ("austen-0890", "austen-0930")
 ANSWER: Final = "austen-0920"
 DIGITS: Final = "1#"
+#: Seconds after which the demo gives up.
 ENDS_WITHIN: Final = 85.0
 
 
 def main(out: Path | None, *, verbose: bool, as_json: bool = False) -> int:
-    """Run the demo, leave its files in ``out``; the exit status. ``as_json``: the figures go to
-    stdout, and all that is for people to stderr."""
+    """Run the demo, and write its files to ``out``; returns the exit status. With ``as_json`` the
+    figures go to stdout as one JSON object, and the text to stderr."""
     with surroundings.home():
         where = surroundings.output(out)
         console = Console(highlight=False, stderr=as_json)
@@ -71,7 +72,7 @@ def main(out: Path | None, *, verbose: bool, as_json: bool = False) -> int:
 
 
 async def _until_done(demo: Demo, stop: asyncio.Event) -> int:
-    """The demo, unless SIGTERM, SIGINT or its time limit ends it."""
+    """Run the demo, until it is done or SIGTERM, SIGINT or its time limit ends it."""
     limit = asyncio.timeout(ENDS_WITHIN)
     try:
         async with limit:
@@ -80,7 +81,10 @@ async def _until_done(demo: Demo, stop: asyncio.Event) -> int:
         raise TrunklineError("interrupted") from None
     except TimeoutError:
         if limit.expired():
-            raise TrunklineError(f"not done within {ENDS_WITHIN:g} s") from None
+            raise TrunklineError(
+                f"the demo was not done within {ENDS_WITHIN:g} s: where other programs keep this "
+                "machine busy, try it again without them"
+            ) from None
         raise
 
 
@@ -91,7 +95,7 @@ def _missing() -> list[str]:
 
 
 def _import_calls(name: str) -> ModuleType:
-    """The module of the calls. That of scenario takes seconds."""
+    """Import the module of the calls, which takes seconds where it imports scenario."""
     with imports.that_stay():
         return importlib.import_module(f"trunkline.demo.{name}")
 
@@ -111,7 +115,7 @@ class Demo:
         self._failures: list[str] = []
 
     async def run(self) -> int:
-        """All of it; the exit status. TrunklineError with the first thing that went wrong."""
+        """Run the whole demo; returns the exit status. TrunklineError says what went wrong."""
         with contextlib.ExitStack() as ends:
             recogniser = None
             if not self._missing:
@@ -119,7 +123,7 @@ class Demo:
             # For the stack's bus and journal.
             directory = temporary_directory("trunkline-demo-")
             ends.callback(shutil.rmtree, directory, ignore_errors=True)
-            # The stack starts meanwhile.
+            # In a thread, so that the stack starts meanwhile.
             name = "line_calls" if self._missing else "calls"
             importing = asyncio.create_task(asyncio.to_thread(_import_calls, name))
             launched = self._launch(directory)
@@ -138,7 +142,7 @@ class Demo:
         return self._conclude()
 
     def _launch(self, directory: Path) -> Launched:
-        """Start the stack; its log is left with the demo's other files."""
+        """Start the stack. Its log is one of the demo's files."""
         (self._out / "stack.log").unlink(missing_ok=True)
         bot = f"speech:{ANSWER},when_silent=0.6,repeat,ring=0.2"
         environment = apart(
@@ -155,7 +159,7 @@ class Demo:
         say("[bold]trunkline demo[/]: two phone calls with real speech, no account, no network")
         if recogniser is not None:
             calls.scenario.set_stt_provider(recogniser)
-            # It says that it reports to nobody, which is what the demo wants.
+            # scenario would warn that it sends no reports, which is what the demo wants.
             logging.getLogger("scenario").setLevel(logging.ERROR)
         status = await stack.status()
         say(
@@ -194,7 +198,7 @@ class Demo:
 
     @contextlib.contextmanager
     def _waiting(self, text: str) -> Iterator[None]:
-        """Say so on a terminal for as long as the block takes."""
+        """Show ``text`` on a terminal while the block runs."""
         if not self._console.is_terminal:
             yield
             return
@@ -204,8 +208,8 @@ class Demo:
     async def _held(
         self, title: str, hold: Callable[[], Awaitable[tuple[CallRecord, Watch]]]
     ) -> tuple[CallRecord, Watch]:
-        """A call that was held. Holes that its far end heard tell more of a busy machine than of
-        trunkline, so such a call is held once more."""
+        """Hold a call. If its far end heard holes, it is held once more, because holes tell more of
+        a busy machine than of trunkline."""
         record, watch = await hold()
         if holes := record.metrics["underruns"]:
             self._console.print(
@@ -219,7 +223,8 @@ class Demo:
     async def _heard(
         self, calls: Any, title: str, record: CallRecord, recogniser: Recogniser | None
     ) -> None:
-        """A call is over: print its words, where there is a recogniser."""
+        """Take up a call that is over: note its faults, and print its words if there is a
+        recogniser."""
         self._records[title] = record
         if recogniser is not None:
             self._console.print(f"\n[bold]{title}[/]")
@@ -254,7 +259,7 @@ class Demo:
         return EXIT_DONE
 
     def _say_what_else(self) -> None:
-        """What the extras would add, and what comes next."""
+        """Print what the extras would add, and what comes next."""
         say = functools.partial(self._console.print, markup=False, soft_wrap=True)
         if self._missing:
             say(
@@ -272,7 +277,8 @@ class Demo:
 
 
 def _next() -> str:
-    """What comes next, as the shell from which the demo was started can run it."""
+    """What comes next, with the command that makes ``trunkline`` known to a shell that does not
+    find it (as after ``make demo``)."""
     first = "`trunkline init` writes a first test, which `pytest --phone-sim` runs offline."
     activate = Path(sys.prefix, "bin", "activate")
     if shutil.which("trunkline") is not None or not activate.exists():

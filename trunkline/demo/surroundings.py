@@ -1,7 +1,7 @@
-"""The demo needs two things of its user: a home, and a place for its files.
+"""The home directory and the output directory of the demo.
 
-In a container, or in CI, the user may have neither: the checkout belongs to another, and there is
-no home directory. The demo is the first thing that people run, so it makes do with what there is.
+In a container, or in CI, the user may have neither: there is no home directory, and the checkout
+belongs to another user. The demo is the first thing that people run, so it makes new ones then.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-#: Where the files go unless ``--out`` says otherwise.
+#: The directory for the files unless ``--out`` names another.
 DEFAULT: Final = Path("out/demo")
 
 
 @contextlib.contextmanager
 def home() -> Iterator[None]:
-    """Give the process a home directory for as long as it lasts, where its user has none that can
-    be written: langwatch-scenario and matplotlib keep caches there, and the former does not start
-    without."""
+    """During the block, give the process a temporary home directory, if its user has none that can
+    be written. langwatch-scenario and matplotlib keep caches there, and the former does not start
+    without one."""
     if _has_home():
         yield
         return
@@ -45,12 +45,13 @@ def _has_home() -> bool:
 
 
 def output(asked: Path | None) -> Path:
-    """The directory for the files, made. Without ``asked`` it is out/demo, or a new one where that
-    cannot be written. OSError where the one that was asked for cannot."""
+    """Make the directory for the files, and return its absolute path. Without ``asked`` it is
+    out/demo, or a new temporary one where out/demo cannot be written. OSError where ``asked``
+    cannot be made."""
     if asked is not None:
         asked.mkdir(parents=True, exist_ok=True)
         return asked.absolute()
-    with contextlib.suppress(OSError):  # a new one serves as well, and the demo says where it is
+    with contextlib.suppress(OSError):  # a new one will do, and the demo prints where it is
         DEFAULT.mkdir(parents=True, exist_ok=True)
         # Files of an earlier run may be another user's, in a directory that is open to all.
         files = [each for each in DEFAULT.iterdir() if not os.access(each, os.W_OK)]

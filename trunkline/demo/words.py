@@ -1,9 +1,9 @@
-"""Words of the demo: an offline recogniser for scenario, and how many words it got wrong.
+"""The words of the demo's calls: an offline recogniser, and how many words it got wrong.
 
-The recogniser, pocketsphinx, is given a dictionary of the words that the shipped recordings have,
-some fifty, in place of its own of 130,000. It still has to tell from the sound which of them was
-said, and takes an eighth of the time. It decodes in a process of its own with low priority,
-because a decoder holds the interpreter's lock, which the phone line's threads must not wait for.
+The recogniser, pocketsphinx, gets a dictionary of the some fifty words in the shipped recordings,
+in place of its own with 130,000. It still has to hear which of them was said, but takes an eighth
+of the time. It runs in a process of its own with a lower priority, because it holds the
+interpreter's lock while it decodes, and the phone line's threads must not wait for that.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def transcript(name: str) -> str:
 
 
 def word_errors(said: str, heard: str) -> int:
-    """Words to insert, delete or replace to make ``heard`` of ``said``."""
+    """How many words have to be inserted, deleted or replaced to turn ``said`` into ``heard``."""
     a, b = said.lower().split(), heard.lower().split()
     row = list(range(len(b) + 1))
     for i, word in enumerate(a, 1):
@@ -50,9 +50,9 @@ def word_errors(said: str, heard: str) -> int:
 
 
 def dictionary(whole: Iterable[str]) -> list[str]:
-    """The lines of a dictionary that tell how the recordings' words are spoken.
+    """The lines of the dictionary ``whole`` that are about words of the recordings.
 
-    A line is ``might M AY T``, or ``to(2) T IH`` for a word's second pronunciation.
+    A line is ``might M AY T``, for example, or ``to(2) T IH`` for a second pronunciation.
     """
     words = {word for text in transcripts().values() for word in text.split()}
     return [line for line in whole if line.split(" ", 1)[0].split("(", 1)[0] in words]
@@ -69,7 +69,7 @@ def _start_decoder() -> None:
     ):
         known.writelines(dictionary(whole))
         known.flush()
-        # One pass: with so few words the further ones find more wrong ones.
+        # One pass is enough: with so few words, further passes make more errors.
         _decoder = Decoder(
             samprate=MODEL_RATE, loglevel="FATAL", dict=known.name, fwdflat=False, bestpath=False
         )
@@ -85,7 +85,8 @@ def _recognise(pcm: bytes, rate: int) -> str:
 
 
 class Recogniser:
-    """Speech to text in another process. ``scenario.set_stt_provider`` takes one, too."""
+    """Speech to text in another process. It also is a provider for
+    ``scenario.set_stt_provider``."""
 
     def __init__(self) -> None:
         self._pool = ProcessPoolExecutor(
@@ -93,12 +94,12 @@ class Recogniser:
         )
 
     async def words(self, pcm: bytes, rate: int = LINE_RATE) -> str:
-        """The words of PCM16 at ``rate``, "" where there are none."""
+        """The words in PCM16 at ``rate``, or "" where there are none."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, _recognise, pcm, rate)
 
     async def transcribe(self, audio: Any) -> str:
-        """scenario's STTProvider: the words of an AudioChunk."""
+        """The words in an AudioChunk. This is the method of scenario's STTProvider."""
         return await self.words(bytes(audio.data))
 
     def close(self) -> None:

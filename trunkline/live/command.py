@@ -1,8 +1,8 @@
-"""``trunkline doctor --live``: tells the cost, asks, runs, and prints the findings.
+"""``trunkline doctor --live``: tells the cost, asks, runs, and prints the verdicts.
 
-Exit status: 0 when all that was tried holds, 1 when something does not or could not be told (one
-line on stderr names it), 3 when the number is still to be put back. A signal ends a run early: the
-calls are hung up and the number is put back first.
+Exit status: 0 when all beliefs hold, 1 when one does not or could not be judged (one line on stderr
+names it), 3 when the number is still to be put back. On a signal the run hangs its calls up, puts
+the number back, and then ends early.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ async def command(
     as_json: bool,
     tunnel: str | None = None,
 ) -> int:
-    """Run it; the exit status."""
+    """Ask, run, and print the verdicts; returns the exit status."""
     number = _which(settings, number)
     plan = Plan(number, caller or number, tunnel)
     if not is_e164(plan.caller):
         raise click.UsageError(f"--from {plan.caller}: expected a number such as +14155551234")
     if not agreed(plan, yes=yes):
-        click.echo("trunkline doctor: not agreed to; nothing was done", err=True)
+        click.echo("trunkline doctor: you did not agree, so nothing was done", err=True)
         return EXIT_FAILED
     with _signals_cancel() as signalled:
         try:
@@ -74,8 +74,8 @@ async def command(
 
 @contextlib.contextmanager
 def _signals_cancel() -> Iterator[asyncio.Event]:
-    """Cancel this task on SIGINT, SIGTERM or SIGHUP; the event tells of it. Only once: a second one
-    would leave the number as it is."""
+    """Cancel this task on SIGINT, SIGTERM or SIGHUP, and set the event. Further signals do nothing,
+    because a second cancellation would stop the number from being put back."""
     signalled, task = asyncio.Event(), asyncio.current_task()
     loop = asyncio.get_running_loop()
 
@@ -96,7 +96,7 @@ def _signals_cancel() -> Iterator[asyncio.Event]:
 def _which(settings: Settings, number: str | None) -> str:
     if number is None:
         if len(settings.numbers) != 1:
-            raise click.UsageError("--live needs --number, one of the account's")
+            raise click.UsageError("--live needs --number: the number of the account to call")
         return settings.numbers[0]
     if not is_e164(number):
         raise click.UsageError(f"--number {number}: expected a number such as +14155551234")
@@ -104,10 +104,11 @@ def _which(settings: Settings, number: str | None) -> str:
 
 
 def agreed(plan: Plan, *, yes: bool) -> bool:
-    """Tell the cost, and ask. SettingsError where there is nobody to ask."""
+    """Tell the cost, and ask. Returns whether the user agrees. SettingsError where there is no
+    terminal to ask at."""
     click.echo(
         f"This places {COST}.\nThe voice_url and voice_fallback_url of {plan.number} are changed "
-        "meanwhile, and put back. Other callers hear busy for about half a minute.",
+        "meanwhile, and put back afterwards. Other callers hear busy for about half a minute.",
         err=True,
     )
     if yes:
@@ -118,7 +119,8 @@ def agreed(plan: Plan, *, yes: bool) -> bool:
 
 
 def show(outcome: Outcome) -> None:
-    """One line for each belief, and a second one with the consequence where it does not hold."""
+    """Print a line for each belief, and where it does not hold a second line with what that
+    means."""
     console = Console(highlight=False)
     for name, verdict in outcome.verdicts.all.items():
         sign, style = _SIGNS[verdict.judgement]
@@ -131,7 +133,7 @@ def show(outcome: Outcome) -> None:
 
 
 def as_object(plan: Plan, outcome: Outcome) -> dict[str, object]:
-    """The same for programs."""
+    """The outcome as it is in the JSON."""
     return {
         "number": plan.number,
         "number_is_back": outcome.back,
@@ -148,7 +150,7 @@ def as_object(plan: Plan, outcome: Outcome) -> dict[str, object]:
 
 
 def _status(plan: Plan, outcome: Outcome) -> int:
-    """The exit status, and the line on stderr."""
+    """Returns the exit status, and prints its line on stderr."""
     wrong = outcome.verdicts.named("contradicted")
     unknown = outcome.verdicts.named("unknown")
     if not outcome.back:

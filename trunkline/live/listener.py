@@ -1,8 +1,8 @@
 """The public side of a live run: writes down all requests of Twilio, and answers as the run says.
 
-It stands where a gateway stands, at the public URL, but refuses nothing for its signature: a
-webhook without one is written down as such, because the run has to find that out. It serves for the
-seconds of the run only.
+It listens at the public URL in place of a gateway. It refuses no request for its signature, because
+the run has to find out how Twilio signs: a webhook without a signature is written down as such. It
+only serves while the run lasts.
 """
 
 from __future__ import annotations
@@ -38,16 +38,18 @@ from trunkline.gateway.signature import (
 
 Signed = Literal["right", "with-fragment", "shared-key", "wrong", "missing"]
 
-#: Twilio waits 15 s for an answer.
+#: Seconds after which a webhook that the run has not answered is answered here. Twilio waits 15 s.
 _ANSWER_WITHIN: Final = 14.0
-#: A run has a handful of calls. It ends within seconds of a signal, so the listener does at once.
+#: A run has a handful of calls. It has to end within seconds of a signal, so connections that are
+#: left at the end get little time.
 _BOUNDS: Final = Bounds(waiting=64, request_bytes=64 * 1024, request_within=10.0, leave_within=0.2)
 _BUSY: Final = '<Response><Reject reason="busy"/></Response>'
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A webhook or callback as it came. ``path``: from ``/twilio/`` on."""
+    """A webhook or callback as it came. ``at``: monotonic time. ``path``: from ``/twilio/`` on.
+    ``signed``: how it was signed."""
 
     at: float
     path: str
@@ -72,30 +74,30 @@ class Hook:
         return self.asked.path.endswith("/fallback")
 
     def answer(self, inside: str) -> None:
-        """With a document."""
+        """Answer with TwiML that has ``inside`` in its Response."""
         self._reply(Response(f"<Response>{inside}</Response>", media_type="application/xml"))
 
     def fail(self) -> None:
-        """With an HTTP error."""
+        """Answer with an HTTP error."""
         self._reply(Response("tried on purpose", status_code=500))
 
     def _reply(self, response: Response) -> None:
-        if not self.reply.done():  # Twilio may have given it up
+        if not self.reply.done():  # the webhook may have been answered for want of time
             self.reply.set_result(response)
 
 
 class News:
-    """Wakes who waits for something that comes from outside."""
+    """Lets a task wait until something that comes from outside makes a condition true."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     def tell(self) -> None:
-        """Something has come."""
+        """Let those who wait look at their condition again."""
         self._event.set()
 
     async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Wait so long for the condition; whether it holds."""
+        """Wait up to so many seconds for the condition. Returns whether it holds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not condition():
@@ -110,20 +112,20 @@ class LiveStream:
     def __init__(self, name: str, refuse: bool) -> None:
         self.name = name
         self.refuse = refuse
-        #: None until the upgrade came
+        #: how the upgrade was signed; None until it came
         self.signed: Signed | None = None
         self.asked = asyncio.Event()
         self.started = asyncio.Event()
         self.over = asyncio.Event()
         self.started_at = 0.0
         self.start: dict[str, Any] = {}
-        #: when each message came, and the message
+        #: each message, with the monotonic time at which it came
         self.messages: list[tuple[float, dict[str, Any]]] = []
         self.news = News()
         self._socket: WebSocket | None = None
 
     async def serve(self, websocket: WebSocket) -> None:
-        """Read to the end."""
+        """Read the stream to its end."""
         await websocket.accept()
         self._socket = websocket
         try:
@@ -142,28 +144,28 @@ class LiveStream:
             self.news.tell()
 
     def events(self, name: str) -> list[tuple[float, dict[str, Any]]]:
-        """When each message of this kind came, and its body."""
+        """The body of each message of this kind, with the time at which it came."""
         return [(at, m.get(name, {})) for at, m in self.messages if m.get("event") == name]
 
     @property
     def sound(self) -> list[tuple[float, int, int]]:
-        """Of each frame: when it came, its timestamp in ms, its bytes."""
+        """Of each frame: the time at which it came, its timestamp in ms, its length in bytes."""
         return [
             (at, int(body.get("timestamp", 0)), len(b64decode(body.get("payload", ""))))
             for at, body in self.events("media")
         ]
 
     def mark_at(self, name: str) -> float | None:
-        """When the mark came back."""
+        """The time at which the mark came back. None: it has not."""
         return next((at for at, body in self.events("mark") if body.get("name") == name), None)
 
     async def wait_mark(self, name: str, seconds: float) -> float | None:
-        """When the mark came back, waiting for it so long."""
+        """Wait up to so many seconds for the mark. Returns what :meth:`mark_at` does."""
         await self.news.until(lambda: self.mark_at(name) is not None or self.over.is_set(), seconds)
         return self.mark_at(name)
 
     async def say(self, seconds: float) -> None:
-        """Sound that is all but silent."""
+        """Send so many seconds of sound that is almost silent."""
         audio = b64encode(b"\xfe\x7e" * round(seconds * 4000)).decode()
         await self._send({"event": "media", "media": {"payload": audio}})
 
@@ -175,28 +177,29 @@ class LiveStream:
 
     async def _send(self, message: dict[str, Any]) -> None:
         assert self._socket is not None
-        # The far end may be gone. The run notices that when its answer does not come.
+        # The far end may be gone. The run notices that when no answer comes.
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
             await self._socket.send_text(
                 json.dumps({**message, "streamSid": self.start.get("streamSid", "")})
             )
 
     async def close(self) -> None:
-        """With a close frame."""
+        """Close the stream with a close frame."""
         assert self._socket is not None
         with contextlib.suppress(RuntimeError):  # it is closed already
             await self._socket.close(1000)
 
     @property
     def peer(self) -> tuple[str, int] | None:
-        """The address of its connection."""
+        """The address of the stream's peer."""
         client = self._socket.client if self._socket is not None else None
         return (client.host, client.port) if client is not None else None
 
 
 @dataclass
 class Listener:
-    """All requests, by call. ``/healthz`` answers with ``stack``, by which others know us."""
+    """Takes and keeps all requests of a run. ``tokens``: the account's auth tokens. ``stack``: the
+    id that ``/healthz`` tells, by which the run and other stacks know us."""
 
     tokens: tuple[str, ...] = field(repr=False)
     stack: str
@@ -214,7 +217,7 @@ class Listener:
 
     @contextlib.asynccontextmanager
     async def serving(self, host: str, port: int) -> AsyncIterator[int]:
-        """Listen; the port. SettingsError where it is taken."""
+        """Listen during the block; yields the port. SettingsError where the port is taken."""
         app = Starlette(
             routes=[
                 WebSocketRoute("/{rest:path}", self._stream),
@@ -239,12 +242,12 @@ class Listener:
     # ------------------------------------------------------------------ for the run
 
     def newcomer(self) -> asyncio.Future[Hook]:
-        """The first webhook of the next call that is not known yet."""
+        """The first webhook of the next call that is new."""
         self._newcomer = asyncio.get_running_loop().create_future()
         return self._newcomer
 
     async def next_hook(self, sid: str, seconds: float) -> Hook | None:
-        """The next webhook of a call that is known; None when none comes in time."""
+        """The next webhook of a known call. None: none came within so many seconds."""
         try:
             async with asyncio.timeout(seconds):
                 return await self._calls[sid].get()
@@ -252,12 +255,12 @@ class Listener:
             return None
 
     def stream(self, name: str, *, refuse: bool = False) -> LiveStream:
-        """The stream that will come to ``/twilio/stream/<name>``."""
+        """Expect a stream at ``/twilio/stream/<name>``. ``refuse``: its upgrade is refused."""
         self.streams[name] = LiveStream(name, refuse)
         return self.streams[name]
 
     def break_stream(self, stream: LiveStream) -> None:
-        """Drop its connection without a goodbye."""
+        """Break the stream's connection, without a close frame."""
         assert self._server is not None
         for connection in list(self._server.server_state.connections):
             transport = getattr(connection, "transport", None)
@@ -297,7 +300,7 @@ class Listener:
             self._calls[asked.sid] = asyncio.Queue()
             self._newcomer.set_result(hook)
         else:
-            # Somebody else calls the number meanwhile.
+            # Somebody else calls the number during the run.
             return Response(_BUSY, media_type="application/xml")
         self.hooks.append(asked)
         try:
@@ -337,7 +340,8 @@ class Listener:
 
 
 def _by_headers(headers: Headers) -> tuple[Signed | None, bytes]:
-    """The verdict of the headers alone, or None and the signature that has to be checked."""
+    """How a request is signed as far as its headers tell alone, or None; and the signature that is
+    to be checked then."""
     given = headers.get(HEADER.decode())
     settings = headers.get(SETTINGS_HEADER.decode())
     if is_shared_key(None if settings is None else settings.encode()):
@@ -346,6 +350,6 @@ def _by_headers(headers: Headers) -> tuple[Signed | None, bytes]:
 
 
 def _own(path: str) -> str:
-    """The path from ``/twilio/`` on, whether a proxy cuts the public URL's own path off or not."""
+    """The path from ``/twilio/`` on. A proxy may have cut the public URL's own path off, or not."""
     found = path.rfind("/twilio/")
     return path[found:] if found > 0 else path

@@ -1,7 +1,7 @@
-"""The number that a live run calls: overridden as a session overrides it, and put back likewise.
+"""The number that a live run calls. It is overridden and put back as a session's number is.
 
-The override is journalled before it is written, so that after a crash in the midst of a run the
-next start, or ``trunkline restore``, puts the number back.
+The override is journalled before it is written, so that after a crash during the run the next start
+of a stack, or ``trunkline restore``, puts the number back.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from trunkline.controller.twilio.seal import LONGEST_URL
 
 from .verdicts import Verdicts
 
+#: Seconds within which Twilio has to answer a read or write of the number.
 _WITHIN: Final = 30.0
 
 
 @contextlib.asynccontextmanager
 async def operations(settings: Settings, carrier: TwilioCarrier) -> AsyncIterator[Operations]:
-    """The operations that overrides need, with the state directory locked. StackRunsError where a
-    stack has locked it."""
+    """The operations that overrides need. During the block the state directory is locked, which
+    raises StackRunsError where a stack has locked it."""
     account = settings.require("account_sid")
     holder = f"trunkline doctor --live (pid {os.getpid()})"
     lock = state_dir.lock_state_dir(settings.state_path, holder)
@@ -58,14 +59,14 @@ async def operations(settings: Settings, carrier: TwilioCarrier) -> AsyncIterato
 
 @dataclass
 class Override:
-    """The override that a run has put on its number, and when it was last written."""
+    """The override that a run has put on its number, and the monotonic time of the last write."""
 
     ops: Operations
     row: OverrideRow
     written_at: float
 
     async def write(self, fields: dict[str, str]) -> None:
-        """Write more fields: journalled first. Raises RestFailure."""
+        """Write further fields of the number, which are journalled first. Raises RestFailure."""
         row = self.row
         assert row.prior is not None and row.written is not None
         self.row = with_fields(row, written=row.written | fields)
@@ -75,7 +76,7 @@ class Override:
 
 
 async def override(ops: Operations, public_url: str, number: str) -> Override:
-    """Put our voice_url on the number. Errors: as of wait_for_call()."""
+    """Put our voice_url on the number. Raises what ``Line.wait_for_call`` raises for a number."""
     ops = replace(ops, public_url=public_url)
     deadline = monotonic() + _WITHIN
     found = await retried(ops, "look up the number", lambda: _find(ops, number), deadline)
@@ -100,12 +101,13 @@ async def _find(ops: Operations, number: str) -> str | None:
 
 
 async def put_back(made: Override) -> None:
-    """Put the number back; goes on until that has succeeded."""
+    """Put the number back. Tries until that succeeds."""
     await restore(made.ops, made.row)
 
 
 async def try_writes(made: Override, verdicts: Verdicts) -> None:
-    """Write a long voice_url and a fallback of ours, read both again, and judge the difference."""
+    """Write a long voice_url and a fallback URL of ours, read both again, and judge whether they
+    are as they were written."""
     row, base = made.row, made.ops.public_url
     assert row.written is not None
     short = row.written["voice_url"]

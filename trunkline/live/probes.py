@@ -1,7 +1,7 @@
 """The probes of a live run, each with a call of its own.
 
-A probe looks at one belief. Where something before it did not go as expected, it says "unknown"
-rather than guess, so that only a belief that is contradicted is named.
+A probe judges each belief that its call can settle. Where something before it did not go as
+expected, it judges "unknown" rather than guess, so that "contradicted" is never said by mistake.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ from .listener import Hook, LiveStream, Signed
 from .trial import Trial
 from .verdicts import Verdicts
 
-#: Our leg plays silence to the other, with a digit now and then.
+#: TwiML of our leg: silence with a digit every 2 s, and silence alone.
 CONVERSATION: Final = '<Pause length="2"/><Play digits="5"/>' * 12
 QUIET: Final = '<Pause length="40"/>'
-#: Seconds of `TimeLimit` for the call that tries it.
+#: ``TimeLimit``, in seconds, of the call that tries it.
 LIMIT: Final = 5
-#: Callbacks that were asked for, by the CallStatus that they bring.
+#: The CallStatus of each callback that was asked for.
 _EVENTS: Final = ("initiated", "ringing", "in-progress", "completed")
+#: Seconds out of 1 s of audio after which its mark has waited for it; and by which a timestamp has
+#: to be ahead of its frame to count from something else than the stream's start.
 _SURE: Final = 0.8
 
 
 async def conversation(trial: Trial, hook: Hook) -> None:
-    """Retries, ringing, a stream with all its messages, the verb after it, the end."""
+    """A whole call: retries, ringing, a stream with all its messages, the verb after the stream,
+    the end, and the callbacks."""
     listed = asyncio.create_task(_listed(trial))
     try:
         await _talk(trial, hook)
@@ -162,7 +165,7 @@ async def _fell_through(trial: Trial, name: str, what: str) -> Hook | None:
 
 
 async def _listed(trial: Trial) -> None:
-    """Whether the list of calls shows the call soon."""
+    """Judge whether the list of calls soon shows the call."""
     live, name = trial.live, "new-calls-are-listed"
     began = monotonic()
     while monotonic() - began < 10.0:
@@ -179,7 +182,7 @@ async def _listed(trial: Trial) -> None:
 
 
 async def fallback(trial: Trial, hook: Hook) -> None:
-    """The fallback URL, and an upgrade that is refused."""
+    """Answer with errors until the fallback URL is asked, and refuse a stream's upgrade there."""
     verdicts = trial.live.verdicts
     found: Hook | None = hook
     while found is not None and not found.is_fallback:
@@ -199,7 +202,7 @@ async def fallback(trial: Trial, hook: Hook) -> None:
 
 
 async def rejected(trial: Trial, hook: Hook) -> None:
-    """<Reject>, and whether the last callback agrees with REST."""
+    """Reject the call as busy, and compare the last callback with REST."""
     verdicts = trial.live.verdicts
     hook.answer('<Reject reason="busy"/>')
     status = await _ended(trial, 10.0)
@@ -218,7 +221,7 @@ async def rejected(trial: Trial, hook: Hook) -> None:
 
 
 async def ended_while_ringing(trial: Trial, hook: Hook) -> None:
-    """Status=completed, before the answer."""
+    """End the call by ``Status=completed`` before it is answered."""
     name, live = "completed-ends-ringing", trial.live
     hook.answer(f'<Pause length="20"/>{trial.redirect()}')
     await asyncio.sleep(1.0)
@@ -236,7 +239,7 @@ async def ended_while_ringing(trial: Trial, hook: Hook) -> None:
 
 
 async def limited(trial: Trial, hook: Hook) -> None:
-    """TimeLimit."""
+    """Let the call end by its TimeLimit."""
     name, verdicts = "time-limit-ends-calls", trial.live.verdicts
     hook.answer(f'<Play digits="1"/>{QUIET}')
     deadline = monotonic() + 8.0
@@ -250,7 +253,8 @@ async def limited(trial: Trial, hook: Hook) -> None:
 
 
 async def _ended(trial: Trial, seconds: float) -> str:
-    """Our leg's last status: REST's, or a callback's where REST goes on showing an earlier one."""
+    """Wait for the end of our leg, and return its last status: REST's, or the callback's where REST
+    goes on showing an earlier one."""
     status = await trial.ended(seconds)
     name, verdicts = "rest-shows-ends", trial.live.verdicts
     if status in ENDED_STATUSES:
@@ -266,7 +270,7 @@ async def _end(trial: Trial) -> None:
     try:
         await trial.live.carrier.end_call(trial.sid)
     except RestFailure:
-        return  # it ends by its TimeLimit; every call is ended again at the end of the run
+        return  # the run ends every call at its end, and otherwise its TimeLimit does
 
 
 def judge_requests(trial: Trial) -> None:
@@ -312,7 +316,8 @@ def _counted(kinds: Counter[Signed]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none came"
 
 
-#: Probes that each have a call of their own: its name, the probe, its TimeLimit.
+#: The probes beside :func:`conversation`. Of each call: its name, its probe, and its TimeLimit in
+#: seconds, or None for the longest.
 OTHERS: Final = (
     ("fallback", fallback, None),
     ("rejected", rejected, None),

@@ -1,4 +1,5 @@
-"""A live run: listen at the public URL, arm the number, place calls, judge, put it all back."""
+"""A live run: listens at the public URL, overrides the number, places calls, judges what happens,
+and puts the number back."""
 
 from __future__ import annotations
 
@@ -19,36 +20,38 @@ from trunkline.controller.twilio.carrier import TwilioCarrier
 from trunkline.controller.twilio.operations import Operations
 
 from ..stack.http_get import get
-from ..stack.tunnel import Tunnel, TunnelError
+from ..stack.tunnel import REACHABLE_WITHIN, Tunnel, TunnelError
 from . import probes
 from .listener import Hook, Listener
 from .number import Override, operations, override, put_back, try_writes
 from .trial import LONGEST, LiveRun, Trial, UnreachedError
 from .verdicts import Verdicts
 
-#: Where a first call does not reach us, another is tried, so many seconds after the last write.
+#: Where the first call does not reach us, a second and a third are placed so many seconds after the
+#: last write to the number.
 TRY_AGAIN_AFTER: Final = (8.0, 20.0)
-#: The number is put back within this, or later, by the next start or `trunkline restore`.
+#: Seconds for which the run tries to put the number back. After that, the next start of a stack or
+#: `trunkline restore` has to do it.
 PUT_BACK_WITHIN: Final = 60.0
-#: The same where the run is interrupted: a command ends within 4 s of its signal.
+#: The same where the run is interrupted, because a command has to end within 4 s of its signal.
 PUT_BACK_SOON: Final = 3.5
 _LEFT: Final = "{} may not be put back yet; run `trunkline restore`"
 
 COST: Final = (
-    f"5 calls to the number from itself (7 at most, each ended after {LONGEST} s): 3 are answered, "
-    "for under a minute each. At Twilio's US list prices (about $0.014 a minute out, $0.0085 in, "
-    "$0.004 for Media Streams; twilio.com/voice/pricing) that is about 10 cents; other countries' "
-    "prices differ"
+    f"5 calls to the number (7 at most, each ended after {LONGEST} s at the latest). 3 of them are "
+    "answered, for under a minute each. At Twilio's US list prices (about $0.014 a minute out, "
+    "$0.0085 in, $0.004 for Media Streams; twilio.com/voice/pricing) that is about 10 cents; other "
+    "countries' prices differ"
 )
 
 
 class LeftBehindError(TrunklineError, RuntimeError):
-    """A run was interrupted, and its number is not put back, as far as is known."""
+    """A run was interrupted, and its number may not be put back."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The options of the run."""
+    """The options of the run. ``number``: the one to call. ``caller``: the one that calls it."""
 
     number: str
     caller: str
@@ -57,7 +60,8 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """The findings of a run. ``error``: why it ended early. ``back``: the number is as it was."""
+    """The outcome of a run. ``error``: why it ended early, or None. ``back``: whether the number is
+    as it was before."""
 
     verdicts: Verdicts
     error: TrunklineError | None = None
@@ -65,10 +69,11 @@ class Outcome:
 
 
 async def run(settings: Settings, plan: Plan, say: Callable[[str], None]) -> Outcome:
-    """The whole run. Raises TrunklineError before anything is spent, where something is in its way.
+    """Make the whole run. Raises TrunklineError where something stands in its way, before anything
+    is spent.
 
-    Cancelled: the calls are hung up and the number is put back first, within
-    :data:`PUT_BACK_SOON`; LeftBehindError where that does not succeed.
+    When it is cancelled, it first hangs the calls up and puts the number back. LeftBehindError
+    where that does not succeed within :data:`PUT_BACK_SOON`.
     """
     carrier = TwilioCarrier.of(settings)
     try:
@@ -96,14 +101,15 @@ async def run(settings: Settings, plan: Plan, say: Callable[[str], None]) -> Out
 async def _try(
     ops: Operations, live: LiveRun, say: Callable[[str], None], stop: asyncio.Event
 ) -> Outcome:
-    """Arm the number, place the calls until all is judged or ``stop`` is set, put it all back."""
+    """Override the number, and place the calls until all is judged or ``stop`` is set. Then hang up
+    and put the number back."""
     say(f"taking over the voice_url of {live.number}")
     made = await override(ops, live.base, live.number)
     outcome = Outcome(live.verdicts)
     try:
         await unless(stop, _calls(live, made, say))
     except StoppedError:
-        pass  # what was found by then is told
+        pass  # the caller tells what was found by then
     except TrunklineError as error:
         outcome.error = error
     finally:
@@ -115,7 +121,8 @@ async def _try(
 async def _reached(
     settings: Settings, plan: Plan, listener: Listener, say: Callable[[str], None]
 ) -> AsyncIterator[None]:
-    """Listen, and be reached at the public URL."""
+    """Listen during the block, reachable at the public URL. Raises SettingsError or TunnelError
+    where that is not so."""
     async with contextlib.AsyncExitStack() as leave:
         port = await leave.enter_async_context(
             listener.serving(settings.http_host, settings.http_port)
@@ -124,14 +131,17 @@ async def _reached(
             tunnel = await Tunnel.open(plan.tunnel, settings.http_host, port)
             leave.push_async_callback(tunnel.close)
             listener.public_url = tunnel.url
-            say(f"waiting until {tunnel.url} is reached")
+            say(f"waiting until {tunnel.url} can be reached")
             if not await tunnel.wait_reachable():
-                raise TunnelError(f"{tunnel.url} is not reached from outside")
+                raise TunnelError(
+                    f"{tunnel.url} could not be reached within {REACHABLE_WITHIN:g} s: try again, "
+                    "or with the other kind of --tunnel"
+                )
         else:
             listener.public_url = settings.require("public_url")
             answer = await get(listener.public_url + HEALTH_PATH)
             if answer.status != 200 or listener.stack.encode() not in answer.body:
-                # Where there is no status, the body says why, and through which proxy it went.
+                # Without a status, the body says why there was no answer, and through which proxy.
                 got = f"HTTP {answer.status}" if answer.status else answer.body.decode()
                 raise SettingsError(
                     f"TRUNKLINE_PUBLIC_URL={mask_url(listener.public_url)} does not lead to "
@@ -165,14 +175,15 @@ async def _calls(live: LiveRun, made: Override, say: Callable[[str], None]) -> N
 async def _first_call(
     live: LiveRun, made: Override, say: Callable[[str], None]
 ) -> tuple[Trial, Hook]:
-    """The first call that reaches us. Where it is not the very first one, that is judged."""
+    """Place calls until one reaches us, and judge by which one it is whether the written voice_url
+    counts at once."""
     name = "voice-url-counts-at-once"
     for wait in TRY_AGAIN_AFTER:
         trial = Trial(live, "talk")
         try:
             hook = await trial.place(probes.CONVERSATION)
         except UnreachedError:
-            say("the call did not reach us; another one is tried")
+            say("the call did not reach this machine; placing another one")
             await asyncio.sleep(max(0.0, made.written_at + wait - monotonic()))
         else:
             if trial.sid == live.placed[0]:
@@ -188,7 +199,8 @@ async def _first_call(
 
 
 async def _leave(live: LiveRun, made: Override) -> bool:
-    """Put the number back and hang up, both at once. True: the number is back."""
+    """Put the number back and hang the calls up, both at the same time. Returns whether the number
+    is back."""
 
     async def back() -> bool:
         try:

@@ -1,4 +1,4 @@
-"""One call of a live run: our leg, placed by REST, and the leg that comes in at the number."""
+"""One call of a live run: our leg, which REST places, and the leg that comes in at the number."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ from trunkline.controller.twilio.carrier import RestFailure, TwilioCarrier
 from .listener import Asked, Hook, Listener, LiveStream
 from .verdicts import Verdicts
 
-#: Longest call of a run, in seconds. It bounds the cost of a call even if all else fails.
+#: TimeLimit of a run's calls, in seconds. It bounds the cost of a call even if all else fails.
 LONGEST: Final = 60
-#: Twilio takes one new call a second.
+#: Seconds between two calls, because Twilio takes one new call a second.
 _APART: Final = 1.1
+#: Seconds for which a call rings at most.
 _RINGS: Final = 30
 
 
 class UnreachedError(TrunklineError, RuntimeError):
-    """No call of the run reached the listener."""
+    """A call of the run did not reach the listener."""
 
 
 @dataclass
 class LiveRun:
-    """The state that all calls of a run share."""
+    """What all calls of a run share. ``placing``: held by the call whose first webhook is awaited.
+    ``placed_at``: monotonic time of the last call. ``placed``: the SIDs of all calls."""
 
     carrier: TwilioCarrier
     listener: Listener
@@ -48,7 +50,7 @@ class LiveRun:
         return self.listener.public_url
 
     async def create(self, name: str, twiml: str, time_limit: int) -> str:
-        """Place a call; its SID. CarrierError says why Twilio does not take it."""
+        """Place a call, and return its SID. CarrierError says why Twilio refuses it."""
         await asyncio.sleep(max(0.0, self.placed_at + _APART - monotonic()))
         self.placed_at = monotonic()
         callback = f"{self.base}{STATUS_PATH}?d={name}{RETRY_FRAGMENT}"
@@ -70,12 +72,13 @@ class LiveRun:
         return call.sid
 
     async def hang_up_all(self) -> None:
-        """End all calls of the run. A call that cannot be ended here ends by its TimeLimit."""
+        """End all calls of the run. A call that cannot be ended now ends by its TimeLimit."""
         await asyncio.gather(*map(self.carrier.end_call, self.placed), return_exceptions=True)
 
 
 class Trial:
-    """A call of the run. ``sid``: our leg's; the other leg's is known by its first webhook."""
+    """A call of the run. ``sid``: that of our leg. The other leg's is known from its first
+    webhook on."""
 
     def __init__(self, live: LiveRun, name: str) -> None:
         self.live = live
@@ -86,7 +89,8 @@ class Trial:
         self._streams = 0
 
     async def place(self, twiml: str, *, time_limit: int = LONGEST, within: float = 12.0) -> Hook:
-        """Place the call; its first webhook at our side. UnreachedError where none comes."""
+        """Place the call, and return the first webhook of its other leg. UnreachedError where none
+        comes within so many seconds."""
         live = self.live
         async with live.placing:
             coming = live.listener.newcomer()
@@ -109,18 +113,19 @@ class Trial:
         return hook
 
     async def hook(self, seconds: float = 8.0) -> Hook | None:
-        """The next webhook of the call."""
+        """The next webhook of the call. None: none came within so many seconds."""
         return await self.live.listener.next_hook(self._other, seconds)
 
     async def status(self) -> str:
-        """Our leg's, as REST shows it now; "" where that cannot be had."""
+        """Our leg's status, as REST shows it now. "" where REST fails."""
         try:
             return (await self.live.carrier.fetch_call(self.sid)).status
         except RestFailure:
             return ""
 
     async def ended(self, seconds: float) -> str:
-        """Our leg's status once it has ended; the last one seen where it has not in time."""
+        """Wait for the end of our leg, and return its status. The last one seen, where it does not
+        end within so many seconds."""
         deadline = monotonic() + seconds
         status = await self.status()
         while status not in ENDED_STATUSES and monotonic() < deadline:
@@ -130,7 +135,7 @@ class Trial:
 
     @property
     def told(self) -> list[str]:
-        """The statuses that callbacks told of our leg, in order."""
+        """The statuses of our leg that callbacks brought, in order."""
         return [asked.form.get("CallStatus", "") for asked in self.callbacks]
 
     @property
@@ -138,7 +143,8 @@ class Trial:
         return [asked for asked in self.live.listener.callbacks if asked.sid == self.sid]
 
     async def told_end(self, seconds: float) -> str:
-        """The last callback's status, waited for so long; "" when none came."""
+        """Wait for a callback that says that our leg has ended, and return its status. "" where
+        none comes within so many seconds."""
         await self.live.listener.news.until(lambda: bool(set(self.told) & ENDED_STATUSES), seconds)
         return next((status for status in self.told if status in ENDED_STATUSES), "")
 
@@ -149,12 +155,13 @@ class Trial:
         await self.live.listener.news.until(lambda: wanted <= set(self.told), seconds)
 
     def redirect(self) -> str:
-        """The verb that asks us again."""
+        """The TwiML verb by which Twilio asks us again."""
         url = f"{self.live.base}{VOICE_PATH}/{self.name}?r={self.name}{RETRY_FRAGMENT}"
         return f'<Redirect method="POST">{url.replace("&", "&amp;")}</Redirect>'
 
     async def stream(self, hook: Hook, *, refuse: bool = False) -> LiveStream | None:
-        """Answer with a stream, and a redirect behind it; None when it does not come up."""
+        """Answer with a stream and a redirect behind it. Returns the stream, or None where it does
+        not come up."""
         self._streams += 1
         name = f"{self.name}-{self._streams}-{secrets.token_hex(4)}"
         stream = self.live.listener.stream(name, refuse=refuse)

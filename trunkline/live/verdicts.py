@@ -1,7 +1,7 @@
-"""Which beliefs a live run can settle, what each means for the user, and what a run found.
+"""The beliefs that a live run can settle, what each means for the user, and what a run found.
 
-No I/O. The names are those of docs/beliefs.md, which has the sources and tells what trunkline does
-where a belief is wrong.
+No I/O. The names are those of docs/beliefs.md, which has the source of each belief and says what
+trunkline does where it is wrong.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-#: Belief -> what it means for the user when it does not hold. In the order of docs/beliefs.md.
+#: Belief -> what it means for the user where it does not hold. In the order of docs/beliefs.md.
 LIVE: Final[dict[str, str]] = {
     "numbers-read-as-written": "a number may be put back some seconds later",
     "urls-are-kept-verbatim": "a number whose own URLs have a fragment is put back without it",
@@ -51,14 +51,14 @@ Judgement = Literal["holds", "contradicted", "unknown"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """The judgement of one belief. ``seen`` is the observation that it rests on."""
+    """The judgement of one belief. ``seen``: the observation that it rests on."""
 
     judgement: Judgement
     seen: str
 
 
 class Verdicts:
-    """The judgements of a run so far. A contradiction stays, whatever is seen later."""
+    """The judgements of a run so far. A contradiction stays, and "unknown" replaces nothing."""
 
     def __init__(self) -> None:
         self._found: dict[str, Verdict] = {}
@@ -83,7 +83,7 @@ class Verdicts:
 
     @property
     def all(self) -> dict[str, Verdict]:
-        """One for each belief of LIVE, in that order."""
+        """A verdict for each belief of LIVE, in that order."""
         missing = Verdict("unknown", "the run did not come to it")
         return {name: self._found.get(name, missing) for name in LIVE}
 

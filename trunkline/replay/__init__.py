@@ -1,1 +1,7 @@
-"""``trunkline replay``: a cassette played again, and where the answers differ."""
+"""``trunkline record`` and ``trunkline replay``: cassettes are made, played again, and compared.
+
+``cassette.py`` reads a cassette. ``command.py`` chooses whom to play it to: ``stream.py`` plays one
+stream at a WebSocket, ``call.py`` a whole call at a webhook, and ``stack.py`` a call against a
+stack of its own, for which ``twilio.py`` is the REST and ``ourselves.py`` our side. ``compare.py``
+finds the differences. ``record.py`` is the other command.
+"""

@@ -1,8 +1,9 @@
-"""Plays the carrier's part of a whole call: its webhooks, and its streams where TwiML leads them.
+"""Plays the carrier's part of a whole call: its webhooks, and its streams at the URLs that TwiML
+gives.
 
-Each event of the carrier has its time in the cassette. It also waits until our side has asked for
-as much by REST as it had asked for by then (:class:`Asked`), because the carrier did not end a
-stream, for example, before it was told to hang up.
+Each event of the carrier has its time in the cassette. An event also waits until our side has made
+as many REST requests as it had made by then (:class:`Asked`): for example, the carrier ended a
+stream only after it had been told to hang up.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from trunkline.carrier_sim.signature import sign
 from .cassette import Cassette, Exchange, Form, Stream, is_callback
 from .stream import Player
 
-#: Twilio waits so long for the answer to a webhook (seconds).
+#: Seconds that Twilio waits for the answer to a webhook.
 ANSWER_WITHIN: Final = 15.0
-#: So much longer than in the cassette may our side take until it asks for something by REST.
+#: Seconds by which a REST request of our side may come later than in the cassette.
 PATIENCE: Final = 10.0
 
 Parameters = dict[str, str]
 
 
 class Asked:
-    """How often our side has changed something by REST."""
+    """Counts the REST requests by which our side has changed something."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -48,7 +49,7 @@ class Asked:
         self._changed.set()
 
     async def until(self, count: int, within: float = PATIENCE) -> bool:
-        """Wait for so many; False where they did not come."""
+        """Wait for so many requests. False: they did not come within so many seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
                 while self.count < count:
@@ -59,20 +60,23 @@ class Asked:
 
 @dataclass
 class Lines:
-    """Where the present call leads: how our side is reached, and who is who now.
+    """The state of the present call: the URLs at which our side is reached, its numbers, and what
+    our side has asked for.
 
-    ``status_url`` None: callbacks are left out. ``numbers``: masked number -> the one to say.
+    ``status_url`` None: status callbacks are not played. ``numbers``: masked number of the cassette
+    -> the number to say instead.
     """
 
     voice_url: str
     status_url: str | None = None
     numbers: Mapping[str, str] = field(default_factory=dict)
-    #: the call's document, and what our side asked streams for by REST, as they come
+    #: the present TwiML of the call, and the URL and the parameters of each stream that our side
+    #: has started by REST
     document: twiml.Document | None = None
     started: list[tuple[str, Parameters]] = field(default_factory=list)
 
     def answered(self, body: str) -> None:
-        """A document for the call has come."""
+        """Take TwiML that our side has sent for the call."""
         self.document = twiml.parse(body)
         for verb in self.document.verbs or ():
             if isinstance(verb, twiml.Redirect):
@@ -80,7 +84,7 @@ class Lines:
 
     @property
     def stream(self) -> tuple[str, Parameters] | None:
-        """The stream that the document asks for."""
+        """URL and parameters of the stream that the present TwiML asks for."""
         for verb in (self.document and self.document.verbs) or ():
             if isinstance(verb, twiml.Connect | twiml.Start):
                 return verb.stream.url, verb.stream.parameters
@@ -88,9 +92,9 @@ class Lines:
 
 
 class CallPlayer:
-    """Plays the cassette ``taped``. ``now`` is the cassette of this run, whole once :meth:`run`
-    has returned. ``asked`` None: our side's requests of REST are not seen, so nothing waits for
-    them."""
+    """Plays the cassette ``taped``. ``now`` is the cassette of this run, which is complete once
+    :meth:`run` has returned. ``asked`` None: our side's REST requests go elsewhere, so no event
+    waits for them."""
 
     def __init__(
         self, taped: Cassette, lines: Lines, player: Player, *, asked: Asked | None = None
@@ -110,7 +114,7 @@ class CallPlayer:
         self._went_on = asyncio.Event()
 
     def begin(self, at: float) -> None:
-        """The cassette's time ``at`` is now."""
+        """Let the cassette's time ``at`` be now."""
         self.began = monotonic() - at
         self._went_on.set()
 
@@ -124,7 +128,8 @@ class CallPlayer:
                     await self._went_on.wait()
 
     async def run(self) -> Cassette:
-        """Play all events in order. InvalidRequestError where our side cannot be reached."""
+        """Play all events in order. Returns the cassette of this run. InvalidRequestError where our
+        side cannot be reached."""
         events: list[tuple[float, Callable[[], Awaitable[bool]]]] = []
         for hook in self._taped.hooks:
             if not is_callback(hook) or self._lines.status_url is not None:
@@ -136,7 +141,7 @@ class CallPlayer:
             for at, play in events:
                 if not await self._wait(at) or not await play():
                     break
-        except asyncio.CancelledError:  # nobody wants to see the end of what plays
+        except asyncio.CancelledError:  # do not wait for the ends of streams
             for _, task in self._playing:
                 task.cancel()
             raise
@@ -148,7 +153,8 @@ class CallPlayer:
         return self.now
 
     async def _wait(self, at: float) -> bool:
-        """Until the cassette's time ``at``, and until all has happened that had happened then."""
+        """Wait for the cassette's time ``at``, for the ends of streams that had ended by then, and
+        for our side's REST requests. False: these did not come."""
         for taped, task in self._playing:
             if taped.closed is not None and taped.closed <= at:
                 await asyncio.wait({task})
@@ -164,7 +170,7 @@ class CallPlayer:
     # ------------------------------------------------------------------ streams
 
     async def _stream(self, taped: Stream) -> bool:
-        """Begin to play a stream; False: our side has asked for none."""
+        """Begin to play a stream. False: our side has asked for none, so the call cannot go on."""
         if taped.sid in self._by_rest:
             place = self._by_rest.index(taped.sid)
             found = self._lines.started[place] if place < len(self._lines.started) else None
@@ -188,7 +194,7 @@ class CallPlayer:
     # ------------------------------------------------------------------ webhooks
 
     async def _webhook(self, hook: Exchange) -> bool:
-        """Post a webhook; False: its answer was not to be had, so the call cannot go on."""
+        """Post a webhook. False: it got no answer, or an error, so the call cannot go on."""
         url = self._lines.status_url if is_callback(hook) else self._lines.voice_url
         assert url is not None
         form = self.form(hook.form)
@@ -209,7 +215,7 @@ class CallPlayer:
         return True
 
     def form(self, form: Form) -> dict[str, str]:
-        """The fields of a webhook, for the present account and numbers."""
+        """The fields of a webhook, with the present account and numbers."""
         numbers = self._lines.numbers
         told = {name: str(value) for name, value in form.items()}
         told = {name: numbers.get(value, value) for name, value in told.items()}
@@ -217,7 +223,7 @@ class CallPlayer:
 
 
 def post(url: str, form: Mapping[str, str], token: str) -> requests.Response:
-    """Post a form as Twilio does: signed, and without the fragment."""
+    """Post a form as Twilio does: signed, and to the URL without its fragment."""
     url = url.partition("#")[0]
     headers = {"User-Agent": "TwilioProxy/1.1"}
     if token:
@@ -229,6 +235,6 @@ def post(url: str, form: Mapping[str, str], token: str) -> requests.Response:
 
 
 def is_base(url: str) -> bool:
-    """It is a stack's public URL, and no webhook's."""
+    """Whether a URL has neither path nor query, and so is a stack's public URL, not a webhook."""
     parts = urlsplit(url)
     return parts.path.strip("/") == "" and not parse_qsl(parts.query)

@@ -1,9 +1,9 @@
 """The carrier's side of one stream, played from a cassette. No I/O.
 
-What the carrier said comes again as it was, in its order, but for three things. Messages are
-numbered again. Marks come back when the sound before them has been played (at once after a
-``clear``), because the agent may send others now. And the parameters of ``start`` are those that
-the present TwiML gives the stream.
+The carrier's messages come again as they were and in their order, with three exceptions. Their
+sequence numbers are counted anew. Marks are not those of the cassette, because the agent may send
+others now: each comes back when the sound before it has been played, or at once after a ``clear``.
+And ``start`` and ``stop`` have the present account, and ``start`` the present TwiML's parameters.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from .sound import filled, payload_of
 
 
 class Carrier:
-    """``taped``: the stream as it was. Times are seconds since the stream's opening."""
+    """Decides which message the carrier sends when. ``taped``: the stream of the cassette.
+    ``account``, ``parameters``: of the present call. Times are seconds since the stream's
+    opening."""
 
     def __init__(self, taped: Stream, account: str, parameters: Mapping[str, str]) -> None:
         self._account = account
@@ -31,29 +33,30 @@ class Carrier:
         self._stop = next((item for item in script if item[1].get("event") == "stop"), None)
         self._script = deque(item for item in script if item is not self._stop)
         self._plays_until = 0.0
-        #: marks of the agent, each with the time when it comes back
+        #: marks of the agent, each with the time at which it comes back
         self._marks: deque[tuple[float, str]] = deque()
         self._number = 0
         self._sid = taped.sid
 
     @property
     def next_at(self) -> float | None:
-        """When the next message is due, the stream's end left out; None: no more are."""
+        """When the next message is due, but for the one that ends the stream. None: there is none
+        left."""
         times = [queue[0][0] for queue in (self._script, self._marks) if queue]
         return min(times, default=None)
 
     @property
     def stops_at(self) -> float | None:
-        """When the carrier ends the stream; None: it does not."""
+        """When the carrier ends the stream. None: it does not end it."""
         return None if self._stop is None else self._stop[0]
 
     @property
     def playing_until(self) -> float:
-        """When all sound that the agent has sent by now is played."""
+        """When all sound that the agent has sent by now will have been played."""
         return self._plays_until
 
     def due(self, now: float) -> list[Message]:
-        """The messages that are due by ``now``, in order, the stream's end left out."""
+        """The messages that are due by ``now``, in order, but for the one that ends the stream."""
         out: list[Message] = []
         while (at := self.next_at) is not None and at <= now:
             if self._marks and self._marks[0][0] == at:
@@ -64,11 +67,11 @@ class Carrier:
         return out
 
     def stop(self) -> list[Message]:
-        """The message that ends the stream, if there was one."""
+        """The message that ends the stream, if the cassette has one."""
         return [] if self._stop is None else [self._numbered(self._fitted(self._stop[1]))]
 
     def answered(self, now: float, message: Message) -> None:
-        """The agent sent this."""
+        """Take a message that the agent has sent."""
         event = message.get("event")
         if event == "media":
             self._plays_until = max(now, self._plays_until) + payload_of(message)[0] / WIRE_RATE
@@ -81,7 +84,7 @@ class Carrier:
             self._marks = deque((now, name) for _, name in self._marks)
 
     def _fitted(self, message: Message) -> Message:
-        """With the present account and parameters."""
+        """The message, with the present account and parameters."""
         event = str(message.get("event"))
         body = message.get(event)
         if event not in ("start", "stop") or not isinstance(body, dict):

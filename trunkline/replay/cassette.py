@@ -1,6 +1,6 @@
-"""A cassette as it is read: its webhooks, requests of REST and streams, each with its answers.
+"""A cassette in memory: its webhooks, REST requests and streams, each with its answers.
 
-A replay makes another one in memory, of the same kind, so that the two can be compared.
+A replay makes a second one of what happens now, so that the two can be compared.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from msgspec import Meta
 from trunkline.bus.cassettes import VERSION
 from trunkline.bus.errors import InvalidRequestError
 
-#: Longest line that is read; a message of a stream is shorter.
+#: Most bytes of a line. A message of a stream is shorter.
 _LONGEST: Final = 1024 * 1024
 _GZIP: Final = b"\x1f\x8b"
 
@@ -35,7 +35,7 @@ class _Header(msgspec.Struct):
 
 
 class Row(msgspec.Struct, rename={"direction": "dir"}):
-    """One row of the file. The fields that its kind does not have are empty."""
+    """One row of the file. Fields that rows of its ``kind`` do not have are empty."""
 
     at: Time
     kind: str
@@ -55,7 +55,7 @@ class Row(msgspec.Struct, rename={"direction": "dir"}):
 
 @dataclass
 class Exchange:
-    """A webhook with our answer, or our request of REST with Twilio's."""
+    """A webhook with our answer, or a REST request of ours with Twilio's answer."""
 
     at: float
     path: str
@@ -70,13 +70,14 @@ class Exchange:
 
 @dataclass
 class Stream:
-    """One Media Stream: what the carrier sent, and what it was answered, each with its time."""
+    """One Media Stream: what the carrier sent (``heard``), and what it was sent (``said``). Times
+    are seconds since the call's beginning."""
 
     sid: str
     opened: float
     heard: list[tuple[float, Message]] = field(default_factory=list)
     said: list[tuple[float, Message]] = field(default_factory=list)
-    #: None: nobody saw its end
+    #: None: the cassette does not have its end
     closed: float | None = None
     reason: str = ""
 
@@ -87,57 +88,60 @@ class Stream:
 
     @property
     def signals(self) -> list[tuple[float, str]]:
-        """The agent's marks and clears, each with its time."""
+        """The marks and clears that were sent to the carrier, each with its time."""
         found = [(at, str(message.get("event"))) for at, message in self.said]
         return [(at, event) for at, event in found if event in ("mark", "clear")]
 
     @property
     def stopped(self) -> bool:
-        """The carrier ended it."""
+        """Whether the carrier ended the stream."""
         return any(message.get("event") == "stop" for _, message in self.heard)
 
 
 @dataclass
 class Cassette:
-    """A call's traffic, in the order of time."""
+    """A call's traffic, in order of time."""
 
     call: str
     began: str = ""
-    #: False: the sound was left out, and its levels stand in its place
+    #: False: the sound was left out, and the cassette has its levels instead
     sound: bool = True
     hooks: list[Exchange] = field(default_factory=list)
     rest: list[Exchange] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
-    #: what the file lacks, as it says itself
+    #: what is missing in the file
     notes: list[str] = field(default_factory=list)
 
     @property
     def direction(self) -> str:
-        """``inbound``, or ``outbound-api`` for a call that we asked for."""
+        """``inbound``, or ``outbound-api`` for a call that our side placed."""
         forms = [each.form for each in (*self.hooks, *self.rest)]
         told = next((str(form["Direction"]) for form in forms if form.get("Direction")), "")
         return told or ("outbound-api" if self.rest else "inbound")
 
     @property
     def by_rest(self) -> list[str]:
-        """SIDs of the streams that our side asked for by REST. Nothing is sent into those."""
+        """SIDs of the streams that our side started by REST. These only listen: nothing is sent
+        into them."""
         asked = [each for each in self.rest if each.path.endswith("/Streams.json")]
         return [str(each.answer.get("sid")) for each in asked]
 
     @property
     def voice(self) -> list[Exchange]:
-        """The webhooks that were answered with TwiML."""
+        """The webhooks that ask for TwiML."""
         return [hook for hook in self.hooks if not is_callback(hook)]
 
 
 def is_callback(hook: Exchange) -> bool:
-    """It told how the call stood, and asked nothing."""
+    """Whether a webhook is a status callback, which asks for no TwiML."""
     return hook.path.endswith("/status")
 
 
 def read(path: Path) -> Cassette:
-    """Read a cassette, which may be gzipped. InvalidRequestError, in one line, for anything else. A
-    last line without an end is left out: whoever wrote it died."""
+    """Read a cassette, which may be gzipped. InvalidRequestError, in one line, for anything else.
+
+    A last line without an end is left out, because the process that wrote it died, and is noted.
+    """
     try:
         data = path.read_bytes()
         if data.startswith(_GZIP):
@@ -153,17 +157,19 @@ _read_row: Final = msgspec.json.Decoder(Row).decode
 
 
 def parse(data: bytes, name: str = "the file") -> Cassette:
-    """The cassette in ``data``; errors as :func:`read`."""
+    """The cassette in ``data``. Raises what :func:`read` raises; ``name`` is the file's in it."""
     lines = data.split(b"\n")
     cut = lines.pop() if lines else b""
     try:
         header = _read_header(lines[0] if lines else b"")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise InvalidRequestError(f"{name} is no cassette of trunkline's") from None
+        raise InvalidRequestError(
+            f"{name} is no cassette: `trunkline record` and TRUNKLINE_CASSETTES_DIR make them"
+        ) from None
     if header.trunkline_cassette > VERSION:
         raise InvalidRequestError(
             f"{name} is a cassette of version {header.trunkline_cassette}, and this trunkline "
-            f"reads version {VERSION}: use a newer one"
+            f"reads versions up to {VERSION}: use a newer trunkline"
         )
     cassette = Cassette(header.call, header.began, header.sound)
     rows = list(_rows(lines[1:], name))

@@ -1,6 +1,7 @@
-"""``trunkline replay``: plays a cassette against whom the user names, and shows the differences.
+"""``trunkline replay``: plays a cassette to the agent or stack that the user names, and shows the
+differences.
 
-Exit status 0: there are none; 1: there are some, or the cassette cannot be played.
+Exit status 0: there are none. 1: there are some, or the cassette cannot be played.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from .stream import Player
 
 @dataclass(frozen=True)
 class Wishes:
-    """The options of the command. ``against`` None: a stack of its own. ``to``, ``from_``: the
-    numbers to say in the place of the masked ones. ``parameters``: of the stream's start."""
+    """The options of the command. ``against`` None: a stack that is started for the replay.
+    ``to``, ``from_``: numbers to say in place of the masked ones. ``parameters``: custom parameters
+    of the stream's start."""
 
     against: str | None = None
     fast: bool = False
@@ -47,12 +49,12 @@ class Wishes:
 
 
 def replay(file: Path, settings: Settings, wishes: Wishes, *, as_json: bool) -> int:
-    """Play the cassette, and show what differs; the exit status. InvalidRequestError: it is none,
-    or nobody can be reached."""
+    """Play the cassette, and show what differs; returns the exit status. InvalidRequestError where
+    the file is no cassette, or the other side cannot be reached."""
     taped = read(file)
     if not taped.streams:
         raise InvalidRequestError(
-            f"{file} has no stream in it: only a call with sound can be played again"
+            f"{file} has no stream: only a call that had one can be played again"
         )
     timed = not (wishes.fast and _is_socket(wishes.against))
     tolerance = Tolerance(wishes.tolerance, wishes.level, timed=timed)
@@ -69,7 +71,7 @@ def _is_socket(against: str | None) -> bool:
 
 
 async def _play(taped: Cassette, settings: Settings, wishes: Wishes) -> tuple[Cassette, Cassette]:
-    """The cassette, as far as it is played, and what came of it."""
+    """Play the cassette. Returns the part of it that was played, and the cassette of this run."""
     if wishes.against is None:
         return taped, await stack.replay(taped, fast=wishes.fast)
     account = settings.account_sid or ACCOUNT
@@ -82,8 +84,8 @@ async def _play(taped: Cassette, settings: Settings, wishes: Wishes) -> tuple[Ca
         lines.voice_url, lines.status_url = base + VOICE_PATH, base + STATUS_PATH
     if not taped.voice:
         raise InvalidRequestError(
-            "the cassette has no voice webhook, because our side dialled: play its streams "
-            "against an agent (--against ws://…), or all of it on a stack of its own"
+            "the cassette has no voice webhook, because our side dialled: play its streams to an "
+            "agent (--against ws://…), or all of it against a stack of its own (no --against)"
         )
     playing = CallPlayer(taped, lines, player)
     playing.begin(taped.voice[0].at)
@@ -93,7 +95,7 @@ async def _play(taped: Cassette, settings: Settings, wishes: Wishes) -> tuple[Ca
 
 
 async def _play_streams(taped: Cassette, url: str, player: Player) -> tuple[Cassette, Cassette]:
-    """One stream after the other, but for those that only listen."""
+    """Play the streams one after the other, without those that only listen."""
     chosen = [stream for stream in taped.streams if stream.sid not in taped.by_rest]
     if not chosen:
         raise InvalidRequestError("the cassette has no stream that an agent could answer")

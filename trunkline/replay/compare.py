@@ -1,17 +1,16 @@
-"""Where the answers of two runs of a call differ. No I/O.
+"""Where the answers in two runs of a call differ. No I/O.
 
-A bot is not the same twice, so only these are differences:
+No agent speaks in the same way twice, so only these are compared:
 
-1. *TwiML and REST*: the order of requests, the status, and a document's verbs, with their
-   attributes and texts. Not compared are a URL's scheme and host, the values of its query, tokens,
-   and numbers, because they differ from stack to stack.
-2. *Marks and clears* of a stream: how many of each come in which order. Their names are not
-   compared.
-3. *Sound*: how often somebody speaks (a pause of 0.3 s divides), and of each time when it begins,
-   how long it lasts, and how loud it is, within the tolerance. Played as fast as it goes, nobody
-   knows when: then the length and the level of all sound together are compared. Which words are
-   said is not.
-4. *The stream's end*: whether the agent ended it, and within the tolerance when.
+1. *TwiML and REST*: the order of requests, the status, and a document's verbs with their attributes
+   and texts. A URL's scheme and host, the values in its query, tokens and phone numbers are not
+   compared, because they differ from stack to stack.
+2. *Marks and clears* of a stream: how many come, and in which order. Their names are not compared.
+3. *Sound*: how many segments of speech there are (a pause of 0.3 s divides them), and for each when
+   it begins, how long it lasts and how loud it is, within the tolerance. When a cassette is played
+   as fast as possible, times mean nothing. Then the length and the level of all sound together are
+   compared. The words are never compared.
+4. *The stream's end*: who ended it, and when, within the tolerance.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from urllib.parse import urlsplit
 from .cassette import Cassette, Exchange, Stream
 from .sound import Segment, spoken
 
-#: Seconds, and decibels, by which sound may differ.
+#: Seconds and decibels by which sound may differ, unless the user says otherwise.
 TOLERANCE: Final = 0.5
 LEVEL: Final = 6.0
-#: The part by which the length of all sound may differ where nobody knows when it comes.
+#: The share by which the length of all sound together may differ where times mean nothing.
 PART: Final = 0.2
 
 _NOTHING: Final = "nothing"
@@ -41,7 +40,8 @@ _SID: Final = re.compile(r"\b(AC|CA|MZ)[0-9a-f]{32}\b")
 
 @dataclass(frozen=True)
 class Difference:
-    """``at``: seconds since the call's beginning, as it was then."""
+    """One difference. ``at``: seconds since the call's beginning, on the cassette's clock.
+    ``where``: the webhook, request or stream. ``was``, ``now``: then and in the replay."""
 
     at: float
     where: str
@@ -51,7 +51,8 @@ class Difference:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """``timed`` False: nobody knows when sound came."""
+    """How far answers may differ. ``timed`` False: the cassette was played as fast as possible, so
+    times are not compared."""
 
     seconds: float = TOLERANCE
     level: float = LEVEL
@@ -59,7 +60,7 @@ class Tolerance:
 
 
 def differences(was: Cassette, now: Cassette, tolerance: Tolerance) -> list[Difference]:
-    """All of them, in the order of time."""
+    """All differences between the two runs, in order of time."""
     found = [*_exchanges("webhook", was.hooks, now.hooks), *_rest(was.rest, now.rest)]
     for n, (before, after) in enumerate(zip_longest(was.streams, now.streams), 1):
         where = f"stream {n}"
@@ -103,7 +104,7 @@ def _rest(was: Sequence[Exchange], now: Sequence[Exchange]) -> Iterator[Differen
 
 
 def _is_order(request: Exchange) -> bool:
-    """It changes something. How often somebody looks is not compared."""
+    """Whether a request changes something. Reads are not compared, because they are polls."""
     return request.method != "GET"
 
 
@@ -120,13 +121,13 @@ def _order(request: Exchange) -> str:
 
 
 def document(text: str) -> str:
-    """A document's verbs in one line, without what differs from stack to stack."""
+    """The verbs of a TwiML document in one line, without what differs from stack to stack."""
     if not text.strip():
         return ""
     try:
         if "<!" in text:
             raise ValueError("a declaration may define entities, which may be huge")
-        root = ET.fromstring(text.strip())  # noqa: S314  # of the agent that is tested
+        root = ET.fromstring(text.strip())  # noqa: S314  # without a declaration it is harmless
         return "".join(_verb(child) for child in root) if root.tag == "Response" else _verb(root)
     except (ET.ParseError, ValueError, LookupError, RecursionError):
         return f"no TwiML: {' '.join(text.split())[:60]!r}"
@@ -159,7 +160,7 @@ def _plain(text: str) -> str:
 
 
 def streams(where: str, was: Stream, now: Stream, tolerance: Tolerance) -> Iterator[Difference]:
-    """Where the answers of two streams differ, but for their ends."""
+    """The differences between two streams, but for their ends."""
     yield from _signals(where, was, now)
     before, after = (spoken(each.said, each.opened) for each in (was, now))
     compare = _timed if tolerance.timed else _untimed
@@ -176,7 +177,7 @@ def _signals(where: str, was: Stream, now: Stream) -> Iterator[Difference]:
         if kinds[0] != kinds[1]:
             at = one[0] if one else was.opened + (other[0] - now.opened if other else 0.0)
             yield Difference(at, f"{where}, mark or clear {n}", *kinds)
-            return  # all that follow are shifted
+            return  # the rest is only shifted by this one
 
 
 _Found = tuple[float, str, str, str]
@@ -223,15 +224,16 @@ def _level(segments: list[Segment]) -> float:
 
 
 def _taken_over(stream: Stream, others: Sequence[Stream]) -> bool:
-    """A later stream had the call's sound when this one ended. How soon our side then lets it go
-    depends on whether both came to one gateway, and the call's end may be sooner."""
+    """Whether a later stream had superseded this one when it ended. Such an end is not compared:
+    how soon our side drops the older stream depends on whether both came to one gateway, and the
+    call may end before that."""
     end = math.inf if stream.closed is None else stream.closed
     return any(stream.opened < other.opened < end for other in others)
 
 
 def _end(where: str, was: Stream, now: Stream, tolerance: Tolerance) -> Iterator[Difference]:
     if was.closed is None:
-        return  # nobody saw it
+        return  # the cassette does not have the end
     told: list[Any] = []
     for each in (was, now):
         lasted = (each.closed if each.closed is not None else each.opened) - each.opened

@@ -1,5 +1,5 @@
-"""Our side of a call that is played again on a stack of its own: what was said, pressed and thrown
-away then is said, pressed and thrown away now, at its time."""
+"""Our side of a call during a replay on a stack of its own: it speaks, presses keys, interrupts and
+hangs up at the times at which it did so in the cassette."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from trunkline.carrier_sim.mulaw import decode
 from .cassette import Cassette, Message
 from .sound import filled, payload_of
 
-#: Sound that follows within this (seconds) after what was sent before it has been played belongs to
-#: the same words.
+#: Seconds after the end of what is playing within which further sound belongs to the same words.
 JOINS: Final = 0.05
 
 _DIGITS: Final = re.compile(r"<Play\b[^>]*\bdigits=\"([^\"]+)\"")
@@ -29,8 +28,8 @@ _DIGITS: Final = re.compile(r"<Play\b[^>]*\bdigits=\"([^\"]+)\"")
 
 @dataclass(frozen=True)
 class Action:
-    """``pcm``: for say. ``digits``: for press. ``hang up`` lets the far end hear all that was said
-    first, and ``abandon`` does not."""
+    """Something that our side does at the cassette's time ``at``. ``pcm``: for "say". ``digits``:
+    for "press". "hang up" first lets the far end hear all that was said; "abandon" does not."""
 
     at: float
     kind: Literal["say", "interrupt", "press", "hang up", "abandon"]
@@ -39,7 +38,7 @@ class Action:
 
 
 def actions(taped: Cassette) -> list[Action]:
-    """What our side did in a call, by its time."""
+    """What our side did in the cassette's call, in order of time."""
     found = [*_sound(taped), *_orders(taped)]
     return sorted(found, key=lambda action: action.at)
 
@@ -55,13 +54,15 @@ def _orders(taped: Cassette) -> Iterator[Action]:
 
 
 def _waited(taped: Cassette, at: float) -> bool:
-    """Our side had nothing to say, or had sent a mark behind it, when it hung up at ``at``."""
+    """Whether our side, when it hung up at ``at``, had nothing left to say: its last message was a
+    mark or a clear, or there was none."""
     said = [message for then, message in _said(taped) if then <= at]
     return not said or said[-1].get("event") != "media"
 
 
 def _said(taped: Cassette) -> list[tuple[float, Message]]:
-    """What our side said in all streams, by its time; a mark stays behind sound of the same."""
+    """What our side sent in all streams, in order of time. Messages of the same time keep their
+    order, so that a mark stays behind its sound."""
     said = (item for stream in taped.streams for item in stream.said)
     return sorted(said, key=lambda item: item[0])
 
@@ -81,7 +82,8 @@ def _sound(taped: Cassette) -> Iterator[Action]:
             plays_until = max(plays_until, at) + payload_of(message)[0] / WIRE_RATE
         elif event == "clear":
             if run:
-                # All of it was handed over, and what the carrier had is thrown away.
+                # The carrier had not played all of it, and threw the rest away. A quarter of a
+                # second of silence is added, so that the interrupt comes before the end here, too.
                 yield Action(began, "say", _pcm(bytes(run)) + bytes(LINE_RATE // 2))
                 run.clear()
             yield Action(at, "interrupt")
@@ -90,7 +92,7 @@ def _sound(taped: Cassette) -> Iterator[Action]:
 
 
 def _pcm(sound: bytes) -> bytes:
-    """mu-law as the PCM16 that a line speaks."""
+    """The PCM16 at 24 kHz of mu-law sound."""
     samples = decode(sound).astype(np.float64)
     at = np.arange(len(samples) * LINE_RATE // WIRE_RATE) * WIRE_RATE / LINE_RATE
     return np.interp(at, np.arange(len(samples)), samples).round().astype("<i2").tobytes()
@@ -99,8 +101,8 @@ def _pcm(sound: bytes) -> bytes:
 async def hold(
     call: Call, taped: Cassette, until: Callable[[float], Awaitable[None]], longest: float
 ) -> None:
-    """Do our side's part in ``call`` until it is over, or ``longest`` seconds after the last of it.
-    ``until`` waits for a time of the cassette."""
+    """Do our side's part in ``call`` until the call is over, or ``longest`` seconds after the last
+    action. ``until`` waits for a time of the cassette."""
     sounds: asyncio.Queue[bytes] = asyncio.Queue()
     speaking = asyncio.create_task(_speak(call, sounds))
     listening = asyncio.create_task(_listen(call))
@@ -130,7 +132,7 @@ async def _speak(call: Call, sounds: asyncio.Queue[bytes]) -> None:
 
 
 async def _listen(call: Call) -> None:
-    """Until the call is over."""
+    """Take what is heard until the call is over."""
     while True:
         with contextlib.suppress(TimeoutError):
             if not await call.recv_audio(1.0):

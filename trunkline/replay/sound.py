@@ -1,8 +1,8 @@
-"""When, how long and how loud somebody spoke in a stream: from its media messages, with or without
+"""When, how long and how loud somebody spoke in a stream, by its media messages with or without
 their sound.
 
-The carrier plays what it is sent one after the other, however early it comes; a ``clear`` throws
-the rest away. So sound is placed where the far end heard it.
+Sound is placed at the time at which the far end heard it: the carrier plays messages one after the
+other, however early they come, and a ``clear`` throws away what is not played yet.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from trunkline.carrier_sim.mulaw import encode
 
 from .cassette import Message
 
-#: A frame below this level is silence (dBFS).
+#: The level in dBFS from which on a frame is speech.
 SPEECH: Final = -45
-#: Speech goes on over gaps that are shorter (seconds), and less of it is a click.
+#: Seconds: a pause of up to GAP does not end speech, and what is shorter than SHORTEST is a click.
 GAP: Final = 0.3
 SHORTEST: Final = 0.06
 _FRAME_SECONDS: Final = FRAME / WIRE_RATE
-#: What stands for sound that was left out.
+#: The tone that stands for sound that was left out.
 _TONE_HZ: Final = 400
 
 
@@ -46,7 +46,7 @@ class Segment:
 
 
 def payload_of(message: Message) -> tuple[int, list[int]]:
-    """Length (samples) and levels of a media message's sound."""
+    """The length in samples of a media message's sound, and the level of each frame in dBFS."""
     body = message.get("media")
     body = body if isinstance(body, dict) else {}
     if "payload" in body:
@@ -60,7 +60,7 @@ def payload_of(message: Message) -> tuple[int, list[int]]:
 
 
 def spoken(messages: Iterable[tuple[float, Message]], began: float) -> list[Segment]:
-    """The segments of what was sent to the carrier, in seconds since ``began``."""
+    """The segments of speech in messages to the carrier, in seconds since ``began``."""
     frames: list[tuple[float, int]] = []
     plays_until = began
     for at, message in messages:
@@ -91,7 +91,8 @@ def _segments(frames: list[tuple[float, int]], began: float) -> list[Segment]:
 
 
 def filled(message: Message) -> Message:
-    """A media message with sound: its own, or a tone of the level that it had."""
+    """A media message with sound: its own, or where that was left out, a tone of the same
+    level."""
     body: Any = message.get("media")
     if not isinstance(body, dict) or "payload" in body:
         return message
@@ -103,7 +104,8 @@ def filled(message: Message) -> Message:
 
 @cache
 def _tone(level: int) -> bytes:
-    """A frame of the tone at this level; whole periods, so that frames join."""
+    """A frame of the tone at this level. It has whole periods, so that frames join without a
+    click."""
     if level <= SILENT:
         return b"\xff" * FRAME
     peak = min(32_000.0, math.sqrt(2) * 32_768 * 10 ** (level / 20))

@@ -1,5 +1,5 @@
-"""A cassette played against a stack of its own, which lives in a directory of its own and knows no
-other carrier."""
+"""Plays a cassette against a stack that is started for it. The stack has a directory of its own,
+and its only carrier is the replay."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .ourselves import hold
 from .stream import Player
 from .twilio import Twilio
 
-#: Seconds for the stack to put its URL on the number, or to ask for the call.
+#: Seconds within which the stack has to write its URL to the number, or to place the call.
 BEGINS_WITHIN: Final = 30.0
 #: Seconds that the call may last after our side's last action.
 ENDS_WITHIN: Final = 20.0
@@ -31,7 +31,8 @@ _LOOK_EVERY: Final = 0.05
 
 
 async def replay(taped: Cassette, *, fast: bool) -> Cassette:
-    """Play the call again; what came of it. StackUnavailableError: the stack does not come up."""
+    """Play the call again. Returns the cassette of this run. StackUnavailableError where the stack
+    does not come up."""
     outbound = taped.direction.startswith("outbound")
     ours, theirs = _parties(taped, outbound=outbound)
     asked, lines = Asked(), Lines("")
@@ -73,8 +74,8 @@ def _parties(taped: Cassette, *, outbound: bool) -> tuple[str, str]:
     forms = [each.form for each in (*taped.hooks, *taped.rest) if each.form.get("From")]
     if not forms:
         raise InvalidRequestError(
-            "the cassette has no webhook and no order of its call, so a stack of its own cannot "
-            "meet it: play its streams against an agent (--against ws://…)"
+            "the cassette has neither a webhook nor the request that placed its call, so a stack "
+            "cannot be given the call: play its streams to an agent (--against ws://…)"
         )
     from_, to = str(forms[0]["From"]), str(forms[0].get("To", ""))
     return (from_, to) if outbound else (to, from_)
@@ -104,8 +105,11 @@ async def _play(
         await asyncio.wait({client, begun}, timeout=BEGINS_WITHIN, return_when="FIRST_COMPLETED")
         if not begun.done():
             if client.done():
-                await client  # it says why
-            raise InvalidRequestError("the stack did not begin the call")
+                await client  # raises the reason
+            raise InvalidRequestError(
+                f"the stack did not begin the call within {BEGINS_WITHIN:g} s: try again when the "
+                "machine is less busy"
+            )
         playing.begin(_begins_at(taped, outbound=bool(callee)))
         now = await playing.run()
         await asyncio.wait({client}, timeout=ENDS_WITHIN if now.streams else 1.0)
@@ -118,7 +122,8 @@ async def _play(
 
 
 def _begins_at(taped: Cassette, *, outbound: bool) -> float:
-    """The cassette's time of what has just happened, or is to happen first."""
+    """The cassette's time at which the replay begins: that of the request which placed the call, or
+    of the first webhook or stream."""
     if outbound and (orders := [e.at for e in taped.rest if e.path.endswith("/Calls.json")]):
         return orders[0]
     hooks, streams = [e.at for e in taped.hooks], [each.opened for each in taped.streams]
@@ -126,7 +131,7 @@ def _begins_at(taped: Cassette, *, outbound: bool) -> float:
 
 
 async def _armed(info: StackInfo) -> None:
-    """The stack takes calls for the number."""
+    """Wait until the stack takes calls to the number."""
     found = settings.load(env_file=None, bus=info.bus, auth_token=info.auth_token)
     async with controller_client(found) as client:
         while True:

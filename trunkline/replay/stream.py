@@ -1,5 +1,5 @@
-"""Plays one stream of a cassette at a WebSocket, as Twilio's Media Streams client, and writes down
-the answers."""
+"""Plays one stream of a cassette to a WebSocket, as Twilio's Media Streams client does, and writes
+down the answers."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ from trunkline.carrier_sim.signature import sign
 from .carrier import Carrier
 from .cassette import Stream
 
-#: Seconds to connect in, and for the agent's answer to the closing.
+#: Seconds to connect within, and to wait for the agent's close frame.
 CONNECT_WITHIN: Final = 10.0
 CLOSE_WITHIN: Final = 2.0
-#: Seconds by which REST may overtake the agent's last marks and clears. Less than the tolerance of
-#: a comparison, so a signal that never comes is one difference, and not the stream's end as well.
+#: Seconds by which a REST request may overtake the agent's last marks and clears. This is less than
+#: a comparison's tolerance, so that a signal which never comes is one difference, and the stream's
+#: end is not a second one.
 OVERTAKES_BY: Final = 0.3
-#: As fast as it goes: the agent is done once it has sent nothing for QUIET seconds, or LONGEST
-#: seconds after all was sent to it.
+#: When nothing waits for its time, the agent is done once it has sent nothing for QUIET seconds, or
+#: LONGEST seconds after everything was sent to it.
 QUIET: Final = 2.0
 LONGEST: Final = 30.0
-#: Messages that are sent in one go before the agent's are read.
+#: Messages that are sent in one go before the agent's messages are read.
 _BATCH: Final = 50
 
 
 @dataclass(frozen=True)
 class Player:
-    """How streams are played. ``token``: upgrades are signed with it; empty: they are not.
-    ``fast``: nothing waits."""
+    """How streams are played. ``account``: the AccountSid to say. ``token``: the auth token that
+    signs upgrades; empty: they are not signed. ``fast``: no message waits for its time.
+    ``parameters``: custom parameters of the streams' starts."""
 
     account: str
     token: str = ""
@@ -54,9 +56,12 @@ class Player:
         parameters: Mapping[str, str] | None = None,
         before_stop: Callable[[], Awaitable[None]] | None = None,
     ) -> Stream:
-        """Play the stream; what came of it, on the clock that stood at ``began`` when the call
-        began. The stream's end waits for ``before_stop``. InvalidRequestError: there is no
-        WebSocket."""
+        """Play the stream ``taped``. Returns the stream of this run, in seconds since ``began``,
+        which is the monotonic time of the call's beginning.
+
+        ``parameters``: in place of the player's. ``before_stop``: the stream's end waits for it.
+        InvalidRequestError where no WebSocket can be opened at ``url``.
+        """
         given = self.parameters if parameters is None else parameters
         carrier = Carrier(taped, self.account, given)
         headers = {"X-Twilio-Signature": sign(self.token, url)} if self.token else {}
@@ -93,13 +98,13 @@ class _Playing:
         self._fast = fast
         self._opened = monotonic()
         self._answered_at = self._opened
-        #: where the cassette stands where nothing waits
+        #: the cassette's time, where no message waits for it
         self._place = 0.0
         self._changed = asyncio.Event()
         self.stream = Stream(taped.sid, self._opened - began)
 
     def _now(self) -> float:
-        """Seconds since the stream's opening, as the cassette counts them."""
+        """Seconds since the stream's opening, on the cassette's clock."""
         return self._place if self._fast else monotonic() - self._opened
 
     async def run(self, before_stop: Callable[[], Awaitable[None]] | None) -> Stream:
@@ -112,7 +117,7 @@ class _Playing:
                     await self._until_signalled()
                 await self._send(self._carrier.stop())
                 if not self.stream.stopped:
-                    # The cassette does not know that the carrier ended it: the agent may.
+                    # In the cassette the carrier does not end the stream, so the agent may.
                     await asyncio.wait({reading}, timeout=QUIET)
         finally:
             if self.stream.closed is None:
@@ -133,7 +138,8 @@ class _Playing:
                 return
 
     async def _until(self, ready: asyncio.Future[None]) -> None:
-        """Marks come back meanwhile: our side may wait for one before it hangs up."""
+        """Wait until ``ready``. Marks come back meanwhile, because our side may wait for one before
+        it hangs up."""
         ready.add_done_callback(lambda _: self._changed.set())
         try:
             while not ready.done() and not self._over:
@@ -144,8 +150,8 @@ class _Playing:
             ready.cancel()
 
     async def _until_signalled(self) -> None:
-        """The agent's last marks and clears may be on their way still when its hang-up, which it
-        asked for by REST, is here."""
+        """Wait for as many marks and clears as the cassette has. The last may still be on their way
+        when the hang-up, which comes by REST, has arrived."""
         latest = monotonic() + OVERTAKES_BY
         while (
             len(self.stream.signals) < len(self._taped.signals)
@@ -156,7 +162,8 @@ class _Playing:
             await self._send(self._carrier.due(self._now()))
 
     async def _rush(self) -> None:
-        """All but the end at once; the end when the agent has nothing more to say."""
+        """Send all but the end without waiting, and return when the agent has nothing more to
+        say."""
         sent = 0
         while (at := self._carrier.next_at) is not None and not self._over:
             self._place = max(self._place, at)
@@ -179,7 +186,7 @@ class _Playing:
         return self.stream.closed is not None
 
     async def _wait(self, seconds: float) -> None:
-        """So long, or until the agent sends something."""
+        """Wait for so many seconds, or until the agent sends something."""
         if seconds > 0:
             self._changed.clear()
             with contextlib.suppress(TimeoutError):

@@ -1,7 +1,7 @@
-"""Twilio's REST for one call that is played again: it has one number, and the cassette's call.
+"""A stand-in for Twilio's REST during a replay. Its account has one number, and one call.
 
-The stack that is tested asks here. Everything that it changes is written down, and the call's
-player is told. Reads are answered by what is known.
+The replay's stack sends its REST requests here. Each request that changes something is written down
+in the cassette of the run, and counted for the call's player.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .cassette import Exchange
 
 _BOUNDS: Final = Bounds(waiting=64, request_bytes=64 * 1024, request_within=10.0, leave_within=0.2)
 _NUMBER_SID: Final = "PN" + "1" * 32
-#: REST's name of each field of a number that the stack writes.
+#: Parameter of a request -> the field of a number that it writes.
 _FIELDS: Final = {
     "VoiceUrl": "voice_url",
     "VoiceMethod": "voice_method",
@@ -39,7 +39,8 @@ _FIELDS: Final = {
 
 
 class Twilio:
-    """``number``: the account's. ``call``: SID of the call that is played."""
+    """``account``: its SID. ``number``: the account's only number. ``call``: the SID of the call
+    that is played."""
 
     def __init__(self, account: str, number: str, call: str, lines: Lines, asked: Asked) -> None:
         self._account = account
@@ -64,14 +65,14 @@ class Twilio:
         }
         self._call: dict[str, Any] = {"sid": call, "status": "in-progress", "direction": "inbound"}
         self._streams = 0
-        #: set once the stack has asked for the call
+        #: set once the stack has placed the call
         self.created = asyncio.Event()
-        #: plays the call
+        #: plays the call; set before the first request comes
         self.player: CallPlayer | None = None
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
-        """Listen on a free port of this machine; the base URL."""
+        """Listen on a free port of this machine during the block; yields the base URL."""
         base = "/2010-04-01/Accounts/{account}"
         call = base + "/Calls/{sid}"
         app = Starlette(
@@ -158,7 +159,7 @@ class Twilio:
         status: int,
         answer: dict[str, Any] | None = None,
     ) -> Response:
-        """Write a change down, and answer it."""
+        """Write down a request that changed something, count it, and answer it."""
         assert self.player is not None
         now = self.player.now
         at = monotonic() - self.player.began

@@ -1,1 +1,1 @@
-"""The ear's reports: recordings found and read, reports as lines and as a page."""
+"""The ear's reports of recordings, as lines, as a page and as a picture; and what calls cost."""

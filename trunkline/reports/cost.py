@@ -1,4 +1,4 @@
-"""How many minutes calls took, as Twilio bills them, and their price. No I/O."""
+"""The minutes of calls as Twilio bills them, and their price. No I/O."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import math
 
 
 def begun_minutes(seconds: float) -> int:
-    """A call of 61 seconds costs two minutes, and one that nobody answered none."""
+    """Begun minutes: a call of 61 seconds counts as two, and one that nobody answered (0) as
+    none."""
     return math.ceil(seconds / 60)
 
 
 def text(calls: int, minutes: int, price: float | None) -> str:
-    """For instance "2 calls, 3 minutes, 0.05 at 0.018 a minute". ``price``: of a minute, in
-    whichever currency; None: nobody has told it."""
+    """For instance "2 calls, 3 minutes, 0.05 at 0.018 a minute". ``price``: of a minute, in any
+    currency; None where TRUNKLINE_PRICE_PER_MINUTE is not set."""
     told = f"{counted(calls, 'call')}, {counted(minutes, 'minute')}"
     return told if price is None else f"{told}, {minutes * price:.2f} at {price:g} a minute"
 

@@ -1,6 +1,6 @@
 """Reports as one HTML file that opens without a network: figures, waveforms, turns, and the sound.
 
-The worst answers of a call come first, and a click on one plays it.
+The slowest answers of a call come first, and a click on one plays it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from . import picture
 from .recordings import Heard
 from .text import spread_text
 
-#: A click plays from so long before the place (seconds).
+#: Seconds before the place of a row from which on a click on it plays.
 BEFORE: Final = 1.0
 
 _STYLE: Final = """
@@ -49,7 +49,7 @@ document.addEventListener("click", event => {
 
 
 def page(title: str, calls: Iterable[str]) -> str:
-    """A whole page of calls, each as :func:`section` makes it."""
+    """The whole page. ``calls``: their HTML, as :func:`section` makes it."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>\n"
@@ -58,8 +58,8 @@ def page(title: str, calls: Iterable[str]) -> str:
 
 
 def section(call: Heard, verdict: str = "", title: str | None = None, again: str = "") -> str:
-    """One call. ``verdict``: what a test said of it, for example how it failed. ``again``: the
-    command that plays it again."""
+    """The HTML of one call. ``verdict``: how its test failed. ``title``: in place of the call's
+    own. ``again``: the command that plays the call again."""
     report = call.report
     bad = "".join(
         f'<p class="bad">Unreliable: {escape(reason)}.</p>' for reason in report.unreliable_because
@@ -76,7 +76,7 @@ def section(call: Heard, verdict: str = "", title: str | None = None, again: str
 
 
 def _sound(ours: Samples, theirs: Samples) -> str:
-    """Both sides as the data URL of a WAV, theirs left and ours right, as a recording has them."""
+    """Both sides as the data URL of a WAV file: theirs left and ours right, as in a recording."""
     both = np.zeros((max(len(ours), len(theirs)), 2), "<i2")
     both[: len(theirs), 0], both[: len(ours), 1] = theirs, ours
     whole = io.BytesIO()
@@ -133,7 +133,7 @@ def _overlaps(report: Report) -> str:
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[float | None, tuple[str, ...]]]) -> str:
-    """Rows of (where a click plays from, cells)."""
+    """A table. Each row has the time from which a click plays, or None, and its cells."""
     out = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join(
         ("<tr>" if at is None else f'<tr data-at="{max(0.0, at):.2f}">')

@@ -13,7 +13,7 @@ from trunkline.ear.levels import RATE
 
 from .recordings import Heard
 
-#: Size of the picture of a call. A side is two HALFs high.
+#: Size of the picture of a call in pixels. Each side is twice HALF high.
 WIDTH: Final = 1000
 HALF: Final = 45
 HEIGHT: Final = 4 * HALF + 40
@@ -21,7 +21,7 @@ COLOURS: Final = {"ours": "#1f77b4", "theirs": "#d9772b"}
 
 
 def svg(call: Heard) -> str:
-    """As an element of a page."""
+    """The picture as an element of a page."""
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="100%" role="img" '
         f'aria-label="Both sides of the call">{_drawn(call)}</svg>'
@@ -29,7 +29,7 @@ def svg(call: Heard) -> str:
 
 
 def whole(call: Heard) -> str:
-    """As a file of its own, which names the call."""
+    """The picture as a file of its own, with the call's title."""
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" font-family="system-ui, sans-serif" '
         f'viewBox="0 -24 {WIDTH} {HEIGHT + 24}" width="{WIDTH}" height="{HEIGHT + 24}">'

@@ -1,4 +1,4 @@
-"""Recordings with one side on each channel: found, read, and listened to."""
+"""Finds recordings with one side on each channel, reads them, and lets the ear listen to them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from trunkline.ear.listen import listen
 from trunkline.gateway.recording_file import read_whose
 
 Channel = Literal["left", "right"]
-#: Whose keys those are that a recording has, where its left channel is taken for ours.
+#: The side of a recording's keys where its left channel, not its right one, is ours.
 _OTHER: Final = {"ours": "theirs", "theirs": "ours"}
 
 
 @dataclass(frozen=True)
 class Heard:
-    """A call that the ear has heard."""
+    """A call that the ear has listened to."""
 
     title: str
     #: PCM16 at 8 kHz
@@ -33,11 +33,13 @@ class Heard:
 
 
 def find(what: str, settings: Callable[[], Settings]) -> list[Path]:
-    """The recordings of a WAV file, a directory, or a CallSid; the oldest first.
+    """The recordings that ``what`` names (a WAV file, a directory or a CallSid), in the order of
+    their names, which for recordings of a stack is that of time.
 
-    A CallSid's is in TRUNKLINE_RECORDINGS_DIR, one for the whole call. Stacks on several machines
-    have several: each has those streams of the call that came to it. Raises SettingsError where
-    that directory is not set, and InvalidRequestError where there is no recording.
+    Recordings of a CallSid are looked for in TRUNKLINE_RECORDINGS_DIR. As a rule there is one for
+    the whole call. Gateways on several machines make several, each of those streams of the call
+    that came to it. Raises SettingsError where that directory is not set, and InvalidRequestError
+    where there is no recording.
     """
     path = Path(what)
     if path.is_file():
@@ -48,8 +50,8 @@ def find(what: str, settings: Callable[[], Settings]) -> list[Path]:
         found = settings().recordings_dir
         if found is None:
             raise SettingsError(
-                f"{what} is no file, and where recordings of calls are is not known: set "
-                "TRUNKLINE_RECORDINGS_DIR, or --recordings-dir"
+                f"{what} is no file, and it is not known where the recordings of calls are: set "
+                "TRUNKLINE_RECORDINGS_DIR or --recordings-dir"
             )
         directory, pattern = found, f"*-{what}*.wav"
     else:
@@ -64,9 +66,9 @@ def find(what: str, settings: Callable[[], Settings]) -> list[Path]:
 
 
 def hear(path: Path, ours: Channel = "right") -> Heard:
-    """Read a recording, and listen to it. ``ours``: the channel of the side that tests.
+    """Read a recording, and let the ear listen to it. ``ours``: the channel of the test's side.
 
-    Raises InvalidRequestError for what is no PCM WAV file of two channels.
+    Raises InvalidRequestError where it is not a PCM WAV file of two channels.
     """
     left, right = sides(path)
     mine, other = (left, right) if ours == "left" else (right, left)
@@ -78,12 +80,12 @@ def hear(path: Path, ours: Channel = "right") -> Heard:
 
 
 def sides(path: Path) -> tuple[wav.Samples, wav.Samples]:
-    """Both channels, PCM16 at 8 kHz. InvalidRequestError as :func:`hear`."""
+    """The left and the right channel, PCM16 at 8 kHz. InvalidRequestError as of :func:`hear`."""
     channels = wav.read_channels(path, RATE)
     if len(channels) != 2:
         raise InvalidRequestError(
-            f"{path} has {len(channels)} channel(s): a report needs each side on its own, left and "
-            "right, as a stack with TRUNKLINE_RECORDINGS_DIR keeps them"
+            f"{path} has {len(channels)} channel(s): each side has to be on a channel of its own, "
+            "left and right, as in the recordings of a stack with TRUNKLINE_RECORDINGS_DIR"
         )
     left, right = channels
     return left, right

@@ -1,4 +1,4 @@
-"""A report in lines, for people."""
+"""A report as lines of text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trunkline.ear.figures import LEAST_SAMPLES, Report, Side, Spread
 
 
 def lines(title: str, report: Report) -> Iterator[str]:
-    """The report; what is wrong with the recording comes first."""
+    """The lines of a report. Faults of the recording come first."""
     yield f"{title}: {report.seconds:.1f} s"
     for reason in report.unreliable_because:
         yield f"  UNRELIABLE: {reason}"

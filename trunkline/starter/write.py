@@ -1,7 +1,9 @@
-"""Writes the files of a new project: settings, pytest's part, and a first test that runs offline.
+"""Writes the files of a new project: settings, pytest's settings, and a first test that runs
+offline.
 
-No file that is there is changed, but one: a ``pyproject.toml`` without a part for pytest gets it at
-its end. Everything that was left is named, with the lines that it would need.
+A file that is there is not changed, with one exception: a ``pyproject.toml`` without settings of
+pytest gets them at its end. Each file that was left as it was is named, and for pytest's settings
+the lines that they lack.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ import msgspec
 from trunkline.bus.errors import SettingsError
 from trunkline.carrier_sim.wav import SPEECH_DIR
 
-#: pytest's settings that the first test needs, and one that keeps pytest-asyncio quiet.
+#: The setting of pytest that the first test needs, and one without which pytest-asyncio warns.
 PYTEST: Final = {"asyncio_mode": "auto", "asyncio_default_fixture_loop_scope": "function"}
-#: The files in which pytest looks for its settings, in its order. The section is needed in some.
+#: The files in which pytest looks for its settings, in its order, each with the section that a file
+#: needs in order to count. None: it counts without a section.
 _CONFIGS: Final = (
     ("pytest.toml", None),
     (".pytest.toml", None),
@@ -39,14 +42,14 @@ _HERE: Final = Path(__file__).parent
 
 
 class Left(msgspec.Struct, frozen=True):
-    """A file that was left as it was, and the reason or the advice."""
+    """A file that was left as it was. ``why``: the reason, or what to add."""
 
     path: str
     why: str
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What was done, and the commands that come next, each with what it is for."""
+    """What was done. ``next``: the commands that come next, each with its purpose."""
 
     directory: str
     wrote: list[str]
@@ -57,8 +60,8 @@ class Written(msgspec.Struct, frozen=True):
 def write(directory: Path) -> Written:
     """Write the files into ``directory``, which is made where it is missing.
 
-    Raises SettingsError where one of them cannot be written, or where a ``pyproject.toml`` cannot
-    be read. What was written before stays, and a second run writes the rest.
+    Raises SettingsError where a file cannot be written, or one that may have settings of pytest
+    cannot be read. Files that were written before that stay, and a second run writes the rest.
     """
     wrote: list[str] = []
     left: list[Left] = []
@@ -91,13 +94,13 @@ def write(directory: Path) -> Written:
 
 
 def _settings(path: Path) -> None:
-    """It is to hold a token, so it is its owner's alone."""
+    """Write ``.env``. It will hold a token, so only its owner can read it."""
     _write(path, (_HERE / "env.txt").read_bytes(), mode=0o600)
 
 
 def _write(path: Path, content: bytes, mode: int = 0o666) -> None:
-    """A whole file, or none: a part of one would be left by the next run as a file of the user's.
-    OSError names the file."""
+    """Write a whole file or none. The next run would take a part of one for the user's own file,
+    and leave it. An OSError names the file."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -108,11 +111,11 @@ def _write(path: Path, content: bytes, mode: int = 0o666) -> None:
 
 
 def _shared(directory: Path) -> Left | None:
-    """A repository that would take the token along."""
+    """Advice where a repository would take ``.env`` with its token along. None: it does not."""
     ignored = directory / ".gitignore"
     text = ignored.read_text(errors="replace") if ignored.is_file() else ""
     if (directory / ".git").exists() and ".env" not in text.split():
-        return Left(".gitignore", "add the line .env, because a token is to stand there")
+        return Left(".gitignore", "add the line .env, because that file will hold a token")
     return None
 
 
@@ -120,8 +123,8 @@ def _shared(directory: Path) -> Left | None:
 
 
 def _pytest(directory: Path, wrote: list[str], left: list[Left]) -> None:
-    """pytest's settings: into pyproject.toml if that is there and pytest has none yet, else into a
-    pytest.ini. Settings that are there are left, and those that are missing are named."""
+    """Write pytest's settings: into pyproject.toml if there is one, else into a new pytest.ini.
+    Where pytest has settings already, these are left, and the missing ones named."""
     found = _found(directory)
     if found is not None:
         name, there = found
@@ -150,7 +153,8 @@ def _pytest(directory: Path, wrote: list[str], left: list[Left]) -> None:
 
 
 def _found(directory: Path) -> tuple[str, dict[str, Any]] | None:
-    """The file from which pytest would take its settings here, and these; None: there is none."""
+    """The name of the file from which pytest would take its settings here, and the settings. None:
+    there is no such file."""
     for name, section in _CONFIGS:
         path = directory / name
         if not path.is_file():
