@@ -317,7 +317,7 @@ def restore(settings: Settings, dry_run: bool, account: bool, force: bool, as_js
 @click.option(
     "--live",
     is_flag=True,
-    help="Try by real calls whether what trunkline believes of Twilio holds.",
+    help="Check by real calls what trunkline believes of Twilio.",
 )
 @click.option(
     "--number",
