@@ -331,3 +331,13 @@ def test_reasons_are_told_once_for_each_kind() -> None:
     second.fail("silent", "CA1: nobody spoke for 10 s")
     found = command._reasons([], [first, second])
     assert found == ["busy: the callee is busy", "silent: CA1: nobody spoke for 10 s"]
+
+
+def test_a_page_that_cannot_be_written_is_named_before_anything_is_dialled(tmp_path: Path) -> None:
+    question = tmp_path / "q.wav"
+    wav.write(question, np.zeros(240, np.int16))
+    page = tmp_path / ("y" * 300)
+    argv = ["load", TO, "--from", FROM, "--calls", "1", "--say", str(question)]
+    argv += ["--bus", f"ipc://{tmp_path}/bus", "--html", str(page)]
+    result = CliRunner().invoke(cli, argv)
+    assert isinstance(result.exception, OSError) and result.exception.filename == str(page)
