@@ -57,7 +57,7 @@ GREETING, REPLY = "austen-0870", "austen-0880"
 QUESTIONS: Final = ("austen-0890", "austen-0930")
 ANSWER: Final = "austen-0920"
 DIGITS: Final = "1#"
-#: Seconds after which the demo gives up.
+#: Seconds after which the demo gives up holding its calls.
 ENDS_WITHIN: Final = 85.0
 
 
@@ -72,11 +72,11 @@ def main(out: Path | None, *, verbose: bool, as_json: bool = False) -> int:
 
 
 async def _until_done(demo: Demo, stop: asyncio.Event) -> int:
-    """Run the demo, until it is done or SIGTERM, SIGINT or its time limit ends it."""
+    """Run the demo. SIGTERM, SIGINT or its time limit may end it before its calls are over."""
     limit = asyncio.timeout(ENDS_WITHIN)
     try:
         async with limit:
-            return await unless(stop, demo.run())
+            await unless(stop, demo.run())
     except StoppedError:
         raise TrunklineError("interrupted") from None
     except TimeoutError:
@@ -86,6 +86,7 @@ async def _until_done(demo: Demo, stop: asyncio.Event) -> int:
                 "machine busy, try it again without them"
             ) from None
         raise
+    return demo.conclude()  # drawing may take its time: what was held is not given up for it
 
 
 def _missing() -> list[str]:
@@ -114,8 +115,9 @@ class Demo:
         #: what went wrong
         self._failures: list[str] = []
 
-    async def run(self) -> int:
-        """Run the whole demo; returns the exit status. TrunklineError says what went wrong."""
+    async def run(self) -> None:
+        """Hold the calls on a stack that is started for them. TrunklineError says what went
+        wrong."""
         with contextlib.ExitStack() as ends:
             recogniser = None
             if not self._missing:
@@ -139,7 +141,6 @@ class Demo:
                     self._console.print(said, markup=False)
         if status != EXIT_DONE:
             raise TrunklineError(f"the stack ended with status {status}; see {launched.log}")
-        return self._conclude()
 
     def _launch(self, directory: Path) -> Launched:
         """Start the stack. Its log is one of the demo's files."""
@@ -232,7 +233,9 @@ class Demo:
             report.show_words(self._console, record)
         self._failures += [f"{title}: {what}" for what in report.faults(record)]
 
-    def _conclude(self) -> int:
+    def conclude(self) -> int:
+        """Print, draw and write what was measured; returns the exit status. TrunklineError names
+        the faults of the calls."""
         report.show_measures(self._console, self._records)
         report.show_reports(self._console, self._records)
         titles = {
