@@ -85,16 +85,6 @@ def write(path: Path, *channels: Samples, rate: int = LINE_RATE) -> None:
         file.writeframes(frames.astype("<i2").tobytes())
 
 
-def check_target(path: Path) -> None:
-    """Raise OSError now if no file can be written at ``path``, for whoever has its sound only
-    later. The file's directory is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    before = path.exists()
-    path.open("ab").close()
-    if not before:
-        path.unlink()
-
-
 def from_bytes(pcm: bytes) -> Samples:
     """Samples of PCM16 little-endian."""
     return np.frombuffer(pcm, "<i2").astype(np.int16)

@@ -29,6 +29,8 @@ from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 from trunkline.bus.sound import LINE_RATE
 
+from ..reports import files
+
 #: Seconds to listen after ``--say`` where ``--listen`` is not given.
 LISTEN_AFTER_SAY = 2.0
 
@@ -103,7 +105,7 @@ def _one_call(line: Line, connect: Callable[[], Coroutine[Any, Any, Call]], wish
     if wishes.dtmf is not None:
         check_digits(wishes.dtmf)
     if wishes.record is not None:
-        wav.check_target(wishes.record)
+        files.check(wishes.record)
     saying = None if wishes.say is None else wav.read(wishes.say).tobytes()
 
     async def main(stop: asyncio.Event) -> int:

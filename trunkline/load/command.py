@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from trunkline.adapter.line import Line
-from trunkline.bus import wav
 from trunkline.bus.errors import LimitReachedError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, StoppedError, complain, run, unless
 from trunkline.bus.redact import printable
@@ -41,7 +40,7 @@ def load(
 ) -> int:
     """Run the load test, and show its figures; returns the exit status. Raises what Line raises,
     and LimitReachedError where the caps of the stack leave too little for the ramp."""
-    wav.check_target(html)  # before the calls cost anything
+    files.check(html)
     progress = _Progress(to_stderr=as_json)
     line = Line(plan.number, allowed_callees=[plan.to], bus=settings.bus)
     ramp = Ramp(line, plan, progress.begin, progress.end)

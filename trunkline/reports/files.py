@@ -1,10 +1,20 @@
-"""Pages and pictures as files."""
+"""Files that commands write: pages, pictures, and whether there can be one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from trunkline.bus.errors import naming
+
+
+def check(path: Path) -> None:
+    """Raise OSError now if no file can be written at ``path``, for a command that has its content
+    only later, when calls have been paid for. The file's directory is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.exists()
+    path.open("ab").close()
+    if not before:
+        path.unlink()
 
 
 def write(path: Path, text: str) -> None:
