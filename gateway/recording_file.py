@@ -74,7 +74,7 @@ def read_whose(path: Path) -> Whose:
 def _decoded(comment: bytes) -> Whose:
     try:
         return msgspec.json.decode(comment.rstrip(b"\0"), type=Whose)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # another program's file
         return Whose()
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from trunkline.bus.sound import FRAME, WIRE_RATE
 from trunkline.gateway.recording import Recorder, Stereo, pcm16, place_of
-from trunkline.gateway.recording_file import MOST_KEYS, Key, Whose, read_whose
+from trunkline.gateway.recording_file import HEADER_BYTES, MOST_KEYS, Key, Whose, read_whose
 
 MINUTES = 10
 #: The gateway gives the recorder blocks of half a second.
@@ -192,7 +192,16 @@ def test_there_are_as_many_keys_as_the_comment_has_room_for(tmp_path: Path) -> N
         assert file.getnframes() == 0
 
 
-@pytest.mark.parametrize("content", [b"", b"RIFF", b"\0" * 2000])
+def _commented(comment: bytes) -> bytes:
+    """The beginning of a WAV file with this comment, as other programs may write it."""
+    head = b"RIFF\0\0\0\0WAVEfmt ".ljust(36, b"\0") + b"LIST\0\0\0\0INFOICMT\0\0\0\0"
+    return (head + comment).ljust(HEADER_BYTES, b"\0")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"RIFF", b"\0" * 2000, _commented(b'{"sid":"\xe9"}'), _commented(b'{"x":' + b"[" * 1200)],
+)
 def test_another_file_says_nothing_of_a_call(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.wav").write_bytes(content)
     assert read_whose(tmp_path / "x.wav") == Whose()
