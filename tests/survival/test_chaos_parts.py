@@ -14,7 +14,7 @@ from benchmarks.chaos_page import in_words, page
 from benchmarks.chaos_run import MachineTooBusyError, busy
 from benchmarks.chaos_score import QUIET, Injected, Score
 from trunkline.codec_worker import mulaw
-from trunkline.codec_worker.resample import Downsampler, Upsampler
+from trunkline.codec_worker.resample import LOOKAHEAD, Downsampler, Upsampler
 
 
 def on_the_wire(first: int, count: int) -> bytes:
@@ -30,7 +30,8 @@ def test_every_frame_is_read_whether_it_came_out_or_in() -> None:
     up = Upsampler()
     history = up.history()
     ulaw = mulaw.encode(chaos_code.samples(100, 300)).tobytes()
-    pcm = up.run([history], [ulaw])[0] + up.flush([history])[0]
+    silence = bytes([mulaw.SILENCE]) * LOOKAHEAD
+    pcm = up.run([history], [ulaw + silence])[0]
     heard = chaos_code.read(np.frombuffer(pcm, "<i2")[::3])
     assert heard.numbers == list(range(100, 400))
 
