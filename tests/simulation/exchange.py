@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
 import re
 from collections import Counter
@@ -72,6 +73,8 @@ class Leg:
     pressed: str = ""
     hung_up_by: str = ""
     ended_at: float = 0.0
+    #: when the first of its status callbacks was taken
+    called_back: float = math.inf
     #: what the detection of answering machines has found, and when we took that
     answered_by: str = ""
     answer_taken: float | None = None
@@ -85,12 +88,17 @@ class Leg:
     def live(self) -> bool:
         return self.status not in ENDED_STATUSES
 
+    @property
+    def made_at(self) -> float:
+        """When it was created, by the simulation's clock."""
+        return self.created - 1_700_000_000.0
+
     def state(self) -> CallState:
         return CallState(self.sid, self.status, self.to, self.from_, self.direction, self.created)
 
     def index(self, now: float) -> int:
         """Where the person's sound is at ``now``."""
-        return self.offset + round((now - (self.created - 1_700_000_000.0)) * RATE)
+        return self.offset + round((now - self.made_at) * RATE)
 
     def says(self, start: int, stop: int) -> bytes:
         return self.exchange.sound[start:stop]
@@ -358,6 +366,7 @@ class Exchange:
         form = {"CallSid": leg.sid, "CallStatus": status, "From": leg.from_, "To": leg.to}
         for _ in range(4):
             if await self._post(lambda g: g.status(form, leg.callback)):
+                leg.called_back = min(leg.called_back, self.loop.time())
                 return
             await asyncio.sleep(self.rng.uniform(0.2, 1.5))
         self.counts["callbacks lost"] += 1

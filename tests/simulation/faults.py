@@ -9,7 +9,7 @@ from typing import Any
 from .bus import Connection
 from .clock import Process
 from .exchange import PUBLIC_URL
-from .world import OURS, PEOPLE, World
+from .world import OURS, PEOPLE, Outage, World
 
 PRIORS = ("https://agent.example.com/voice", "https://me:pw@agent.example.com/v?x=1", "")
 
@@ -240,10 +240,9 @@ class Chaos:
         at, seconds = rng.uniform(0.5, self.seconds), rng.choice((0.5, 3.0, 20.0, 60.0))
 
         def lose() -> None:
-            self.world.counts["outages"] += 1
             self.world.say(f"--- the database is away for {seconds} s")
-            for host in hosts:
-                self.world.database_back[host] = self.world.loop.time() + seconds
+            now = self.world.loop.time()
+            self.world.outages.append(Outage(hosts, now, now + seconds))
 
         hosts = rng.choice(((0,), (1,), (0, 1))) if self.world.fleet else (0, 1)
         self._at(at, lose)

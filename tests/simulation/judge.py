@@ -19,6 +19,11 @@ SOUNDS_WAY: Final = 240
 NEWS_WAY: Final = 240
 #: An end that came so short before a timeout was told may not have been seen (seconds).
 TOLD_LATE: Final = 1.0
+#: Twilio's answer to a dial stands in the database so soon, if that is there (seconds).
+NOTED_WITHIN: Final = 0.15
+#: From the end of a dial's time until its client has been told: a tick, and the word's way
+#: (seconds).
+TIMEOUTS_WAY: Final = 0.3
 #: A short piece may look like another place by chance.
 _TELLING: Final = 8
 
@@ -79,19 +84,29 @@ def _dials(world: World) -> list[str]:
 
 
 def _known_causes(world: World) -> list[str]:
-    """Whoever was told of a timeout: Twilio had not known better by then, or could not be asked. A
-    dial's SID is known only once it stands in the database, and without it REST cannot be asked
-    about a call of which no callback comes."""
+    """Whoever was told of a timeout: Twilio had not known better by then, or could not be asked."""
     wrong = []
-    if world.counts["outages"] and world.exchange.counts["callbacks never sent"]:
-        return wrong
     for leg in world.exchange.legs.values():
         for client in world.clients:
             status, told = client.failures.get(leg.request, ("", 0.0))
             by_itself = not leg.hung_up_by and leg.status in NOT_ANSWERED
-            if status == "timeout" and by_itself and leg.ended_at < told - TOLD_LATE:
+            late = status == "timeout" and by_itself and leg.ended_at < told - TOLD_LATE
+            if late and not _sid_unknown(world, leg, told):
                 wrong.append(f"{leg.sid} was {leg.status}, and a timeout was told")
     return wrong
+
+
+def _sid_unknown(world: World, leg: Leg, told: float) -> bool:
+    """REST could not be asked about this call before its dial's timeout was told. A dial's SID is
+    known by a callback, or once it stands in the database. So no callback had come, and the
+    database was away from Twilio's answer until the dial's time was over."""
+    host = next(row.home for row in world.store.rows.values() if leg.request in row.journal.dials)
+    return leg.called_back > told and any(
+        host in outage.hosts
+        and outage.begin < leg.made_at + NOTED_WITHIN
+        and outage.end > told - TIMEOUTS_WAY
+        for outage in world.outages
+    )
 
 
 def _other_legs(world: World) -> list[str]:

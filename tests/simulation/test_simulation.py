@@ -25,6 +25,14 @@ def test_the_database_may_be_away_for_a_minute() -> None:
     assert status == 0, said
 
 
+def test_an_outage_excuses_only_what_it_hits() -> None:
+    """Callbacks get lost, and the database is away for half a second. REST could be asked about all
+    calls before that and after it, so the judge still finds that it is not asked."""
+    faults = ("--mutation", "ends_by_callback_alone", "--outage")
+    status, said = in_a_process("--seeds", "1", "--first", "176", *faults)
+    assert status == 1 and "was busy, and a timeout was told" in said, said
+
+
 def test_a_host_may_be_gone_and_the_other_runs_its_stack() -> None:
     """Two controllers share a database. One of them dies, or stands still, for longer than its
     lease: its sessions go on at the other one, and its numbers are put back there."""

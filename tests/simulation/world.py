@@ -12,7 +12,7 @@ import random
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from unittest import mock
 
 from trunkline.bus.sound import TOGETHER
@@ -37,6 +37,14 @@ LEAD_AND_TICK: Final = 0.06 + TICK_NS / 1e9 + (TOGETHER - 1) * 0.02
 KEEPER: Final = (0.2, 1.5)
 
 
+class Outage(NamedTuple):
+    """The database does not answer these hosts."""
+
+    hosts: tuple[int, ...]
+    begin: float
+    end: float
+
+
 class World:
     """Everything of one seed. ``trace``: what happened, newest last."""
 
@@ -55,8 +63,7 @@ class World:
         self.calm = False
         #: nothing dies, breaks or fails in this run
         self.peaceful = False
-        #: until when the database does not answer, for each host
-        self.database_back = [0.0, 0.0]
+        self.outages: list[Outage] = []
         #: until when a host has no controller, because nobody starts one
         self.absent = [0.0, 0.0]
         self.power = True
@@ -116,7 +123,7 @@ class World:
                 self.store,
                 PUBLIC_URL,
                 self.answered_twice,
-                lambda: self.database_back[host] - self.loop.time(),
+                lambda: self._database_away(host),
                 host,
                 fleet=self.fleet,
                 heard=self._heard,
@@ -143,6 +150,11 @@ class World:
             self.start(kind, host)
         else:
             self.loop.call_later(0.2, self._start_again, kind, host)
+
+    def _database_away(self, host: int) -> float:
+        """For how long it will not answer this host (seconds); 0 or less: it answers."""
+        ends = (outage.end for outage in self.outages if host in outage.hosts)
+        return max(ends, default=0.0) - self.loop.time()
 
     def _heard(self, stack: str) -> bool:
         """A gateway hears the stack's controller."""
