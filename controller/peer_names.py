@@ -4,7 +4,8 @@ Names stand in logs, so knowing one must not be enough to speak for its peer: to
 to hear its events, or to turn the controller's answers away from it. The rules:
 
 1. A name belongs to the connection that said it first, in a Hello. Until that connection is gone,
-   no other one gets it, and messages in its name on another one are dropped.
+   or goes to another stack that is served here, no other one gets it, and messages in its name on
+   another one are dropped.
 2. A process that lost its connection comes back on another. It shows the key that it made at its
    start, and gets its name at once, even where the controller has not seen the old connection
    break. Hellos of its older connections, which can be read late, are known by their number.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from trunkline.bus import messages as m
@@ -33,10 +34,11 @@ MOST_PEERS: Final = 10_000
 
 @dataclass(frozen=True)
 class _Holder:
-    """Who has a name. ``identity``: the connection, by its ZeroMQ routing id. ``key``: what the
-    peer showed with its first Hello on it; "": it has none."""
+    """Who has a name. ``identity``: the connection, by its ZeroMQ routing id; None: it is at
+    another stack by now. ``key``: what the peer showed with its first Hello on it; "": it has
+    none."""
 
-    identity: bytes
+    identity: bytes | None
     key: str
     #: the number of its connection, by the peer's own count
     connection: int
@@ -65,7 +67,8 @@ class PeerNames:
         if holder.identity == identity:
             return None
         if not holder.key:
-            return "names in use" if self._stands(holder.identity) else None
+            stands = holder.identity is not None and self._stands(holder.identity)
+            return "names in use" if stands else None
         if not hmac.compare_digest(holder.key, hello.key):
             return "names in use"
         return "late hellos" if hello.connection < holder.connection else None
@@ -73,11 +76,19 @@ class PeerNames:
     def bind(self, hello: m.Hello, identity: bytes) -> None:
         """The connection has the name from now on."""
         former = self._holders.get(hello.peer)
-        if former is not None:
+        if former is not None and former.identity is not None:
             self._names.pop(former.identity, None)
         key = hello.key if former is None or former.identity != identity else former.key
         self._holders[hello.peer] = _Holder(identity, key, hello.connection)
         self._names[identity] = hello.peer
+
+    def let_go(self, identity: bytes) -> str | None:
+        """The connection goes to another stack. Returns the name that it had here, which is reached
+        nowhere now; None: it had none."""
+        peer = self._names.pop(identity, None)
+        if peer is not None:
+            self._holders[peer] = replace(self._holders[peer], identity=None)
+        return peer
 
     def has(self, peer: str, identity: bytes) -> bool:
         """The connection has this name."""
@@ -99,4 +110,6 @@ class PeerNames:
     def forget_all_but(self, known: Container[str]) -> None:
         """Names of peers that are remembered no longer are free."""
         for peer in [peer for peer in self._holders if peer not in known]:
-            del self._names[self._holders.pop(peer).identity]
+            identity = self._holders.pop(peer).identity
+            if identity is not None:
+                del self._names[identity]

@@ -294,6 +294,9 @@ class Shell:
                 bus = self.core.book.bus_of(message.stack)
                 self._send(m.Moved(stack=message.stack, bus=bus), identity)
                 return
+            former = self._at_guest.get(identity, self)
+            if former is not shell:
+                former._let_go(identity)
             if shell is self:
                 self._at_guest.pop(identity, None)
             else:
@@ -327,6 +330,15 @@ class Shell:
                 self._wall.stop("foreign names", f"a {what} in another's name was dropped")
             return
         self._feed(message)
+
+    def _let_go(self, identity: bytes) -> None:
+        """The connection goes to another stack. What its peer has here is as after the connection's
+        end: nothing is sent to it any more, and its sessions wait for their secrets. A peer that
+        has nothing here is forgotten at once, with its name."""
+        peer = self._names.let_go(identity)
+        if peer is not None:
+            self._feed(do.Gone(peer))
+            self._names.forget_all_but(self.core.book.peers.by_id)
 
     def _unreadable(self, identity: bytes, payload: bytes, error: Exception) -> None:
         """A message cannot be read. If it is a request or a Hello, and says legibly who sent it,

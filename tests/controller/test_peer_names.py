@@ -71,6 +71,21 @@ def test_a_key_is_not_changed_on_its_connection(names: Names) -> None:
     assert names.say(b"two", "k1", 2) is None
 
 
+def test_a_connection_that_goes_to_another_stack_has_no_name_here(names: Names) -> None:
+    for peer, key in (("p1", ""), ("p2", "k2")):
+        names.say(b"one", key, 1, peer)
+        assert names.let_go(b"one") == peer and names.let_go(b"one") is None
+        assert names.connection(peer) is None and not names.has_any(b"one")
+    assert names.say(b"two", "", 1, "p1") is None, (
+        "its connection was all that the name was kept for"
+    )
+    assert names.say(b"three", "k3", 2, "p2") == "names in use"
+    assert names.say(b"one", "k2", 1, "p2") is None, "it may come back"
+    names.let_go(b"one")
+    names.forget_all_but(())
+    assert names.unknown("p2")
+
+
 def test_a_hello_of_an_older_connection_is_late(names: Names) -> None:
     names.say(b"new", "k1", 2)
     assert names.say(b"old", "k1", 1) == "late hellos"

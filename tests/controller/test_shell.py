@@ -19,6 +19,7 @@ from trunkline.controller import instructions as do
 from trunkline.controller.core import HEARS
 from trunkline.controller.journal.database import JournalError
 from trunkline.controller.rules import facts as f
+from trunkline.controller.rules.book.session import NOBODY
 from trunkline.controller.rules.moment import Moment
 from trunkline.controller.shell import MAY_BE_TAKEN, STOP_WITHIN, Shell
 from trunkline.controller.twilio.apply_restore import apply
@@ -176,6 +177,34 @@ async def test_a_hello_says_for_which_stack_it_is(served: Served) -> None:
     ]
     (welcome,) = told(b"c", hello(2, stack="dead"))
     assert isinstance(welcome, m.Welcome) and welcome.stack == own
+
+
+async def test_a_connection_that_goes_to_another_stack_leaves_the_one_before(
+    served: Served,
+) -> None:
+    """Else that stack would keep the name, and tell a client of another one about its sessions."""
+    own = served.core.book.identity.stack
+    core = Stage(peers=False).core
+    core.book.identity = replace(core.book.identity, stack="dead")
+    guest = Shell(core, served.ops, asyncio.Event(), clock=lambda: 100.0)
+    hosting = asyncio.ensure_future(served.shell.host(guest))
+    await asyncio.sleep(0)
+    info = Stage().info()
+    router, shells = served.router, {own: served.shell, "dead": guest}
+    for here, there in ((own, "dead"), ("dead", own)):
+        router.hear(b"a", hello(1, stack=here, sessions=[info]))
+        router.hear(b"a", hello(1, stack=there))
+        left = shells[here].core.book
+        assert left.peers.by_id["a1"].gone and left.sessions[info.session].peer == NOBODY
+        router.sent.clear()
+        shells[here]._carry_out(do.Send("a1", m.SessionLost(session=info.session, why="w")))
+        assert router.sent == []
+        # Where it has nothing, no name is left either: anybody may say it.
+        router.hear(b"a", hello(1, stack=here))
+        assert "a1" not in shells[there].core.book.peers.by_id
+        assert shells[there]._names.unknown("a1")
+    hosting.cancel()
+    await asyncio.gather(hosting, return_exceptions=True)
 
 
 async def test_the_end_does_not_wait_for_what_is_left_of_its_time_in_ever_smaller_pieces(
