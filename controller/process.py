@@ -163,6 +163,7 @@ async def _serve_locked(
         core, orphans, left = begun
         carrier.watched_by(core.book.measures.asked_twilio)
         others = None
+        stack.begun()
         if stacks is not None:
             # For a stack of the fleet whose controller has died (:mod:`.other_stacks`). Its core
             # has no orphans and no console: what others left is our own stack's business.

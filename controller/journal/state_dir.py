@@ -4,6 +4,7 @@
 
     <state dir>/lock                                held by the live stack of this directory
     <state dir>/stacks/<stack id>/lock              held while that stack's journal is in use
+    <state dir>/stacks/<stack id>/new               no controller has begun an epoch there yet
     <state dir>/stacks/<stack id>/journal.sqlite3   or, where the journal is in PostgreSQL,
     <state dir>/stacks/<stack id>/database          the name of this directory in it
     <state dir>/private/<name>/…                    the same again, for each private stack
@@ -39,6 +40,7 @@ from trunkline.bus.settings import PRIVATE
 
 _JOURNAL: Final = "journal.sqlite3"
 _IN_DATABASE: Final = "database"
+_NEW: Final = "new"
 #: Who only looks at a stack's lock holds it no longer than this (seconds).
 _LOOKED_WITHIN: Final = 2.0
 
@@ -55,7 +57,7 @@ class StackDir:
 
     path: Path
     lock: FileLock
-    #: it was made just now, or the database has not had it yet
+    #: no controller has begun an epoch there yet, or the database has not had it
     new: bool = False
 
     @property
@@ -78,6 +80,18 @@ class StackDir:
         """The directory's name in the database that has its journal; None: none has had it yet."""
         path = self.path / _IN_DATABASE
         return path.read_text() if path.exists() else None
+
+    def begun(self) -> None:
+        """An epoch stands in its journal. From now on a journal that is not there, or has no epoch,
+        was lost. A start that failed before that has lost nothing. The directory is synced, so that
+        a power cut does not bring the mark back."""
+        mark = self.path / _NEW
+        if mark.exists():
+            mark.unlink()
+            directory = os.open(self.path, os.O_RDONLY)
+            os.fsync(directory)
+            os.close(directory)
+        self.new = False
 
     def keep_home(self, home: str) -> None:
         """Note that the stack's journal is in a database from now on, and ``home``, by which that
@@ -187,7 +201,8 @@ def own(state_dir: Path, account: str, holder: str, *, in_database: bool = False
     stack_id = prefix(account) + secrets.token_hex(3)
     path = state_dir / "stacks" / stack_id
     _make(path)
-    return StackDir(path, FileLock(path / "lock", holder), new=True)
+    (path / _NEW).touch()
+    return take(path, holder)
 
 
 def _newest(found: list[StackDir], file: Callable[[StackDir], Path]) -> StackDir:
@@ -221,7 +236,7 @@ def lives_here(state_dir: Path, stack: str, but: str) -> bool:
 
 def take(path: Path, holder: str) -> StackDir:
     """Lock the stack in ``path``. LockHeldError where it lives."""
-    return StackDir(path, FileLock(path / "lock", holder))
+    return StackDir(path, FileLock(path / "lock", holder), new=(path / _NEW).exists())
 
 
 def _roots(state_dir: Path) -> list[Path]:

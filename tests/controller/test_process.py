@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import zmq
@@ -32,6 +33,8 @@ from trunkline.bus.testing import until
 from trunkline.carrier_sim.bots import Silence
 from trunkline.carrier_sim.faults import Fault
 from trunkline.carrier_sim.sim import CarrierSim
+from trunkline.controller.journal.database import JournalError
+from trunkline.controller.journal.store import Journal
 from trunkline.controller.process import main, serve
 from trunkline.controller.restore_command import restore_command
 
@@ -219,6 +222,26 @@ async def test_inbound_answer_and_a_leg_dial(tmp_path: Path, sim: CarrierSim) ->
         assert (await adapter.event(m.CallEnded)).reason == "hang_up"
         assert not call.live
     assert len(sim.number_writes) == 2
+
+
+@pytest.mark.parametrize("step", ["in_file", "unreadable", "begin_epoch"])
+async def test_a_first_start_that_fails_has_lost_no_journal(
+    tmp_path: Path, sim: CarrierSim, step: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next one does not say that it has, nor ask for the account's numbers. Once an epoch has
+    begun, a journal that is not there was lost."""
+    settings = settings_for(tmp_path, sim)
+    full = JournalError("the disk is full")
+    with mock.patch.object(Journal, step, side_effect=full), pytest.raises(JournalError):
+        await serve(settings, asyncio.Event())
+    said = []
+    for _ in range(2):
+        async with running(settings) as stack:
+            await stack.join("adapter")
+        said.append("the journal of stack" in caplog.text)
+        (journal,) = (tmp_path / "state").glob("stacks/*/journal.sqlite3")
+        journal.unlink()
+    assert said == [False, True]
 
 
 @pytest.mark.usefixtures("impatient")
