@@ -113,7 +113,7 @@ class CloseDial(Instruction, frozen=True):
 
 
 class End(Instruction, frozen=True):
-    """Hang these legs up; goes on until Twilio takes it, or refuses it for good -> Ended. Before
+    """Hang these legs up; goes on until Twilio takes it, or until they are over -> Ended. Before
     that EndFailed comes once, if it takes long or is refused."""
 
     call: str
@@ -302,16 +302,16 @@ class NotFound(Result, frozen=True):
 
 
 class Ended(Result, frozen=True):
-    """Twilio has taken the hang-up of these legs, or has stopped the stream of this one, as far as
-    it ever will: a lasting refusal was told by EndFailed."""
+    """Twilio has taken the hang-up of these legs, or has stopped the stream of this one, or they
+    were over before that."""
 
     call: str
     sids: tuple[str, ...]
 
 
 class EndFailed(Result, frozen=True):
-    """Twilio has not taken a hang-up for a while, and we go on trying, or it refuses it for good.
-    This result comes once, because somebody waits for an answer."""
+    """Twilio has not taken a hang-up for a while, or refuses it, and we go on trying. This result
+    comes once, because somebody waits for an answer."""
 
     call: str
     error: TrunklineError

@@ -183,10 +183,9 @@ def _end_dialled(at: Moment, call: Call) -> None:
 
 
 def ended(at: Moment, result: do.Ended) -> None:
-    """REST took the hang-up, or has refused it for good (:func:`end_failed` was told then). Where
-    it hangs up two legs, one after the other, nothing follows before it has taken both. If the dial
-    has timed out, its client hears of it only now, because only now Twilio will not make that phone
-    ring any more."""
+    """REST took the hang-up, or the call was over before that. Where it hangs up two legs, one
+    after the other, nothing follows before it has taken both. If the dial has timed out, its client
+    hears of it only now, because only now Twilio will not make that phone ring any more."""
     call = at.book.calls.get(result.call)
     if call is None or not call.end_taken(result.sids, at.now):
         return
@@ -198,8 +197,8 @@ def ended(at: Moment, result: do.Ended) -> None:
 
 
 def end_failed(at: Moment, result: do.EndFailed) -> None:
-    """REST has not taken the hang-up for a while, or refuses it for good. We close the stream, at
-    which Twilio asks for the next document, and that tells it to hang up."""
+    """REST has not taken the hang-up for a while, or refuses it. We close the stream, at which
+    Twilio asks for the next document, and that tells it to hang up."""
     call = at.book.calls.get(result.call)
     if call is None:
         return

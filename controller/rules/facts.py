@@ -373,8 +373,8 @@ class CallOver(Fact, frozen=True):
 
 
 class LegsHungUp(Fact, frozen=True):
-    """REST has taken the hang-up of a call, or has refused it for good. The call's stream may still
-    bring sound for a moment."""
+    """REST has taken the hang-up of a call, or the call was over before that. The call's stream may
+    still bring sound for a moment."""
 
     call: Call
 

@@ -4,8 +4,8 @@ Each operation is a coroutine that comes back with a result, which the core gets
 Repeats happen here, with back-off. Three kinds of request differ in that:
 
 - A read changes nothing, so it is repeated until a deadline.
-- Hanging up is repeated until Twilio takes it, or refuses it for good: a call that nobody ends
-  costs money.
+- Hanging up is repeated until Twilio takes it, or says that the call is over: a call that nobody
+  ends costs money.
 - Asking for a call is repeated only where Twilio cannot have taken it (429, a refused connection).
   Repeated after a timeout, it might ring twice. Then :func:`settle` looks for the call instead.
 
@@ -18,6 +18,7 @@ import asyncio
 import functools
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -340,13 +341,15 @@ async def settle(
 async def end(
     ops: Operations, call: str, sids: tuple[str, ...], tell: Callable[[do.EndFailed], None]
 ) -> do.Ended:
-    """Hang all legs up; goes on until Twilio takes it, or refuses it for good.
+    """Hang all legs up; goes on until Twilio takes it, or until they are over.
 
     Refused credentials are no reason to stop: a token that is being rotated, or an account that is
     suspended for a minute, may work again while the call still runs. ``tell``: called once, if it
-    takes long, because whoever asked waits for an answer.
+    takes long or is refused, because whoever asked waits for an answer.
     """
-    hang_ups = [(f"hang up {sid}", functools.partial(ops.carrier.end_call, sid)) for sid in sids]
+    hang_ups = [
+        (f"hang up {sid}", sid, functools.partial(ops.carrier.end_call, sid)) for sid in sids
+    ]
     await _until_taken(ops, call, hang_ups, tell)
     return do.Ended(call, sids)
 
@@ -356,7 +359,7 @@ async def stop_listening(
 ) -> do.Ended:
     """Stop the stream of a call that is listened to; goes on as long as a hang-up does."""
     stop = functools.partial(ops.carrier.stop_stream, order.sid, order.name)
-    stops = [(f"stop a stream of call {order.sid}", stop)]
+    stops = [(f"stop a stream of call {order.sid}", order.sid, stop)]
     await _until_taken(ops, order.call, stops, tell)
     return do.Ended(order.call, (order.sid,))
 
@@ -364,32 +367,50 @@ async def stop_listening(
 async def _until_taken(
     ops: Operations,
     call: str,
-    requests: Sequence[tuple[str, Callable[[], Awaitable[None]]]],
+    requests: Sequence[tuple[str, str, Callable[[], Awaitable[None]]]],
     tell: Callable[[do.EndFailed], None],
 ) -> None:
-    """Make each of the ``requests`` (what it does, for messages, and the request) until Twilio
-    takes it, or never will: a refusal that is not about credentials stays a refusal."""
+    """Make each of the ``requests`` (what it does, for messages, the call's SID, and the request)
+    until Twilio takes it, or until the call is over.
+
+    Where Twilio refuses a request, and not for its credentials, it will hardly take the next one.
+    Its call goes on all the same, at most until its time limit. Until then it is not settled, so
+    that its row in the journal stays open. The other requests are made meanwhile."""
     began = ops.clock()
     told = False
-    for doing, ask in requests:
-        attempt = 0
-        while True:
-            try:
-                await ask()
-                break
-            except RestFailure as failure:
-                attempt += 1
-                error = failure.error(doing)
-                lasting = not failure.repeatable and not failure.refused_credentials
-                if not told and (lasting or ops.clock() - began >= TELL_AFTER):
-                    told = True
-                    tell(do.EndFailed(call, error))
-                if lasting:
-                    log.error("%s", error)
-                    break
+    left = deque(requests)
+    attempt = 0
+    while left:
+        doing, sid, ask = left[0]
+        try:
+            await ask()
+        except RestFailure as failure:
+            attempt += 1
+            error = failure.error(doing)
+            refused = not failure.repeatable and not failure.refused_credentials
+            if not told and (refused or ops.clock() - began >= TELL_AFTER):
+                told = True
+                tell(do.EndFailed(call, error))
+            if not (refused and await _is_over(ops, sid)):
                 wait = backoff(attempt, failure)
                 log.warning("Twilio did not %s (%s); again in %.2g s", doing, failure.text, wait)
                 await ops.pause(wait)
+                left.rotate(-1 if refused else 0)
+                continue
+        left.popleft()
+        attempt = 0
+
+
+async def _is_over(ops: Operations, sid: str) -> bool:
+    """The call is over, or Twilio refuses this question too, so that nothing will be known of it:
+    its time limit ends it then."""
+    try:
+        return (await ops.carrier.fetch_call(sid)).ended
+    except RestFailure as failure:
+        refused = not (failure.repeatable or failure.refused_credentials)
+        if refused and not failure.gone:
+            log.error("%s", failure.error(f"say how call {sid} stands"))
+        return refused
 
 
 async def hang_up_left(ops: Operations, row: DialRow) -> None:

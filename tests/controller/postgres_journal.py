@@ -26,6 +26,13 @@ async def opened(url: str, home: str = "here", stack: str = STACK) -> Journal:
     return await ours(url, home).take(stack)
 
 
+def stand_still(journal: Journal) -> None:
+    """The journal shows no longer that its stack lives: its beats are over. No transaction is begun
+    but for what is asked for."""
+    assert journal._beating is not None
+    journal._beating.cancel()
+
+
 def ask(url: str, sql: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(url, autocommit=True) as db:
         cursor = db.execute(sql.encode())

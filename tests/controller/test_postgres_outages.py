@@ -38,7 +38,7 @@ from trunkline.stack.controller_client import controller_client
 
 from .fake_carrier import nobody
 from .machine import stack_id
-from .postgres_journal import STACK, ask, in_fleet, opened, ours
+from .postgres_journal import STACK, ask, in_fleet, opened, ours, stand_still
 from .test_journal import ACCOUNT, DIAL, ROW
 
 
@@ -50,7 +50,8 @@ def database_of(journal: Journal) -> stacks.PostgresDatabase:
 
 def lose_commit(journal: Journal, *, after: bool) -> None:
     """The next COMMIT gets no answer: the connection breaks ``after`` it has taken effect, or
-    before."""
+    before. It is not that of a beat."""
+    stand_still(journal)
     database = database_of(journal)
     connection = database._connection
     assert connection is not None
@@ -75,7 +76,8 @@ def waits_for_an_answer(journal: Journal) -> bool:
 
 
 def count_tries(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Gets an item for each transaction that the journal begins from now on."""
+    """Gets an item for each transaction that the journal begins from now on, beats apart."""
+    stand_still(journal)
     database, tries = database_of(journal), list[int]()
     run = database.run
 
@@ -85,6 +87,18 @@ def count_tries(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(database, "run", counted)
     return tries
+
+
+def holds_tries(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Work that has failed is not tried again before this is set."""
+    stand_still(journal)
+    may_try = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        await may_try.wait()
+
+    monkeypatch.setattr(journal, "_sleep", sleep)
+    return may_try
 
 
 def count_refusals(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
@@ -100,20 +114,35 @@ def count_refusals(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
     return refused
 
 
+async def dial_that_waits(journal: Journal, url: str) -> tuple[int, asyncio.Future[bool]]:
+    """Ask for dials until the COMMIT of one waits for a standby: the server's processes read their
+    new settings one by one. Returns how many were asked for, and the last."""
+    waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    asked = 0
+    while True:
+        asked += 1
+        last = asyncio.ensure_future(journal.dial_asked(replace(DIAL, request=f"r{asked}")))
+        await until(lambda last=last: last.done() or ask(url, waits))  # type: ignore[misc]  # bound at once
+        if not last.done():
+            return asked, last
+
+
 async def test_a_connection_that_leads_nowhere_is_given_up(
     url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A proxy may keep it up for a server that is gone; here the server's process for it stands."""
-    monkeypatch.setattr(store, "ANSWERS_WITHIN", 0.2)
     journal = await opened(url)
+    stand_still(journal)
     caplog.set_level(logging.WARNING)
     connection = database_of(journal)._connection
     assert connection is not None
     pid = connection.info.backend_pid
     os.kill(pid, signal.SIGSTOP)
     try:
-        async with asyncio.timeout(10.0):
-            await journal.plan(ROW, 5.0)
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "ANSWERS_WITHIN", 0.2)
+            async with asyncio.timeout(10.0):
+                await journal.plan(ROW, 5.0)
     finally:
         os.kill(pid, signal.SIGCONT)
     assert await journal.open_overrides() == [ROW]
@@ -131,20 +160,24 @@ async def test_a_commit_that_waits_for_a_standby_is_done_once_and_fills_no_serve
     monkeypatch.setattr(store, "AGAIN_AFTER", 0.02)
     monkeypatch.setattr(postgres_server_module, "LOCKED_WITHIN", 0.1)
     journal = await opened(url)
+    tries = count_tries(journal, monkeypatch)
+    here = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     ask(postgres.url, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
     try:
         ask(postgres.url, "SELECT pg_reload_conf()")
-        tries = count_tries(journal, monkeypatch)
-        saying = asyncio.ensure_future(journal.plan(ROW, 5.0))
+        asked, saying = await dial_that_waits(journal, url)
+        tries.clear()
         await until(lambda: len(tries) >= 10)
-        here = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        assert ask(url, here)[0][0] <= 5 and not saying.done()
+        # The server needs a moment to notice that one was cut. If it did not, there would be more
+        # and more.
+        await until(lambda: ask(url, here)[0][0] <= 5)
+        assert not saying.done()
     finally:
         ask(postgres.url, "ALTER SYSTEM RESET synchronous_standby_names")
         ask(postgres.url, "SELECT pg_reload_conf()")
     async with asyncio.timeout(10.0):
-        await saying
-    assert await journal.open_overrides() == [ROW]
+        assert await saying
+    assert len(await journal.open_dials()) == asked
     await journal.close()
 
 
@@ -173,11 +206,13 @@ async def test_what_a_copy_that_lagged_has_lost_is_told(
     """It was promoted while a COMMIT waited for its answer."""
     journal = await opened(url)
     await journal.plan(ROW, 5.0)
+    may_try = holds_tries(journal, monkeypatch)
     lose_commit(journal, after=True)
     saying = asyncio.ensure_future(journal.plan(replace(ROW, id="o2"), 6.0))
     await until(lambda: database_of(journal)._connection is None)
     ask(url, "DELETE FROM trunkline.overrides WHERE id = 'o2'")
     ask(url, "UPDATE trunkline.stacks SET beat = beat - 2")
+    may_try.set()
     with pytest.raises(JournalError, match="a copy that lagged"):
         await saying
     await journal.close()

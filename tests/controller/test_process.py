@@ -373,9 +373,11 @@ async def test_end_within_4_s_whatever_rest_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("refused", [False, True])
 async def test_a_call_that_cannot_be_hung_up_is_pending_too(
-    tmp_path: Path, sim: CarrierSim
+    tmp_path: Path, sim: CarrierSim, *, refused: bool
 ) -> None:
+    """Also where Twilio has refused it long before the end, and only that."""
     sim.add_callee(THEIRS, Silence(ring=60.0))
     settings = settings_for(tmp_path, sim)
     stack = Stack(settings)
@@ -392,12 +394,18 @@ async def test_a_call_that_cannot_be_hung_up_is_pending_too(
         max_duration=60.0,
     )
     dialled = await adapter.ask(dial, m.Dialled)
-    with sim.faults.during(Fault(where="rest", kind="status", status=503)):
+    status = 400 if refused else 503
+    with sim.faults.during(Fault(where="rest", kind="status", method="POST", status=status)):
+        if refused:
+            cancel = m.CancelDial(session=info.session, request=dial.request)
+            with pytest.raises(CarrierError, match="HTTP 400"):
+                await adapter.ask(cancel, m.Done)
+            await adapter.ask(m.GetStatus(), m.StatusReport)  # all that follows is done
         assert await stack.stop() == EXIT_PENDING
     await stack.close()
     assert sim.calls[dialled.sid].live
-    status, lines = await restore_command(settings, dry_run=False, account=False, force=False)
-    assert (status, lines) == (EXIT_DONE, []) and not sim.calls[dialled.sid].live
+    restored = await restore_command(settings, dry_run=False, account=False, force=False)
+    assert restored == (EXIT_DONE, []) and not sim.calls[dialled.sid].live
 
 
 async def test_a_start_after_the_rotation(tmp_path: Path) -> None:

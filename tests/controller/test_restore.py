@@ -21,6 +21,7 @@ from trunkline.controller.journal.rows import DialRow, OverrideRow
 from trunkline.controller.twilio import operations
 from trunkline.controller.twilio.apply_restore import apply, restore
 from trunkline.controller.twilio.calls import CallOrder
+from trunkline.controller.twilio.carrier import LONGEST_PAUSE
 from trunkline.controller.twilio.number_settings import NumberSettings
 from trunkline.controller.twilio.operations import Operations
 from trunkline.controller.twilio.override import STALE_EVERY, STALE_SECONDS
@@ -498,6 +499,52 @@ async def test_hang_up_goes_on_for_ever_and_says_so_once(kind: str) -> None:
     sids = (call.sid,)
     assert await operations.end(bench.ops, "c1", sids, told.append) == do.Ended("c1", sids)
     assert len(told) == 1 and bench.carrier.calls[call.sid].status == "completed"
+
+
+async def test_a_refused_hang_up_is_settled_once_its_call_is_over() -> None:
+    """Until then the dial's row is open, so that the next start knows of the call, and so does
+    `trunkline restore`."""
+    bench = Bench()
+    taken = await create(bench)
+    assert isinstance(taken, do.Taken)
+    bench.carrier.plan("end", *["400"] * 100)
+    began, rows = bench.time.now, bench.journal.left.dials
+
+    def time_limit() -> None:
+        assert bench.journal.left.dials == rows != []
+        bench.carrier.over(taken.sid)
+
+    bench.time.at(began + 300.0, time_limit)
+    await operations.hang_up_left(bench.ops, rows[0])
+    assert bench.journal.left.dials == []
+    assert 300.0 <= bench.time.now - began <= 300.0 + LONGEST_PAUSE
+    assert bench.carrier.count("end") < 30
+
+
+async def test_a_refused_hang_up_holds_up_no_other_leg() -> None:
+    bench = Bench()
+    legs = tuple([(await bench.carrier.create_call(ORDER)).sid for _ in range(2)])
+    bench.carrier.plan("end", "400", "ok", "400", "400", "ok")
+    ended = await operations.end(bench.ops, "c1", legs, [].append)
+    assert ended == do.Ended("c1", legs)
+    asked = [what for operation, what in bench.carrier.log if operation == "end"]
+    assert asked == [legs[0], legs[1], *[legs[0]] * 3]
+
+
+@pytest.mark.parametrize(("kind", "asked"), [("404", 1), ("400", 1), ("500", 2), ("401", 2)])
+async def test_where_nothing_can_be_known_of_its_call_it_is_settled_at_once(
+    kind: str, asked: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench()
+    call = await bench.carrier.create_call(ORDER)
+    bench.carrier.plan("end", "400", "400")
+    bench.carrier.plan("fetch", kind, "404")
+    told: list[do.EndFailed] = []
+    assert await operations.end(bench.ops, "c1", (call.sid,), told.append) == do.Ended(
+        "c1", (call.sid,)
+    )
+    assert len(told) == 1 and bench.carrier.count("fetch") == bench.carrier.count("end") == asked
+    assert ("say how call" in caplog.text) == (kind == "400")
 
 
 # --------------------------------------------------------------------------- passwords

@@ -341,6 +341,7 @@ class Chaos:
         rows = world.store.overrides.values()
         busy = {row.number_sid for row in rows if row.open and row.state != "applied"}
         busy |= {row.number_sid for row in rows if row.uncertain_until > world.twilio.wall()}
+        busy |= world.put_back
         free = [s for s in world.twilio.numbers if s not in busy and not world.twilio.in_flight[s]]
         if free:
             sid = self.rng.choice(free)
