@@ -35,7 +35,7 @@ from ..journal.rows import OverrideRow, OverrideState
 from .carrier import RestFailure, backoff
 from .number_settings import NumberSettings
 from .operations import Operations
-from .override import Done, Event, Put, Read, Write, still_ours, what_to_write
+from .override import READ_HOLDS, Done, Event, Put, Read, Write, still_ours, what_to_write
 from .seal import Seal, are_whole, without_passwords
 
 log = logging.getLogger("trunkline.controller")
@@ -121,7 +121,8 @@ class _Errand:
 
     ``deadline``: when an apply gives up; a restore never does. ``found``: the last read.
     ``over``: the voice_url that an apply planned to write over. It is not always the prior one: a
-    dead stack's override may have stood there.
+    dead stack's override may have stood there. ``read_holds``: the journal may take so long between
+    a read and the write (seconds).
     """
 
     ops: Operations
@@ -131,6 +132,7 @@ class _Errand:
     waits: Callable[[str], None] = lambda why: None
     found: NumberSettings | None = None
     over: str | None = None
+    read_holds: float = READ_HOLDS
 
     async def run(self) -> Done:
         """NumberNotFoundError where the number is gone; errors of an apply as :func:`apply`."""
@@ -170,15 +172,22 @@ class _Errand:
         return "prior" if as_before else "other"
 
     async def _put(self, put: Put) -> Event:
-        """Write the fields of this job, journalled before."""
+        """Write the fields of this job, journalled before. If the journal was long in coming,
+        nothing is written: somebody may have changed the number since it was read."""
+        began = self.ops.clock()
         if put.anew:
             await self._plan()
+        restoring = self.write.job == "restore"
+        if restoring:
+            # An apply needs no such note: "planned" says that its write may be under way.
+            await self.note("restoring", put.until)
+        if self.ops.clock() - began > self.read_holds:
+            self.read_holds *= 2.0
+            return "late"
         row, found = self.row, self.found
         assert row.prior is not None and row.written is not None and found is not None
         fields = row.written
-        if self.write.job == "restore":
-            # An apply needs no such note: "planned" says that its write may be under way.
-            await self.note("restoring", put.until)
+        if restoring:
             fields = {"voice_url": row.prior["voice_url"]} | still_ours(row, found)
         await self.ops.carrier.write_number(row.number_sid, fields)
         return "written"
@@ -192,8 +201,8 @@ class _Errand:
         ops, row, found = self.ops, self.row, self.found
         assert found is not None
         prior = await _prior(ops, found)
-        if row.prior is not None:
-            # Somebody changed voice_url while our other fields stood there; these are not theirs.
+        if row.prior is not None and self.write.doubt != "none":
+            # Somebody changed voice_url. What stands there of our other fields is not theirs.
             prior |= still_ours(row, found)
         written = what_to_write(
             prior,

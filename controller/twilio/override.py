@@ -32,7 +32,9 @@ come (``uncertain_until``), and a restore ends only once that time is over or th
 
 An apply ends as soon as our fields stand there: a test waits for it. Somebody else may have changed
 the number since we planned our write. Then an apply makes a new plan, so that their fields are put
-back in the end. A restore never writes over them: it compares first.
+back in the end. A restore never writes over them: it compares first. Between that read and the
+write the journal is told of the write, and while its database is away that may take minutes. Then
+the number is read again.
 """
 
 from __future__ import annotations
@@ -57,6 +59,9 @@ REREAD_EVERY: Final = 5.0
 #: again, every STALE_EVERY seconds.
 STALE_SECONDS: Final = 15.0
 STALE_EVERY: Final = 1.0
+#: What a read shows is written over within this time, or the number is read again (seconds). Each
+#: time that happens the time is doubled, because a database may be that slow always.
+READ_HOLDS: Final = 2.0
 #: A timer may fire a little early. Without a least pause the last read would be repeated at once.
 SHORTEST_PAUSE: Final = 0.1
 
@@ -64,8 +69,9 @@ Job = Literal["apply", "restore"]
 Doubt = Literal["none", "one", "many"]
 #: Events. A read shows the *prior* voice_url, *ours*, or an *other*, which may also be one
 #: that nobody has journalled yet. A write was answered (*written*), got no answer (*lost*), or was
-#: certainly not carried out (*refused*, such as 429). A read failed (*unread*).
-Event = Literal["prior", "ours", "other", "written", "lost", "refused", "unread"]
+#: certainly not carried out (*refused*, such as 429). A read failed (*unread*). What the last read
+#: showed was too old to be written over (*late*).
+Event = Literal["prior", "ours", "other", "written", "lost", "refused", "unread", "late"]
 
 #: The read that shows what this job writes.
 LANDED: Final[dict[Job, Event]] = {"apply": "ours", "restore": "prior"}
@@ -88,6 +94,7 @@ NEXT: Final[dict[Event, dict[Job, Literal["read", "plan", "put", "done", "settle
     "lost": {"apply": "read", "restore": "read"},
     "refused": {"apply": "read", "restore": "read"},
     "unread": {"apply": "read", "restore": "read"},
+    "late": {"apply": "read", "restore": "read"},
 }
 
 
@@ -98,7 +105,7 @@ class Read(NamedTuple):
 
 
 class Put(NamedTuple):
-    """Write the fields -> written, lost or refused.
+    """Write the fields -> written, lost, refused or late.
 
     ``until``: if it gets no answer, it may land until then. That must be in the journal before,
     because we may die while we write. ``anew``: make a new plan first, which means to journal the

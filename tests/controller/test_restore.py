@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -100,6 +101,47 @@ async def test_a_number_that_was_put_back_by_hand_is_read_again_for_a_while_only
     assert await bench.restored(row) == "restored"
     assert len(bench.carrier.writes) == 1
     assert bench.time.wall() - began == pytest.approx(STALE_SECONDS, abs=STALE_EVERY)
+
+
+def _waits(bench: Bench, operation: str, *waits: Callable[[], None]) -> None:
+    """The journal's ``operation`` takes 30 s for each of ``waits``, which is called meanwhile."""
+    left = list(waits)
+    at_once = getattr(bench.journal, operation)
+
+    async def slow(*args: Any) -> None:
+        if left:
+            left.pop(0)()
+            bench.time.advance(30.0)
+        await at_once(*args)
+
+    setattr(bench.journal, operation, slow)
+
+
+async def test_what_somebody_sets_while_the_journal_waits_is_not_written_over() -> None:
+    bench = Bench()
+    row = await bench.apply()
+    _waits(bench, "set_state", lambda: bench.change(voice_url="https://theirs.example.com"))
+    assert await bench.restored(row) == "left_alone"
+    assert bench.voice_url == "https://theirs.example.com" and len(bench.carrier.writes) == 1
+
+
+async def test_what_somebody_sets_while_an_override_is_journalled_is_put_back() -> None:
+    bench = Bench(voice_method="GET")
+    theirs = {"voice_url": "https://theirs.example.com", "voice_method": "POST"}
+    _waits(bench, "intend", lambda: bench.change(**theirs))
+    row = await bench.apply(seconds=60.0)
+    assert row.prior is not None and row.prior | theirs == row.prior
+    assert len(bench.carrier.writes) == 1
+    assert await bench.restored(row) == "restored"
+    assert {name: bench.carrier.numbers[bench.sid].fields[name] for name in theirs} == theirs
+
+
+async def test_a_journal_that_is_always_slow_keeps_no_number() -> None:
+    bench = Bench()
+    row = await bench.apply()
+    _waits(bench, "set_state", *[lambda: None] * 100)
+    assert await bench.restored(row) == "restored"
+    assert bench.as_before and bench.carrier.count("read") < 10
 
 
 async def test_number_without_a_voice_url() -> None:
