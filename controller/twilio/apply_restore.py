@@ -121,8 +121,7 @@ class _Errand:
 
     ``deadline``: when an apply gives up; a restore never does. ``found``: the last read.
     ``over``: the voice_url that an apply planned to write over. It is not always the prior one: a
-    dead stack's override may have stood there. ``read_holds``: the journal may take so long between
-    a read and the write (seconds).
+    dead stack's override may have stood there. ``lates``: how often the journal took too long.
     """
 
     ops: Operations
@@ -132,7 +131,7 @@ class _Errand:
     waits: Callable[[str], None] = lambda why: None
     found: NumberSettings | None = None
     over: str | None = None
-    read_holds: float = READ_HOLDS
+    lates: int = 0
 
     async def run(self) -> Done:
         """NumberNotFoundError where the number is gone; errors of an apply as :func:`apply`."""
@@ -181,8 +180,8 @@ class _Errand:
         if restoring:
             # An apply needs no such note: "planned" says that its write may be under way.
             await self.note("restoring", put.until)
-        if self.ops.clock() - began > self.read_holds:
-            self.read_holds *= 2.0
+        if self.ops.clock() - began > READ_HOLDS * 2.0**self.lates:
+            self.lates += 1
             return "late"
         row, found = self.row, self.found
         assert row.prior is not None and row.written is not None and found is not None

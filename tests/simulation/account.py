@@ -192,6 +192,8 @@ class SlowAccount(Account):
         self.expected: dict[str, NumberSettings] = {}
         #: sid -> writes that may still take effect
         self.in_flight: Counter[str] = Counter()
+        #: sid -> when it was read last, by the simulation's clock
+        self.read_at: dict[str, float] = {}
         self.problems: list[str] = []
 
     def add_number(self, number: str, **fields: str) -> str:
@@ -214,6 +216,8 @@ class SlowAccount(Account):
 
         def happen() -> None:
             self.in_flight[number] -= 1
+            if operation == "read":
+                self.read_at[what] = self.loop.time()
             result: Any = None
             try:
                 if fate in ("ok", "500_after", "timeout_after", "late"):

@@ -6,6 +6,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from trunkline.controller.twilio.override import READ_HOLDS
+
 from .bus import Connection
 from .clock import Process
 from .exchange import PUBLIC_URL
@@ -339,9 +341,10 @@ class Chaos:
         """Someone changes a number in Twilio's console, while nothing of ours is on its way."""
         world = self.world
         rows = world.store.overrides.values()
-        busy = {row.number_sid for row in rows if row.open and row.state != "applied"}
-        busy |= {row.number_sid for row in rows if row.uncertain_until > world.twilio.wall()}
-        busy |= world.put_back
+        busy = {row.number_sid for row in rows if row.uncertain_until > world.twilio.wall()}
+        # A read is written over within READ_HOLDS, and no compare can see what comes between.
+        read_at, now = world.twilio.read_at, world.loop.time()
+        busy |= {sid for sid, at in read_at.items() if now - at < READ_HOLDS + 1.0}
         free = [s for s in world.twilio.numbers if s not in busy and not world.twilio.in_flight[s]]
         if free:
             sid = self.rng.choice(free)

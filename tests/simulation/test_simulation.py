@@ -20,19 +20,9 @@ def test_whatever_happens_all_comes_to_rest() -> None:
 
 
 def test_the_database_may_be_away_for_a_minute() -> None:
-    """Calls go on, what is new waits, and nothing is lost or written twice. In seed 41601 somebody
-    changes a number that a controller has read, and is about to put back."""
-    for seeds in (("--seeds", "25", "--no-mutations"), ("--seed", "41601")):
-        status, said = in_a_process(*seeds, "--outage")
-        assert status == 0, said
-
-
-def test_an_outage_excuses_only_what_it_hits() -> None:
-    """Callbacks get lost, and the database is away for half a second. REST could be asked about all
-    calls before that and after it, so the judge still finds that it is not asked."""
-    faults = ("--mutation", "ends_by_callback_alone", "--outage")
-    status, said = in_a_process("--seeds", "1", "--first", "176", *faults)
-    assert status == 1 and "was busy, and a timeout was told" in said, said
+    """Calls go on, what is new waits, and nothing is lost or written twice."""
+    status, said = in_a_process("--seeds", "25", "--no-mutations", "--outage")
+    assert status == 0, said
 
 
 def test_an_outage_excuses_only_what_it_hits() -> None:

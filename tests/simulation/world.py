@@ -16,9 +16,6 @@ from typing import Any, Final, NamedTuple
 from unittest import mock
 
 from trunkline.bus.sound import TOGETHER
-from trunkline.controller.journal.rows import OverrideRow
-from trunkline.controller.twilio.apply_restore import Outcome, restore
-from trunkline.controller.twilio.operations import Operations
 
 from .bus import SimBus
 from .client import SimClient
@@ -67,9 +64,6 @@ class World:
         #: nothing dies, breaks or fails in this run
         self.peaceful = False
         self.outages: list[Outage] = []
-        #: the SIDs of numbers that a controller puts back now: it may have read one, and not have
-        #: noted yet that it writes to it
-        self._put_back: list[tuple[Process, str]] = []
         #: until when a host has no controller, because nobody starts one
         self.absent = [0.0, 0.0]
         self.power = True
@@ -184,20 +178,6 @@ class World:
         }
         return [peer.process for peer in peers[kind] if peer.process.alive]
 
-    async def _restore(self, ops: Operations, row: OverrideRow) -> Outcome:
-        """The product's ``restore``, which is seen here while it goes on."""
-        mine = (current.get(), row.number_sid)
-        self._put_back.append(mine)
-        try:
-            return await restore(ops, row)
-        finally:
-            self._put_back.remove(mine)
-
-    @property
-    def put_back(self) -> set[str]:
-        """The SIDs of numbers that a living controller is putting back."""
-        return {sid for process, sid in self._put_back if process.alive}
-
     @property
     def controller(self) -> ControllerPeer | None:
         """One that lives."""
@@ -252,8 +232,6 @@ class World:
             ("trunkline.adapter.client.media_link.connect_dealer", self.bus.connect_dealer),
             ("trunkline.gateway.shell.connect_dealer", self.bus.connect_dealer),
             ("trunkline.controller.shell.bind_router", self.bus.bind_router),
-            ("trunkline.controller.shell.restore", self._restore),
-            ("trunkline.controller.other_stacks.restore", self._restore),
             ("trunkline.adapter.client.client.monotonic", self.loop.time),
             ("trunkline.adapter.client.call_audio.LEAD_AND_MESSAGE", LEAD_AND_TICK),
             ("trunkline.adapter.line.trace_carrier", dict),
