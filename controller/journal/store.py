@@ -22,7 +22,7 @@ States of an override::
 
     planned      nothing has been written to the number, or (once `prior` is known) perhaps
     applied      Twilio has confirmed our settings
-    restoring    its holders are gone; the prior settings are going to be written, or have been
+    restoring    its holders are gone; the prior settings are being put back
     restored     closed: the number is as it was
     left_alone   closed: someone else had changed the number, or it is gone
 

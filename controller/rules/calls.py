@@ -160,6 +160,8 @@ def _end(at: Moment, call: Call, due: f.HangUp) -> None:
         _conclude(at, call, due.reason)
     elif call.end_sent and not call.end_under_way:
         _answer_ending(at, call)  # REST took it before this one asked
+    elif call.end_error is not None:
+        at.fail_all(call.take_ending(), call.end_error)  # REST says it once, and has said it
 
 
 def _may_still_come(at: Moment, call: Call) -> bool:
@@ -202,6 +204,7 @@ def end_failed(at: Moment, result: do.EndFailed) -> None:
     call = at.book.calls.get(result.call)
     if call is None:
         return
+    call.end_failed(result.error)
     at.fail_all(call.take_ending(), result.error)
     _tell_timeout(at, call, str(result.error))
     at.send(call.gateway, m.CloseStream(call=call.id))

@@ -8,7 +8,7 @@ Here stand the steps that take time. Each is written down before Twilio is touch
     planned, with prior and ours    write ours
     applied
 
-    applied                         read: is it still ours?
+    restoring                       read: is it still ours?
     restoring, with until when      write the prior fields
     restored, or left alone
 
@@ -102,6 +102,8 @@ async def restore(
     outcome: Outcome = "restored"
     # A row without a prior was planned, and nothing was written.
     if row.prior is not None:
+        # A start that finds this row goes on at once, and keeps the number for nobody.
+        await errand.note("restoring", write.until)
         try:
             if (await errand.run()).left:
                 outcome = "left_alone"

@@ -382,6 +382,21 @@ def test_stream_that_outlives_the_hang_up_is_closed() -> None:
     assert CLOSE_STREAM_AFTER < ended.ago < 2.0
 
 
+def test_a_hang_up_that_is_asked_for_again_is_answered_while_rest_does_not_take_it() -> None:
+    stage = Stage()
+    info = stage.armed()
+    call = stage.called(info)
+    hang_up = m.HangUp(session=info.session, call=call.call)
+    first = stage.ask("a1", hang_up)
+    end = stage.take(do.End)
+    stage.feed(do.EndFailed(end.call, CarrierError("no")))
+    assert stage.error("a1", first) == "CarrierError"
+    assert stage.error("a1", stage.ask("a1", hang_up)) == "CarrierError"
+    stage.feed(do.Ended(end.call, end.sids))
+    stage.body("a1", stage.ask("a1", hang_up), m.Done)
+    assert not stage.all_work(do.End)
+
+
 def test_hang_up_that_rest_refuses_goes_by_the_redirect() -> None:
     stage = Stage()
     info = stage.armed()

@@ -154,7 +154,7 @@ def test_a_stream_that_comes_during_the_last_look_is_a_call() -> None:
     ("written", "its"),
     [
         (True, "Twilio has not said whether it has the call"),
-        (False, "Twilio has not been asked, because the database was still waited for"),
+        (False, "Twilio has not been asked: the dial waited for the database, or for its turn"),
     ],
 )
 def test_a_timeout_of_a_dial_that_twilio_never_answered(written: bool, its: str) -> None:

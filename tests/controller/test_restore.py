@@ -103,6 +103,22 @@ async def test_a_number_that_was_put_back_by_hand_is_read_again_for_a_while_only
     assert bench.time.wall() - began == pytest.approx(STALE_SECONDS, abs=STALE_EVERY)
 
 
+async def test_a_put_back_is_journalled_before_the_number_is_read() -> None:
+    """The next start would keep the number for its session otherwise, if Twilio does not answer."""
+    bench = Bench()
+    row = await bench.apply()
+    states, read = [], bench.carrier.read_number
+
+    async def looked(sid: str) -> NumberSettings:
+        stands = await bench.journal.override(row.id)
+        states.append(stands and stands.state)
+        return await read(sid)
+
+    bench.carrier.read_number = looked  # type: ignore[method-assign]  # one carrier's reads
+    assert await bench.restored(row) == "restored"
+    assert states and set(states) == {"restoring"}
+
+
 def _waits(bench: Bench, operation: str, *waits: Callable[[], None]) -> None:
     """The journal's ``operation`` takes 30 s for each of ``waits``, which is called meanwhile."""
     left = list(waits)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from trunkline.bus import messages as m
-from trunkline.bus.errors import InvalidRequestError
+from trunkline.bus.errors import InvalidRequestError, TrunklineError
 from trunkline.bus.twilio_urls import CALL_FIELD, DIAL_FIELD
 
 from ...instructions import End, ReplyTo, StopListening
@@ -85,6 +85,8 @@ class Call(Subject):
     ending: list[ReplyTo] = field(default_factory=list)
     #: the legs that REST was told to hang up, and whether it has taken that
     hang_ups: dict[str, bool] = field(default_factory=dict)
+    #: why REST has not taken it; None: it has, or has just been told
+    end_error: TrunklineError | None = None
     #: when REST took the last of them
     hung_up: float | None = None
     #: once it is hung up, its client hears that the dial has timed out
@@ -461,16 +463,23 @@ class Call(Subject):
         if not known:
             return None
         self.hang_ups |= dict.fromkeys(known, False)
+        self.end_error = None
         return End(self.id, known)
 
     def end_taken(self, sids: Sequence[str], now: float) -> bool:
         """REST took the hang-up of these legs. True: it has taken all that it was told to hang up.
         If the call's stream is still there somewhat later, we close it."""
-        self.hang_ups |= dict.fromkeys(self.hang_ups.keys() & sids, True)
+        for sid in sids:
+            if sid in self.hang_ups:  # otherwise it was a guess, and is another dial's call
+                self.hang_ups[sid] = True
         if self.end_under_way or not self.end_sent:
             return False
-        self.hung_up = now
+        self.hung_up, self.end_error = now, None
         return True
+
+    def end_failed(self, error: TrunklineError) -> None:
+        """REST has not taken the hang-up for a while, or refuses it. It is tried again."""
+        self.end_error = error
 
     def take_ending(self) -> list[ReplyTo]:
         """Those who wait for its end; whoever takes them answers them."""

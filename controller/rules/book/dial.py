@@ -128,7 +128,7 @@ class Dial(Subject):
     def ask(self, wall: float, now: float) -> None:
         """Twilio is asked for the call, once it is written down: from now on it may ring."""
         self.step("ask")
-        self.known.tell_written(written=False)
+        self.known.tell_unasked()
         self.row = replace(self.row, asked=wall)
         self.deadline = now + self.row.timeout
 
@@ -138,7 +138,7 @@ class Dial(Subject):
         if asked is not None:
             self.row = replace(self.row, asked=asked)
         self.asked_at = now
-        self.known.tell_written(written=True)
+        self.known.tell_asking()
         self.deadline = now + self.row.timeout
 
     # ------------------------------------------------------------------ its SID

@@ -17,8 +17,9 @@ from typing import Final
 from trunkline.bus.callers import listed
 from trunkline.bus.redact import redact_number
 
-#: The statuses of a call that has not ended, in the order in which it can have them.
-_ORDER: Final = ("queued", "initiated", "ringing", "answered", "in-progress")
+#: The statuses of a call that has not ended, in the order in which it can have them. "": none is
+#: known.
+_ORDER: Final = ("", "queued", "initiated", "ringing", "answered", "in-progress")
 
 
 @dataclass
@@ -26,29 +27,33 @@ class LastKnown:
     """``callee``: the number that was called, already redacted. ``has_webhook``: the calls of that
     number come to us (b-leg), so a voice webhook is to be expected.
 
-    Times are monotonic. ``heard``: when Twilio last said something of our leg. ``unwritten``: the
-    dial is not in the journal yet, and Twilio is asked after that.
+    Times are monotonic. ``heard``: when Twilio last said something of our leg. ``unasked``: Twilio
+    will be asked once the dial is in the journal, and its turn has come.
     """
 
     callee: str
     has_webhook: bool
     heard: float = 0.0
-    unwritten: bool = False
+    unasked: bool = False
     status: str = ""
     status_since: float = 0.0
     _webhook: tuple[str, float] | None = None
     _refused: list[str] = field(default_factory=list)
 
-    def tell_written(self, *, written: bool) -> None:
-        """Twilio is asked once the dial is written down: not yet, or now."""
-        self.unwritten = not written
+    def tell_unasked(self) -> None:
+        """Twilio is going to be asked for the call."""
+        self.unasked = True
+
+    def tell_asking(self) -> None:
+        """The request for the call leaves now."""
+        self.unasked = False
 
     def tell_status(self, status: str, now: float) -> None:
         """A callback, the answer to create, or a fetch has this status. Callbacks may overtake one
         another, so a status that the call has left behind changes nothing: a call that was answered
         does not ring again."""
         self.heard = now
-        if status and _rank(status) > _rank(self.status):
+        if _rank(status) > _rank(self.status):
             self.status, self.status_since = status, now
 
     def forget_status(self) -> None:
@@ -77,8 +82,8 @@ class LastKnown:
 
     def leg(self, now: float) -> str:
         """Our leg as Twilio last told it."""
-        if not self.status and self.unwritten:
-            return "Twilio has not been asked, because the database was still waited for"
+        if not self.status and self.unasked:
+            return "Twilio has not been asked: the dial waited for the database, or for its turn"
         if not self.status:
             return "Twilio has not said whether it has the call"
         return f"Twilio's last word is {self.status!r}, {now - self.status_since:.1f} s ago"
@@ -95,7 +100,5 @@ class LastKnown:
 
 
 def _rank(status: str) -> int:
-    """How far a call with this status has come; -1 where none is known."""
-    if not status:
-        return -1
+    """How far a call with this status has come."""
     return _ORDER.index(status) if status in _ORDER else len(_ORDER)
