@@ -115,14 +115,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
     address = settings.address
     address.make_directory()
     locks = [state_dir.lock_state_dir(settings.state_path, holder)]
-    late = asyncio.ensure_future(_too_late(stop))
+    ending = _EarlyEnd(stop)
     try:
         if address.directory is not None:
             locks.append(state_dir.lock_bus_dir(address.directory, holder))
             address.clear_away()
-        return await _serve_locked(settings, stop, late, holder, locks.append)
+        return await _serve_locked(settings, stop, ending, holder, locks.append)
     finally:
-        late.cancel()
+        ending.close()
         for lock in locks:
             lock.release()
 
@@ -130,21 +130,21 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
 async def _serve_locked(
     settings: Settings,
     stop: asyncio.Event,
-    late: asyncio.Task[None],
+    ending: _EarlyEnd,
     holder: str,
     hold: Callable[[FileLock], None],
 ) -> int:
     """Open everything that has to be closed again, serve, and close it: first whatever may still
     write to a journal, and then the journals.
 
-    EXIT_PENDING: we were to end, and it was too ``late`` to begin. If another machine has taken the
+    EXIT_PENDING: we were to end, and it was too late to begin. If another machine has taken the
     stack's journal, :func:`.journal.places.open_own` begins a new stack in its place. So only the
     lock of the stack that it returns is given to ``hold``, which keeps it until all is over.
     """
     account = settings.require("account_sid")
     stack = places.own_dir(settings, account, holder)
     _set_aside(stack)
-    opened = await _unless(late, places.open_own(settings, account, holder, stack))
+    opened = await ending.result_or_none(places.open_own(settings, account, holder, stack))
     if opened is None:
         return EXIT_PENDING
     stack, journal, stacks = opened
@@ -157,7 +157,7 @@ async def _serve_locked(
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
         beginning = _begin(settings, ops, account, holder, prober.present, stack, stacks)
-        begun = await _unless(late, beginning)
+        begun = await ending.result_or_none(beginning)
         if begun is None:
             return EXIT_PENDING
         core, orphans, left = begun
@@ -173,7 +173,7 @@ async def _serve_locked(
 
             ours = [each for each in left if each.fleet and not each.silent_for]
             others = OtherStacks(stacks, orphans, ops, prober.present, run_too, ours)
-        shell = Shell(core, ops, stop, orphans, others=others)
+        shell = Shell(core, ops, stop, orphans, others=others, spent=ending.spent)
         shell.fleet_seen([] if stacks is None else refs(stacks.fleet))
         status = await _run(settings, shell, context)
     finally:
@@ -190,25 +190,41 @@ async def _serve_locked(
     return status
 
 
-async def _too_late(stop: asyncio.Event) -> None:
-    """Returns when a start that is not done by then is given up. A journal on a disk answers within
-    this time. Then the start goes on, and ends in good order right away."""
-    await stop.wait()
-    await asyncio.sleep(STARTED_WITHIN)
+class _EarlyEnd:
+    """The end, which may be asked for while we still start. The start then has
+    :data:`STARTED_WITHIN` seconds, in which a journal on a disk always answers. If it is done by
+    then, it goes on, and ends in good order right away."""
 
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._asked_at: float | None = None
+        self._late = asyncio.ensure_future(self._wait(stop))
 
-async def _unless(late: asyncio.Task[None], work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of ``work``, or None where it became too ``late`` for that, because a database or
-    Twilio does not answer. What is still to be put back stands in the journal."""
-    working = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait({working, late}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        log.error("the stack was ended before its start was done: nothing is put back")
-        return None
-    finally:
-        working.cancel()
+    async def _wait(self, stop: asyncio.Event) -> None:
+        """Return when a start that is not done by then is given up."""
+        await stop.wait()
+        self._asked_at = monotonic()
+        await asyncio.sleep(STARTED_WITHIN)
+
+    def spent(self) -> float:
+        """How many seconds ago the end was asked for. The start has taken these from the end's
+        time."""
+        return 0.0 if self._asked_at is None else monotonic() - self._asked_at
+
+    async def result_or_none(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The result of ``work``; None: it became too late for that, because a database or Twilio
+        does not answer. What is still to be put back stands in the journal."""
+        working = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({working, self._late}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            log.error("the stack was ended before its start was done: nothing is put back")
+            return None
+        finally:
+            working.cancel()
+
+    def close(self) -> None:
+        self._late.cancel()
 
 
 async def _begin(

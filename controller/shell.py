@@ -107,6 +107,7 @@ class Shell:
         orphans: Orphans | None = None,
         clock: Clock = monotonic,
         others: OtherStacks | None = None,
+        spent: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.core = core
         self._ops = ops
@@ -114,6 +115,8 @@ class Shell:
         self._orphans = orphans or Orphans()
         self._others = others
         self._clock = clock
+        #: how long ago the end was asked for, which may have been while we started (seconds)
+        self._spent = spent
         self._wall = Wall(log, core.book.count, clock=clock)
         self._router: BusSocket | None = None
         #: by stack
@@ -241,7 +244,7 @@ class Shell:
         """Put numbers back and hang up, for as long as there is time. The rest stays in the
         journal, and the exit status says so. REST is asked in a hurry, since honcho kills after 5
         s."""
-        self._ends_at = self._clock() + STOP_WITHIN
+        self._ends_at = self._clock() + STOP_WITHIN - self._spent()
         self._ops.hurry()
         self._feed(do.Shutdown())
         while (self.core.book.busy or self._noting or self._guests) and self._fatal is None:

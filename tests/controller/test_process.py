@@ -33,10 +33,13 @@ from trunkline.bus.testing import until
 from trunkline.carrier_sim.bots import Silence
 from trunkline.carrier_sim.faults import Fault
 from trunkline.carrier_sim.sim import CarrierSim
+from trunkline.controller import process
 from trunkline.controller.journal.database import JournalError
 from trunkline.controller.journal.store import Journal
 from trunkline.controller.process import main, serve
 from trunkline.controller.restore_command import restore_command
+from trunkline.controller.rules.book import Book
+from trunkline.controller.shell import STOP_WITHIN
 
 OURS = "+14155551234"
 THEIRS = "+14155557777"
@@ -482,6 +485,25 @@ async def test_two_stacks_on_one_number(tmp_path: Path, sim: CarrierSim) -> None
     server.close()
     await server.wait_closed()
     assert sim.numbers[OURS].voice_url == PRIOR
+
+
+async def test_a_start_takes_its_time_off_the_end_that_was_asked_for_meanwhile(
+    tmp_path: Path, sim: CarrierSim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, core, clock, late = asyncio.Event(), process._core, process.monotonic, 0.0
+
+    async def slow(*args: Any, **fields: Any) -> Any:
+        nonlocal late
+        stop.set()
+        await asyncio.sleep(0)  # whoever waits for that wakes
+        late = STOP_WITHIN
+        return await core(*args, **fields)
+
+    monkeypatch.setattr(process, "_core", slow)
+    monkeypatch.setattr(process, "monotonic", lambda: clock() + late)
+    monkeypatch.setattr(Book, "busy", property(lambda book: True))  # until no time is left
+    async with asyncio.timeout(STOP_WITHIN - 0.4):
+        assert await serve(settings_for(tmp_path, sim), stop) == EXIT_DONE
 
 
 async def test_wrong_credentials_end_the_start(tmp_path: Path, sim: CarrierSim) -> None:
