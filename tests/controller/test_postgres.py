@@ -60,6 +60,30 @@ async def test_who_migrates_is_waited_for_longer_than_a_row(
     await (await starting).close()
 
 
+async def test_a_step_that_waits_for_its_table_holds_up_no_beat_for_longer_than_a_lease(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An administrator reads the table, a newer release waits for it, and everybody else waits
+    behind that one."""
+    journal = await opened(url)
+    known = postgres_server_module.migrations()
+    more = [*known, "ALTER TABLE stacks ADD COLUMN one text"]
+    monkeypatch.setattr(postgres_server_module, "LOCKED_WITHIN", 0.2)
+    monkeypatch.setattr(stacks, "START_WITHIN", 0.0)
+    with psycopg.connect(url) as administrator:
+        administrator.execute("SELECT count(*) FROM trunkline.stacks")
+        monkeypatch.setattr(postgres_server_module, "migrations", lambda: more)
+        newer = asyncio.ensure_future(opened(url, "elsewhere", stack_id("new")))
+        waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
+        await until(lambda: newer.done() or bool(ask(url, waits)))
+        assert not newer.done()
+        async with asyncio.timeout(stacks.SILENT):
+            await journal.plan(ROW, 5.0)
+            with pytest.raises(JournalError, match="lock timeout"):
+                await newer
+    await journal.close()
+
+
 async def test_an_older_schema_is_brought_up_step_by_step(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -224,10 +224,13 @@ class Server:
         return newest
 
     def _lock(self, db: psycopg.Connection[Any]) -> None:
-        """Wait until nobody else migrates. Another stack's step may take as long as a start may,
-        and a step of ours waits for all transactions that use its table."""
-        db.execute("SELECT set_config('lock_timeout', %s, true)", (f"{OPENS_WITHIN:g}s",))
+        """Wait until nobody else migrates: another stack's step may take as long as a start may.
+        For its table a step of ours waits no longer than any statement. Meanwhile all that others
+        ask of the table queues up behind it, and so do their beats."""
+        bound = "SELECT set_config('lock_timeout', %s, true)"
+        db.execute(bound, (f"{OPENS_WITHIN:g}s",))
         db.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
+        db.execute(bound, (f"{LOCKED_WITHIN}s",))
 
     def _begin(self, db: psycopg.Connection[Any]) -> None:
         """Make the schema, and the table that says which migrations it has had, where they are
