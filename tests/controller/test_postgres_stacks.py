@@ -159,13 +159,25 @@ def fall_silent(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_beat_that_does_not_move_for_the_time_of_a_lease_is_silence() -> None:
     beats = stacks.Beats()
-    assert beats.silent({"a": 1, "b": 7}, 100.0) == set()
-    assert beats.silent({"a": 1, "b": 8, "c": 1}, 109.0) == set()
-    assert beats.silent({"a": 1, "b": 8, "c": 1}, 110.0) == {"a"}
-    # An outage in between lets nobody look: whoever is there afterwards beats before it is over.
-    assert beats.silent({"a": 1, "b": 9, "c": 2}, 170.0) == {"a"}
-    assert beats.silent({"b": 9, "c": 2}, 179.0) == set()
-    assert beats.silent({"a": 1, "b": 9, "c": 3}, 180.0) == {"b"}
+    for at in (100.0, 102.5, 105.0):
+        assert beats.silent({"a": 1, "b": 7}, at) == set()
+    assert beats.silent({"a": 1, "b": 8, "c": 1}, 107.5) == set()
+    assert beats.silent({"a": 1, "b": 8, "c": 1}, 109.9) == set()
+    assert beats.silent({"a": 1, "b": 8, "c": 1}, 112.4) == {"a"}
+    assert beats.silent({"b": 8}, 114.9) == set()  # whoever has ended, and begins again, is new
+    assert beats.silent({"a": 1, "b": 8}, 117.4) == set()
+    assert beats.silent({"a": 1, "b": 8}, 117.5) == {"b"}
+
+
+def test_an_outage_makes_no_stack_look_dead() -> None:
+    """Nobody can look, and the next look may come before the stacks' next beats."""
+    beats = stacks.Beats()
+    for at in (100.0, 102.5, 105.0):
+        beats.silent({"a": 1}, at)
+    assert beats.silent({"a": 1}, 117.5) == set()
+    for at in (120.0, 122.5, 125.0):
+        assert beats.silent({"a": 1}, at) == set()
+    assert beats.silent({"a": 1}, 127.5) == {"a"}
 
 
 async def test_who_serves_puts_back_what_a_stack_left_that_falls_silent(

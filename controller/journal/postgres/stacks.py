@@ -430,15 +430,20 @@ def dialled(url: str, account: str) -> list[DialRow]:
 
 class Beats:
     """Which stacks have not moved their beat for :data:`SILENT` seconds, as one watches them. It
-    goes by the watcher's monotonic clock alone, so machines whose clocks differ agree."""
+    goes by the watcher's monotonic clock alone, so machines whose clocks differ agree.
+
+    An outage lets nobody look, and no beat move. So after a gap of half a lease between two looks
+    the watch begins anew."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, float]] = {}
+        self._looked_at = 0.0
 
     def silent(self, beats: dict[str, int], now: float) -> set[str]:
         """Those of the stacks that have been silent for so long. ``beats``: of all stacks, as they
         are now; ``now``: monotonic. A stack that is seen for the first time is not silent yet."""
-        before = self._seen
+        before = self._seen if now - self._looked_at <= SILENT / 2 else {}
+        self._looked_at = now
         self._seen = {
             stack: before[stack] if stack in before and before[stack][0] == beat else (beat, now)
             for stack, beat in beats.items()
