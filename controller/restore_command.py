@@ -24,7 +24,7 @@ import asyncio
 import dataclasses
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
@@ -34,6 +34,8 @@ from trunkline.bus.settings import Settings
 from .journal import places, state_dir
 from .journal.database import JournalError, StackHeldError
 from .journal.file import IN_MEMORY
+from .journal.orphans import watch
+from .journal.places import Left
 from .journal.rows import DialRow, ListeningRow, OverrideRow
 from .journal.state_dir import StackDir
 from .journal.store import Journal, peek
@@ -43,9 +45,6 @@ from .twilio.operations import Operations, hang_up_left, stop_left
 from .twilio.probe import Prober
 from .twilio.seal import Seal
 from .twilio.sealed import journal_seal, sealed_numbers
-
-if TYPE_CHECKING:
-    from .journal.postgres.register import LeftInDatabase, Register
 
 #: How long one number, or one call, is tried before it is said to be pending (seconds). A write may
 #: be in doubt for 60 s, so one lost answer does not make its number pending.
@@ -133,30 +132,27 @@ class RestoreRun:
             except JournalError as error:
                 self._still(str(error))
             else:
-                await asyncio.gather(*(self._in_database(stacks, left) for left in found))
+                await asyncio.gather(*(self._in_database(left) for left in found))
 
-    async def _in_database(self, stacks: Register, left: LeftInDatabase) -> None:
-        """Put back, and hang up, by the rows of one stack in PostgreSQL. First wait for longer than
-        a live stack is ever silent. If its beat moves meanwhile, its numbers are left alone."""
-        if left.silent_for:
-            await self.ops.pause(left.silent_for)
+    async def _in_database(self, left: Left) -> None:
+        """Put back, and hang up, by the rows of one stack in PostgreSQL. First watch it for longer
+        than a live stack is ever silent. If its beat moves meanwhile, its numbers are left alone.
+        """
         try:
+            await watch(left, self.ops)  # to its end: this command is never hurried
             if self.dry_run:
-                await self._looked_at(stacks, left)
+                await self._looked_at(left)
             else:
                 await self._with(await left.open(), left.stack)
-        except StackHeldError:
+        except StackHeldError as error:
             self.live.add(left.stack)
-            self._in_use(left.holder, left.rows.overrides)
+            self._in_use(error.holder, left.rows.overrides)
         except JournalError as error:
             self._still(str(error))
 
-    async def _looked_at(self, stacks: Register, left: LeftInDatabase) -> None:
+    async def _looked_at(self, left: Left) -> None:
         """Say what would be done, for ``--dry-run``. The stack is not taken: that would end its
-        controller if it only stands still. So its beat is read once more instead."""
-        for now in await stacks.left(but=""):
-            if now.stack == left.stack and now.beat != left.beat:
-                raise StackHeldError(left.stack, now.holder)
+        controller if it only stands still."""
         for row in left.rows.unreadable:
             self._still(row.text(f"stack {left.stack}"))
         await asyncio.gather(

@@ -33,7 +33,7 @@ from trunkline.bus.errors import SettingsError
 from ..twilio.operations import Operations, hang_up_left, stop_left
 from ..twilio.seal import Seal
 from . import state_dir
-from .database import JournalError, StackHeldError
+from .database import DatabaseAwayError, JournalError, StackHeldError
 from .places import Left, LeftInFile
 from .rows import OverrideRow
 from .state_dir import StackDir
@@ -45,6 +45,10 @@ log = logging.getLogger("trunkline.controller")
 #: again within a second or two; a machine that is busy may need some more.
 COMES_BACK_WITHIN: Final = 15.0
 ASK_EVERY: Final = 2.0
+#: How often a stack that may live is looked at while we wait for a sign of it (seconds).
+LOOK_EVERY: Final = 2.5
+#: A database that lets nobody look is waited for so long (seconds).
+LOOKS_WITHIN: Final = 30.0
 #: A stack whose public URL we do not know cannot be asked, so it just gets so many seconds.
 COMES_BACK_SOON: Final = 5.0
 #: The journal of a private stack that left nothing open is deleted so many seconds after the last
@@ -62,6 +66,33 @@ def clear_away(stack: StackDir) -> None:
     no later stack has the same directory."""
     if stack.private_root is not None:
         shutil.rmtree(stack.private_root, ignore_errors=True)
+
+
+async def watch(left: Left, ops: Operations) -> bool:
+    """Watch a stack that may live for as long as one that lives is never silent; True: it is dead.
+    False: we end before that is known. StackHeldError: it lives. DatabaseAwayError: nobody can look
+    for a long time.
+
+    While the database is away no stack can show itself. So the time before a look that comes late
+    does not count.
+    """
+    since = looked_at = ops.clock()
+    silent_for = 0.0
+    while silent_for < left.silent_for:
+        await ops.pause(LOOK_EVERY)
+        if ops.hurried.is_set():
+            return False
+        try:
+            await left.look()
+        except DatabaseAwayError:
+            if ops.clock() - looked_at > LOOKS_WITHIN:
+                raise
+            continue
+        now = ops.clock()
+        if now - looked_at > left.silent_for / 2:
+            since = now
+        looked_at, silent_for = now, now - since
+    return True
 
 
 class Orphan:
@@ -101,9 +132,9 @@ class Orphan:
 
         A lock that is taken meanwhile comes out as StackHeldError of ``open``. In a database there
         is no lock to try, so a stack is watched for ``silent_for`` seconds, and then asked a last
-        time: one that only lost the database still answers its calls.
+        time: one that only lost the database still answers its calls. If the database goes away
+        before the journal is taken, the stack is watched once more.
         """
-        began = ops.clock()
         stack = self.stack
         rows = [ops.opened(row) for row in self.rows]
         seals = [Seal.read((row.written or {}).get("voice_url", "")) for row in rows]
@@ -120,17 +151,19 @@ class Orphan:
             ):
                 break
             await ops.pause(ASK_EVERY)
-        silent = self._left.silent_for
-        if ops.clock() - began < silent:
-            await ops.pause(began + silent - ops.clock())
-        if ops.clock() - began < silent:
-            return None  # we end before it is known whether it lives
-        if self._left.on_a_network and any(
-            await asyncio.gather(*(ops.probe(base, stack) for base in sorted(bases)))
-        ):
-            log.info("stack %s lives, and is cut off from the database: it is let be", stack)
-            return None
-        self.journal = await self._left.open()
+        while self.journal is None:
+            if not await watch(self._left, ops):
+                return None
+            if self._left.on_a_network and any(
+                await asyncio.gather(*(ops.probe(base, stack) for base in sorted(bases)))
+            ):
+                log.info("stack %s lives, and is cut off from the database: it is let be", stack)
+                return None
+            try:
+                self.journal = await self._left.open()
+            except DatabaseAwayError:
+                if not self._left.silent_for:
+                    raise
         return dataclasses.replace(ops, stack=stack, journal=self.journal)
 
     async def hang_up_left(self, ops: Operations) -> None:

@@ -38,7 +38,8 @@ class Left(Protocol):
     """The journal of a stack that seems to be gone, with its open rows. There are two kinds:
     :class:`LeftInFile`, and ``LeftInDatabase`` (:mod:`.postgres.register`).
 
-    ``silent_for``: wait this many seconds before you open it, because the stack may still live.
+    ``silent_for``: look at it for this many seconds before you open it, because the stack may still
+    live (:func:`.orphans.watch`).
     ``on_a_network``: the stack may live, but be cut off from the database, so that it cannot show
     it. ``fleet``: another controller may run the stack, so that its clients get their sessions
     back."""
@@ -48,6 +49,11 @@ class Left(Protocol):
     silent_for: float
     on_a_network: bool
     fleet: bool
+
+    async def look(self) -> None:
+        """StackHeldError: the stack has shown since it was found that it lives. DatabaseAwayError:
+        nobody can look now."""
+        ...
 
     async def open(self) -> Journal:
         """Take the stack, so that nobody else writes to its journal, and open that. StackHeldError:
@@ -74,6 +80,9 @@ class LeftInFile:
         self._account = account
         self._holder = holder
         self._dir: StackDir | None = None
+
+    async def look(self) -> None:
+        """Nothing: ``open`` will know."""
 
     async def open(self) -> Journal:
         try:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -19,14 +22,16 @@ from trunkline.controller import instructions as do
 from trunkline.controller.core import Core
 from trunkline.controller.journal import orphans as orphan_rules
 from trunkline.controller.journal import state_dir
-from trunkline.controller.journal.orphans import Orphans
+from trunkline.controller.journal.database import DatabaseAwayError, StackHeldError
+from trunkline.controller.journal.orphans import Orphan, Orphans, watch
+from trunkline.controller.journal.reading import OpenRows
 from trunkline.controller.journal.store import Journal
 from trunkline.controller.rules.book import Identity, Rules
 from trunkline.controller.shell import Shell
 from trunkline.controller.twilio.probe import Prober
 from trunkline.controller.twilio.seal import Seal
 
-from .fake_carrier import OURS
+from .fake_carrier import OURS, nobody
 from .machine import ACCOUNT, Machine, stack_id
 from .test_restore import DIAL, ORDER
 
@@ -102,6 +107,76 @@ async def test_a_stack_whose_controller_never_comes_back_is_taken(machine: Machi
     assert machine.voice_url(OURS) == PRIOR
     assert machine.time.now - began >= orphan_rules.COMES_BACK_WITHIN
     await start.close()
+
+
+class Watched:
+    """A stack in a database that is away from time to time. ``moves_at``: it shows that it lives.
+    ``takes``: what each try to take it comes to."""
+
+    stack = stack_id("aaa")
+    rows = OpenRows([], [], [], [])
+    silent_for = 10.0
+    on_a_network = True
+    fleet = False
+
+    def __init__(
+        self,
+        machine: Machine,
+        away: tuple[float, float] = (0.0, 0.0),
+        moves_at: float = math.inf,
+        takes: Sequence[Any] = (),
+    ) -> None:
+        self._time = machine.time
+        self._away = away
+        self._moves_at = moves_at
+        self._takes = list(takes)
+        self._began = machine.time.now
+
+    @property
+    def passed(self) -> float:
+        return self._time.now - self._began
+
+    async def look(self) -> None:
+        if self._away[0] <= self.passed < self._away[1]:
+            raise DatabaseAwayError("it does not answer")
+        if self.passed >= self._moves_at:
+            raise StackHeldError(self.stack, "it")
+
+    async def open(self) -> Any:
+        taken = self._takes.pop(0)
+        if isinstance(taken, Exception):
+            raise taken
+        return taken
+
+    def release(self) -> None:
+        pass
+
+
+async def test_an_outage_does_not_count_while_a_stack_is_watched(machine: Machine) -> None:
+    ops = machine.ops("ours")
+    left = Watched(machine)
+    assert await watch(left, ops) and left.passed == 10.0
+    left = Watched(machine, away=(6.0, 11.0))
+    assert await watch(left, ops) and left.passed == 22.5  # ten since the look that came late
+    left = Watched(machine, away=(6.0, 11.0), moves_at=13.0)
+    with pytest.raises(StackHeldError):
+        await watch(left, ops)
+    left = Watched(machine, away=(0.0, math.inf))
+    with pytest.raises(DatabaseAwayError):
+        await watch(left, ops)
+    assert left.passed == 32.5
+    ops.hurry()
+    assert not await watch(Watched(machine), ops)
+
+
+async def test_a_stack_is_watched_again_if_the_database_goes_away_before_it_is_taken(
+    machine: Machine,
+) -> None:
+    journal = MemoryJournal()
+    left = Watched(machine, takes=[DatabaseAwayError("it does not answer"), journal])
+    taken = await Orphan(left, nobody).take(machine.ops("ours"))
+    assert taken is not None and taken.journal is journal
+    assert left.passed == orphan_rules.COMES_BACK_SOON + 2 * left.silent_for
 
 
 async def test_a_damaged_journal_of_another_stack_is_left_as_it_is(machine: Machine) -> None:

@@ -15,12 +15,12 @@ import pytest
 from msgspec.structs import replace
 from simulation.account import PRIOR
 
-from benchmarks.postgres_server import PASSWORD
+from benchmarks.postgres_server import PASSWORD, Server
 from trunkline.bus import messages as m
 from trunkline.bus.errors import LimitReachedError, NumberBusyError
 from trunkline.bus.testing import until
 from trunkline.controller.journal import places
-from trunkline.controller.journal.database import JournalError
+from trunkline.controller.journal.database import DatabaseAwayError, JournalError, StackHeldError
 from trunkline.controller.journal.orphans import Orphans
 from trunkline.controller.journal.postgres import stacks
 from trunkline.controller.journal.postgres.register import Register
@@ -83,10 +83,32 @@ async def test_restore_lets_a_stack_be_that_lives(
     register = ours(url, "restore")
     (left,) = await register.left(but="")
     await journal.note_seen("CA1", 1.0)  # it does something
-    await run._in_database(register, left)
+    await run._in_database(left)
     assert machine.voice_url(OURS) != PRIOR and run.pending
     assert "controller (pid 7)" in run.lines[0] and "left alone" in run.lines[0]
     assert settings.database_url not in repr(settings)
+    await journal.close()
+
+
+async def test_behind_an_outage_restore_takes_no_stack_that_may_live(
+    postgres: Server, machine: Machine, url: str
+) -> None:
+    """Its try to take the stack may come before the next try of the stack itself."""
+    journal = await overridden(machine, url)
+    stand_still(journal)
+    (left,) = await ours(url, "restore").left(but="")
+    postgres.stop()
+    try:
+        async with asyncio.timeout(stacks.START_WITHIN / 2):
+            with pytest.raises(DatabaseAwayError):
+                await left.look()
+            with pytest.raises(DatabaseAwayError):
+                await left.open()
+    finally:
+        postgres.start()
+    assert len(await journal.open_overrides()) == 1
+    with pytest.raises(StackHeldError):
+        await left.look()
     await journal.close()
 
 

@@ -145,6 +145,9 @@ class Left:
         self._row = row
         self._seen = row.beat
 
+    async def look(self) -> None:
+        """Nobody asks: it was watched already."""
+
     async def open(self) -> Any:
         register, row = self._register, self._row
         await register.pause()

@@ -11,15 +11,15 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import Awaitable, Container
+from collections.abc import Awaitable, Callable, Container
 from functools import partial
 from typing import TypeVar
 
 from ...twilio.threads import DaemonPool
-from ..database import DatabaseAwayError
+from ..database import DatabaseAwayError, StackHeldError
 from ..store import Journal
 from .server import OPENS_WITHIN, Server
-from .stacks import SILENT, Beats, Claim, Found, Place, PostgresDatabase, look
+from .stacks import SILENT, Beats, Claim, Found, Place, PostgresDatabase, beat_of, look
 
 T = TypeVar("T")
 
@@ -89,13 +89,22 @@ class Register:
         ]
 
     async def _found(self, beats: Beats | None) -> list[Found]:
-        """One look at the database, in a thread that ends with it."""
+        """One look at the database."""
+        public_url = None if self._place is None else self._place.public_url
+        self.fleet, found = await self._asked(
+            partial(look, self._url, self._account, public_url, beats)
+        )
+        return found
+
+    async def beat(self, stack: str) -> int | None:
+        """A stack's beat as it is now; None: its rows are gone."""
+        return await self._asked(partial(beat_of, self._url, stack))
+
+    async def _asked(self, question: Callable[[], T]) -> T:
+        """The answer to a question, in a thread that ends with it."""
         pool = DaemonPool("trunkline-register", 1)
         try:
-            public_url = None if self._place is None else self._place.public_url
-            asked = partial(look, self._url, self._account, public_url, beats)
-            self.fleet, found = await self._bounded(pool.run(asked))
-            return found
+            return await self._bounded(pool.run(question))
         finally:
             pool.close()
 
@@ -110,10 +119,10 @@ class Register:
 
 
 class LeftInDatabase:
-    """The open rows of a stack that may still live (:class:`..places.Left`). If its beat has not
-    moved after ``silent_for`` seconds, the stack is dead. ``watched``: we have watched the beat for
-    long enough already, and it did not move. ``fleet``: the stack's clients look for it at the
-    other controllers."""
+    """The open rows of a stack that may still live (:class:`..places.Left`). It is dead if its beat
+    does not move for ``silent_for`` seconds in which we look again and again. ``watched``: that has
+    been done already, and it did not move. ``fleet``: the stack's clients look for it at the other
+    controllers."""
 
     on_a_network = True
 
@@ -121,14 +130,19 @@ class LeftInDatabase:
         self.stack = found.stack
         self.holder = found.holder
         self.rows = found.rows
-        dead = watched or found.owner is None or found.home == register.home
-        self.silent_for = 0.0 if dead else SILENT
+        ended = found.owner is None or found.home == register.home
+        self.silent_for = 0.0 if watched or ended else SILENT
         self.fleet = found.fleet
         self._register = register
-        self.beat = found.beat
+        self._beat = found.beat
+        self._seen = None if ended else found.beat
+
+    async def look(self) -> None:
+        if await self._register.beat(self.stack) not in (self._beat, None):
+            raise StackHeldError(self.stack, self.holder)
 
     async def open(self) -> Journal:
-        return await self._register.take(self.stack, seen=self.beat, runs=self.fleet)
+        return await self._register.take(self.stack, seen=self._seen, runs=self.fleet)
 
     def release(self) -> None:
         """Nothing: the journal says at its close that the stack has ended, so no lock is left."""

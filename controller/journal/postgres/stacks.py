@@ -127,8 +127,11 @@ class PostgresDatabase:
     def open(self) -> PostgresDatabase:
         """Take the stack, or make it; returns itself. JournalError: the database cannot be reached
         in time, or cannot be used; StackHeldError: another process has it. To try again is safe,
-        because a claim that was written by a try without an answer is our own, by its owner."""
-        until = time.monotonic() + START_WITHIN
+        because a claim that was written by a try without an answer is our own, by its owner.
+
+        A stack that was seen to be silent is tried once: after an outage it may live, and its next
+        beat be still to come."""
+        until = time.monotonic() + (START_WITHIN if self._claim.seen is None else 0.0)
         while True:
             try:
                 db = self._connected()
@@ -412,6 +415,16 @@ def look(url: str, account: str, public_url: str | None, beats: Beats | None = N
         return Look(fleet, found)
 
     return Server(url).once(ask, migrated=beats is None)
+
+
+def beat_of(url: str, stack: str) -> int | None:
+    """The stack's beat as it is now; None: its rows are gone. Errors: as of :func:`look`."""
+
+    def ask(db: psycopg.Connection[Any]) -> int | None:
+        found = db.execute("SELECT beat FROM stacks WHERE id = %s", (stack,)).fetchone()
+        return None if found is None else int(found[0])
+
+    return Server(url).once(ask)
 
 
 def dialled(url: str, account: str) -> list[DialRow]:
