@@ -152,6 +152,18 @@ def test_what_a_url_says_of_the_network_counts() -> None:
     assert set(others._network) - set(mine._network) == {"connect_timeout"}
 
 
+async def test_a_database_that_knows_no_encoding_is_used(postgres: Server, url: str) -> None:
+    name = f"{url.rpartition('/')[2]}_ascii"
+    ask(url, f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0")
+    theirs, row = postgres.url_of(name), replace(ROW, session="Grüße")
+    for rows in ([], [row]):  # the second start reads what the first one has written
+        journal = await opened(theirs)
+        assert await journal.open_overrides() == rows
+        if not rows:
+            await journal.plan(row, 5.0)
+        await journal.close()
+
+
 def test_a_default_without_durability_is_overruled(postgres: Server) -> None:
     url = postgres.database()
     name = url.rpartition("/")[2]

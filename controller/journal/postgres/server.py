@@ -34,6 +34,8 @@ T = TypeVar("T")
 SECONDS: Final = 3
 _NETWORK: Final[dict[str, Any]] = {
     "application_name": "trunkline",
+    # From a database in SQL_ASCII psycopg would give bytes for text.
+    "client_encoding": "UTF8",
     "connect_timeout": SECONDS,
     "keepalives_idle": SECONDS,
     "keepalives_interval": SECONDS,
