@@ -174,6 +174,20 @@ def test_a_default_without_durability_is_overruled(postgres: Server) -> None:
     assert shown == ("on",)
 
 
+def test_an_error_quotes_no_statement(url: str) -> None:
+    server = postgres_server_module.Server(url)
+    with psycopg.connect(url, autocommit=True) as db:
+        with pytest.raises(psycopg.Error, match="t0ken") as caught:
+            postgres_server_module.begin(db, "SELECT %s, nothing", ("t0ken",))
+        assert server.said(caught.value) == 'column "nothing" does not exist'
+
+
+def test_a_statement_that_no_server_supports_is_tried_once(url: str) -> None:
+    """The same error of BEGIN is that of a standby, which is waited for."""
+    with psycopg.connect(url, autocommit=True) as db, pytest.raises(psycopg.NotSupportedError):
+        postgres_server_module.begin(db, "SELECT DISTINCT 1 FOR UPDATE")
+
+
 # --------------------------------------------------------------------------- the lease
 
 

@@ -91,14 +91,16 @@ def begin(
     All goes in one round trip, for which psycopg quotes the values itself.
 
     During a fail-over the server's address may lead to a standby that is not promoted yet.
-    PostgreSQL calls that a feature which it does not support (0A000), and it passes: an error of
-    :data:`AWAY`."""
+    PostgreSQL refuses BEGIN as a feature which it does not support (0A000), and that passes: an
+    error of :data:`AWAY`. The same error of the first statement, behind BEGIN, stays as it is."""
     cursor = psycopg.ClientCursor(connection)
     bounds = (f"{SILENT_WITHIN}s", f"{LOCKED_WITHIN}s")
     try:
         cursor.execute((_BEGIN + first).encode(), (*bounds, *values))
     except psycopg.errors.FeatureNotSupported as error:
-        raise psycopg.OperationalError(str(error)) from None
+        if connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+            raise
+        raise psycopg.OperationalError(error.diag.message_primary or "") from None
     while cursor.nextset():  # to the last one's
         pass
     return cursor
@@ -137,9 +139,11 @@ class Server:
         return f"Server({self.name})"
 
     def said(self, error: Exception) -> str:
-        """What an error says, in one line, and without a secret. libpq's errors have several lines,
-        for example one for each address that it tried."""
-        text = re.sub(r"\s+", " ", str(error)).strip()
+        """What an error says, in one line, and without a secret. The server's errors quote the
+        statement behind their first part, and a statement may have a stack's token in it. libpq's
+        errors have several lines, for example one for each address that it tried."""
+        said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+        text = re.sub(r"\s+", " ", said or str(error)).strip()
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text or type(error).__name__
