@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import zmq
 
+from trunkline.bus import messages as m
 from trunkline.bus.cassettes import Cassettes
 from trunkline.bus.clock import monotonic
 from trunkline.bus.curve import stop_authenticator
@@ -156,15 +157,17 @@ async def _serve_locked(
     orphans = Orphans()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
-        beginning = _begin(settings, ops, account, holder, prober.present, stack, stacks)
-        begun = await ending.result_or_none(beginning)
+        preparing = _prepare(settings, ops, account, holder, prober.present, stack, stacks)
+        begun = await ending.result_or_none(preparing)
         if begun is None:
             return EXIT_PENDING
         core, orphans, left = begun
         carrier.watched_by(core.book.measures.asked_twilio)
-        others = None
+        others, fleet = None, list[m.ControllerRef]()
         stack.begun()
         if stacks is not None:
+            fleet = refs(stacks.fleet)
+
             # For a stack of the fleet whose controller has died (:mod:`.other_stacks`). Its core
             # has no orphans and no console: what others left is our own stack's business.
             async def run_too(of_another: Operations) -> Shell:
@@ -174,7 +177,7 @@ async def _serve_locked(
             ours = [each for each in left if each.fleet and not each.silent_for]
             others = OtherStacks(stacks, orphans, ops, prober.present, run_too, ours)
         shell = Shell(core, ops, stop, orphans, others=others, spent=ending.spent)
-        shell.fleet_seen([] if stacks is None else refs(stacks.fleet))
+        shell.fleet_seen(fleet)
         status = await _run(settings, shell, context)
     finally:
         stop_authenticator(context)
@@ -227,7 +230,7 @@ class _EarlyEnd:
         self._late.cancel()
 
 
-async def _begin(
+async def _prepare(
     settings: Settings,
     ops: Operations,
     account: str,
@@ -241,8 +244,10 @@ async def _begin(
     journal = ops.journal
     orphans = Orphans.find(settings.state_path, account, holder, present)
     left: list[LeftInDatabase] = []
+    fleet = False
     if stacks is not None:
         left = await stacks.left(but=stack.id)
+        fleet = bool(stacks.fleet)
         # Those of our fleet may live, and if they do not their clients come here.
         orphans.add([each for each in left if not each.fleet], present)
     # A start that died while it asked for the numbers' seals has left a journal, and no epoch.
@@ -259,7 +264,6 @@ async def _begin(
         log.error("%s", row.text(journal.name))
     if lost or unreadable:
         await find_own(ops, unreadable)
-    fleet = stacks is not None and bool(stacks.fleet)
     core = await _core(settings, ops, account, orphans, lost=lost, fleet=fleet)
     return core, orphans, left
 
