@@ -135,7 +135,8 @@ class Database(Protocol):
         fails does not undo the others.
 
         DatabaseAwayError: it is not known whether any of it is done. The next call has to be given
-        the same work, and finds out. Any other error: nothing of it is done.
+        the same work, and finds out. Any other error: nothing of it is done by this call. But an
+        earlier one may have done it, after which another process took the stack.
         """
         ...
 

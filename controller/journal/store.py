@@ -156,7 +156,9 @@ class Journal:
         if self._writing is not None:
             await asyncio.wait({self._writing})
         if not self._left:
-            await self._in_time(asyncio.ensure_future(self._pool.run(self._db.close)))
+            closing = asyncio.ensure_future(self._pool.run(self._db.close))
+            if await self._wait_or_leave(closing) and (error := closing.exception()) is not None:
+                log.error("%s: the journal could not be closed: %s", self.name, error)
         self._pool.close()
 
     async def _do(self, work: Work) -> Any:
@@ -229,13 +231,14 @@ class Journal:
             if not done and self._db.answers == answers:
                 self._db.cut()
         ends.cancel()
-        if not await self._in_time(trying):
+        if not await self._wait_or_leave(trying):
             raise away
         return trying.result()
 
-    async def _in_time(self, asked: asyncio.Future[Any]) -> bool:
-        """Whether the thread has done what it is asked for before the time of the process's end is
-        over. False: it is left alone from now on. A disk of this machine's is waited for."""
+    async def _wait_or_leave(self, asked: asyncio.Future[Any]) -> bool:
+        """Wait for the thread until the time of the process's end is over; True: it has done what
+        it is asked for. False: it is interrupted, and left alone from now on. A disk of this
+        machine's is waited for."""
         left = max(self._ends_at - time.monotonic(), LAST_WAIT)
         await asyncio.wait({asked}, timeout=left if self._db.beats else None)
         if asked.done():

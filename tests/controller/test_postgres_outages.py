@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -191,7 +192,7 @@ async def test_a_machine_that_vanishes_in_a_transaction_holds_nobody_up(
     ]
     database = database_of(far)
     assert database._connection is not None and database.dialect.shared is not None
-    database._begin(database._connection)
+    database._count_up(database._connection)
     database.dialect.shared.turn(stacks._Transaction(database._connection))
     async with asyncio.timeout(10.0):
         assert await near.turn() == 0.0
@@ -581,3 +582,52 @@ def test_a_cut_meets_nothing_but_the_connection(url: str) -> None:
         mine.send(b"whole")
         assert theirs.recv(5) == b"whole"
     database._drop()
+
+
+def test_answers_about_a_commit_in_doubt_count(url: str) -> None:
+    """They show that the database goes on, so that the connection is not cut for a new one."""
+    database = alone(url).open()
+    before = database.answers
+    assert database.run([]) == [] and database.answers == before + 1
+    database._doubt = [], []
+    assert database.run([]) == [] and database.answers == before + 4
+    database.close()
+
+
+def test_a_process_without_a_descriptor_left_waits_for_one(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = alone(url).open()
+    database._drop()
+    connect, made = postgres_server_module.Server.connect, list[psycopg.Connection[Any]]()
+
+    def connected(self: postgres_server_module.Server) -> psycopg.Connection[Any]:
+        made.append(connect(self))
+        return made[-1]
+
+    def dup(descriptor: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(postgres_server_module.Server, "connect", connected)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "dup", dup)
+        with pytest.raises(DatabaseAwayError, match="Too many open files"):
+            database.run([])
+    assert made[0].closed and database.run([]) == []
+    database.close()
+
+
+async def test_a_journal_that_cannot_be_closed_is_told(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = await opened(url)
+    database = database_of(journal)
+
+    def close() -> None:
+        raise OSError("no close")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "close", close)
+        await journal.close()
+    assert "could not be closed: no close" in caplog.text
+    database.close()

@@ -210,7 +210,7 @@ class Server:
         needs the right to change the schema."""
         if self.within(connection, self._newest) == len(migrations()):
             return
-        self.within(connection, self._begin)
+        self.within(connection, self._make_schema)
         for number, text in enumerate(migrations(), 1):
             self.within(connection, partial(self._apply, number=number, text=text))
 
@@ -238,7 +238,7 @@ class Server:
         db.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
         db.execute(bound, (f"{LOCKED_WITHIN}s",))
 
-    def _begin(self, db: psycopg.Connection[Any]) -> None:
+    def _make_schema(self, db: psycopg.Connection[Any]) -> None:
         """Make the schema, and the table that says which migrations it has had, where they are
         missing. The lock comes first: two CREATE … IF NOT EXISTS at once can both find nothing, and
         then one of them fails."""

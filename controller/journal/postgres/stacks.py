@@ -27,7 +27,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -78,13 +78,21 @@ class Claim:
 
 class _Transaction:
     """A connection on which a ``?`` stands for a value, as in the other database. psycopg has
-    ``%s``. No statement of the journal has either sign in it for anything else."""
+    ``%s``. No statement of the journal has either sign in it for anything else. ``answered`` is
+    called at each answer of the server."""
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        answered: Callable[[], None] = lambda: None,
+    ) -> None:
         self._connection = connection
+        self._answered = answered
 
     def execute(self, sql: str, values: Sequence[Any] = (), /) -> psycopg.Cursor[Any]:
-        return self._connection.execute(sql.replace("?", "%s").encode(), values)
+        cursor = self._connection.execute(sql.replace("?", "%s").encode(), values)
+        self._answered()
+        return cursor
 
 
 class PostgresDatabase:
@@ -216,10 +224,12 @@ class PostgresDatabase:
         """
         db = self._connected()
         begin(db)
+        self._answered()
         found = db.execute(
             "SELECT beat FROM stacks WHERE id = %s AND owner = %s FOR UPDATE",
             (self._stack, self._claim.owner),
         ).fetchone()
+        self._answered()
         if found is None:
             raise self._taken(db)
         beat = int(found[0])
@@ -234,32 +244,30 @@ class PostgresDatabase:
         """Do all pieces together first, because they rarely fail. If one does, begin again and do
         each piece behind a savepoint of its own, so that a failure undoes no other piece."""
         db = self._connected()
-        self._begin(db)
+        self._count_up(db)
         try:
-            outcomes = [Outcome(piece(self)) for piece in work]
+            transaction = _Transaction(db, self._answered)
+            outcomes = [Outcome(piece(transaction)) for piece in work]
         except AWAY:
             raise
         except Exception:  # noqa: BLE001  # it is raised again, for its own piece
             db.execute("ROLLBACK")
-            self._begin(db)
+            self._count_up(db)
             outcomes = [self._by_itself(db, piece) for piece in work]
+        # It stays in doubt at an error, too. The next run asks the beat, which knows.
         self._doubt = work, outcomes
         db.execute("COMMIT")
         self._doubt = None
         self._beat += 1
         return outcomes
 
-    def execute(self, sql: str, values: Sequence[Any] = (), /) -> psycopg.Cursor[Any]:
-        """A statement of a piece of work (:class:`..database.Connection`)."""
-        assert self._connection is not None, "a transaction is under way"
-        cursor = _Transaction(self._connection).execute(sql, values)
+    def _answered(self) -> None:
         self.answers += 1
-        return cursor
 
     def _by_itself(self, db: psycopg.Connection[Any], piece: Work) -> Outcome:
         db.execute("SAVEPOINT work")
         try:
-            outcome = Outcome(piece(self))
+            outcome = Outcome(piece(_Transaction(db, self._answered)))
         except AWAY:
             raise
         except Exception as error:  # noqa: BLE001  # its own caller gets it
@@ -268,7 +276,7 @@ class PostgresDatabase:
         db.execute("RELEASE work")
         return outcome
 
-    def _begin(self, db: psycopg.Connection[Any]) -> None:
+    def _count_up(self, db: psycopg.Connection[Any]) -> None:
         """Begin a transaction and count the beat up: the lease, the fence, the lock and the receipt
         in one statement. No row is changed where another process has taken the stack."""
         counted = begin(
@@ -276,7 +284,7 @@ class PostgresDatabase:
             "UPDATE stacks SET beat = beat + 1 WHERE id = %s AND owner = %s AND beat = %s",
             (self._stack, self._claim.owner, self._beat),
         )
-        self.answers += 1
+        self._answered()
         if counted.rowcount != 1:
             raise self._taken(db)
 
@@ -307,7 +315,11 @@ class PostgresDatabase:
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None and not self._interrupted:
             connection = self._server.connect()
-            wire = socket.socket(fileno=os.dup(connection.fileno()))
+            try:
+                wire = socket.socket(fileno=os.dup(connection.fileno()))
+            except OSError as error:  # this process has no descriptor left
+                connection.close()
+                raise self._server.away(error) from None
             with self._cutting:
                 self._connection, self._wire = connection, wire
         if self._interrupted or self._connection is None:  # perhaps while it was made
