@@ -30,7 +30,7 @@ from trunkline.bus.redact import redact_number
 
 from .call import Call
 from .client.call_media import CallMedia
-from .client.client import BusClient, acquire, acquire_by
+from .client.client import BusClient, acquire, acquire_in_thread
 from .client.session import ClientSession
 from .client.telemetry import trace_carrier
 from .dial_rules import DialPlan, callee_set, caller_set, check_e164, check_seconds, plan_dial
@@ -163,7 +163,7 @@ class Line:
     async def _join(self, bus: str | None) -> tuple[BusClient, ClientSession]:
         """Begin a session at this bus and, once that has succeeded, leave the present one."""
         found = settings.load(bus=bus, auth_token=self._auth_token)
-        client = await acquire_by(lambda: _client(found.address, lambda: found.client_curve))
+        client = await acquire_in_thread(lambda: _client(found.address, lambda: found.client_curve))
         try:
             await client.welcome(UNAVAILABLE_AFTER)
             session = await client.open_session(self._info())
@@ -287,7 +287,7 @@ class Line:
             await box.bell.wait_until(box.ready, timeout)
             media = box.take()
         except asyncio.CancelledError:
-            client.post(session.disarm())
+            client.post_unheard(session.disarm())
             raise
         if media is not None:
             return _came_up(Call(client, session, media))
@@ -402,7 +402,7 @@ class Line:
                 )
             except asyncio.CancelledError:
                 # Cancel the dial even if the call came up just as its caller went away.
-                client.post(session.cancel_dial(request))
+                client.post_unheard(session.cancel_dial(request))
                 raise
             detects = plan.machine_detection is not None
             call = _came_up(Call(client, session, media, detects_machines=detects))

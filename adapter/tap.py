@@ -74,7 +74,7 @@ class Tap:
             )
         except asyncio.CancelledError:
             # The stream may have come up just as its user went away.
-            client.post(session.stop_listening(call))
+            client.post_unheard(session.stop_listening(call))
             raise
         return cls(client, session, tracks, both)
 

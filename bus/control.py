@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import logging
 import secrets
@@ -292,6 +293,8 @@ class ControlClient:
                 curve=self._curve,
             )
         except zmq.ZMQError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise  # no descriptor is left: the next turn tries again
             text = f"TRUNKLINE_BUS={self._address.text!r}: nothing can connect to it: "
             self._refuse(SettingsError(f"{text}{error.strerror}"))
 

@@ -107,10 +107,10 @@ def _resolve(host: str, port: int, kind: int) -> tuple[int, int, int, Any]:
     """(family, kind, protocol, address) of the first address of ``host``. OSError where it has
     none, or where no name is written so (an empty label, or one of more than 63 characters)."""
     try:
-        family, kind, protocol, _, there = socket.getaddrinfo(bare(host), port, type=kind)[0]
+        family, found, protocol, _, there = socket.getaddrinfo(bare(host), port, type=kind)[0]
     except UnicodeError as error:
         raise OSError(errno.EINVAL, f"{host!r} is no host's name") from error
-    return family, kind, protocol, there
+    return family, found, protocol, there
 
 
 def this_machine() -> str:

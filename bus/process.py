@@ -109,9 +109,9 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
 
 
 class _PatientListener(logging.handlers.QueueListener):
-    """A listener that can be ended while its queue is full: the sign of the end waits for room.
-    Python's own raises queue.Full then, and the process would end with that instead of its exit
-    status."""
+    """A listener that can be ended while its queue is full: the sign of the end waits for room, for
+    as long as nobody reads stderr. Python's own raises queue.Full then, and the process would end
+    with that instead of its exit status."""
 
     def enqueue_sentinel(self) -> None:
         self.queue.put(self._sentinel)  # type: ignore[attr-defined]  # as Python's own does

@@ -372,7 +372,7 @@ class Settings:
 
 
 def _env_file() -> str:
-    """Where ``.env`` was looked for. It shows whoever is in the wrong directory that they are."""
+    """Where ``.env`` was looked for. So a user in the wrong directory sees it."""
     path = Path(".env").absolute()
     if path.is_file():
         return f"{path} does not have it"
@@ -486,8 +486,8 @@ def _check_not_swapped(values: dict[str, Any]) -> None:
 
 
 def _shown(name: str, value: Any) -> str:
-    """``='value'``, as far as it may be shown. Nothing of a secret is. A URL, even one that cannot
-    be read, loses what may be its user name and password."""
+    """``='value'``, as far as it may be shown. A secret is left out whole. A URL, even one that
+    cannot be read, loses what may be its user name and password."""
     if "TOKEN" in name or "KEY" in name or "DATABASE" in name:
         return ""
     if isinstance(value, str):

@@ -264,9 +264,13 @@ class DealerSocket(BusSocket):
         self._state: Literal["connecting", "connected", "disconnected"] = "connecting"
         self._retry_in = FIRST_RETRY
         self._retry: asyncio.TimerHandle | None = None
-        self._monitor: zmq.Socket[bytes] = socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
-        )
+        try:
+            self._monitor: zmq.Socket[bytes] = socket.get_monitor_socket(
+                zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
+            )
+        except zmq.ZMQError:
+            super().close()
+            raise
         self._loop.add_reader(_descriptor(self._monitor), self._read_monitor)
         self._loop.call_soon(self._read_monitor)
         try:

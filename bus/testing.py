@@ -40,8 +40,8 @@ async def until(condition: Callable[[], T | None], seconds: float = 10.0) -> T:
 
 @contextlib.contextmanager
 def hanging_up(does: signal.Handlers) -> Iterator[None]:
-    """What is started in the block inherits this as what SIGHUP does. Without it, a run of the
-    tests under ``nohup`` would pass on SIG_IGN."""
+    """Programs that are started in the block do this on SIGHUP. In a run of the tests under
+    ``nohup`` they would otherwise ignore it."""
     before = signal.signal(signal.SIGHUP, does)
     try:
         yield

@@ -61,10 +61,9 @@ def begin(name: str, context: Mapping[str, str], attributes: Attributes) -> Room
         return None
     try:
         parent = TraceContextTextMapPropagator().extract(dict(context))
-        span = trace.get_tracer("trunkline").start_span(name, context=parent)
-        for key, value in attributes.items():
-            if value is not None:
-                span.set_attribute(key, value)
+        known = {key: value for key, value in attributes.items() if value is not None}
+        tracer = trace.get_tracer("trunkline")
+        span = tracer.start_span(name, context=parent, attributes=known)
     except Exception:  # a sampler or a span processor may raise anything, and must not touch a call
         log.warning("a span could not be begun", exc_info=True)
         return None

@@ -362,7 +362,7 @@ class CarrierSim:
         async def run() -> None:
             if is_overtaken:
                 await asyncio.sleep(OVERTAKEN_BY)
-            elif before is not None:
+            if before is not None:
                 await asyncio.wait([before])
             result = await self.webhooks.post("status", sid, method, url, form)
             if result.code:

@@ -55,7 +55,7 @@ POSSIBLE: Final = 0.0005
 SURE: Final = 0.997
 #: Noise is speech only where it is this much louder than its mean (standard deviations).
 LEAST: Final = 4.0
-#: A frame between words is this many times more often noise than speech that is as loud.
+#: Between words, noise is this many times likelier than speech of the same loudness.
 NOISE_ODDS: Final = 200.0
 #: Where an edge's places lie within this (seconds), but for the rarest on each side, the answer is
 #: the middle of them. Where they are further apart, a whole sound is in doubt, for example a click

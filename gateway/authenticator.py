@@ -45,8 +45,7 @@ class Authenticator:
     #: where refusals are counted
     refusals: Refusals
     account: Callable[[], str | None] = lambda: None
-    #: called with a count for each number: how many voice webhooks that named it (To) were refused
-    #: for their signature
+    #: called with how many voice webhooks of each number (To) were refused for their signature
     refused: Callable[[dict[str, int]], object] = lambda numbers: None
 
     def __post_init__(self) -> None:

@@ -204,10 +204,11 @@ class Recorder:
 
     def press(self, track: Track, at: int, side: Literal["ours", "theirs"], digits: str) -> None:
         """Name the keys that this side pressed from the call's position ``at`` on; never waits."""
-        keys = (
+        keys = tuple(
             Key(round(at / WIRE_RATE + after, 3), side, digit) for after, digit in presses(digits)
         )
-        self._put(_Block(track, keys=tuple(keys)))
+        if keys:  # waits alone are none
+            self._put(_Block(track, keys=keys))
 
     def end(self, track: Track) -> None:
         """The stream is over."""

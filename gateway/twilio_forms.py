@@ -15,9 +15,10 @@ Three rules leave one way to cut what decides whose webhook it is:
 3. No other field holds the text of an AccountSid, CallSid, CallStatus or AnsweredBy field: neither
    in its name, nor in its value, nor where the two meet. So the real field cannot be hidden within
    another one, to make room for a second one that is cut out of another text, such as that of
-   ``ParentCallSid``. Fields such as that one are taken: their names are letters alone, and end like
-   one of the four. In the text of a call's webhook the real ones follow digits, which are those of
-   the API's version or of a SID.
+   ``ParentCallSid``. Fields such as that one are taken: their names are letters alone, or those of
+   a header of SIP, and end like one of the four. No real field can be hidden in such a name. In the
+   sorted text AccountSid is the first of all, CallSid follows the digits of the API's version, and
+   AnsweredBy and CallStatus follow a SID, whose 32 digits its own rule holds together.
 """
 
 from __future__ import annotations
@@ -53,8 +54,11 @@ _ANSWERED_BY: Final = (
     *("machine_start", "machine_end_beep", "machine_end_silence", "machine_end_other"),
 )
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}\Z")
-#: The name of a field that is like one of the four, such as ``ParentCallSid``.
-_LIKE: Final = re.compile(r"[A-Za-z]+?(AccountSid|CallSid|CallStatus|AnsweredBy)\Z")
+#: The name of a field that is like one of the four, such as ``ParentCallSid``, or a header of SIP
+#: that a caller has sent, such as ``SipHeader_X-CallSid`` (voice/api/sip-twiml).
+_LIKE: Final = re.compile(
+    r"(?:[A-Za-z]+?|SipHeader_.*?)(AccountSid|CallSid|CallStatus|AnsweredBy)\Z"
+)
 #: The beginning of the text of one of the four fields.
 _SWALLOWED: Final = re.compile(
     f"AccountSidAC|CallSidCA|CallStatus(?:{'|'.join(_STATUSES)})"
@@ -89,6 +93,7 @@ ANSWERED: Final[dict[str, Callable[[str], bool]]] = {
     "CallSid": REQUIRED["CallSid"],
     "AnsweredBy": lambda text: text in _ANSWERED_BY,
 }
+_FORMS: Final = REQUIRED | ANSWERED
 
 
 def fault(form: Form, account: str | None, *, of_voice: bool = False) -> str | None:
@@ -114,10 +119,9 @@ def fault(form: Form, account: str | None, *, of_voice: bool = False) -> str | N
 def _holds_another(name: str, value: str) -> bool:
     """This field holds the text of one of the four fields, and is neither one of them itself nor
     like one of them."""
-    forms = REQUIRED | ANSWERED
-    if name in forms:
+    if name in _FORMS:
         return _SWALLOWED.search(value) is not None
     if _SWALLOWED.search(name + value) is None:
         return False
     like = _LIKE.match(name)
-    return like is None or _SWALLOWED.search(name) is not None or not forms[like[1]](value)
+    return like is None or _SWALLOWED.search(name) is not None or not _FORMS[like[1]](value)

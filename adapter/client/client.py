@@ -102,6 +102,12 @@ class BusClient:
             raise StackUnavailableError("the bus client of this line has been closed")
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
+    def post_unheard(self, work: Coroutine[Any, Any, object]) -> None:
+        """``post`` where nobody waits for what comes of it. Nothing is done where the thread has
+        ended, or after a fork: nothing is open then."""
+        with contextlib.suppress(RuntimeError):
+            self.post(work)
+
     async def welcome(self, timeout: float) -> m.Welcome:
         """The controller's Welcome; StackUnavailableError when none comes in ``timeout`` s."""
 
@@ -126,7 +132,7 @@ class BusClient:
         try:
             return await self.run(open_it())
         except asyncio.CancelledError:
-            self.post(self._give_up(info))
+            self.post_unheard(self._give_up(info))
             raise
 
     async def _give_up(self, info: m.SessionInfo) -> None:
@@ -148,21 +154,20 @@ class BusClient:
         async def tell() -> None:
             self.control.notify(m.CallHeard(self.peer, latency, time_to_yield))
 
-        with contextlib.suppress(RuntimeError):
-            self.post(tell())
+        self.post_unheard(tell())
 
     async def release(self) -> None:
         """Give the client back; the last one ends its thread."""
-        if self._is_given_back():
+        if self._leave():
             await asyncio.to_thread(self.stop)
 
     def give_back(self) -> None:
         """``release`` for a thread of no loop; blocks as :meth:`stop` does."""
-        if self._is_given_back():
+        if self._leave():
             self.stop()
 
-    def _is_given_back(self) -> bool:
-        """One user less. True: that was the last one."""
+    def _leave(self) -> bool:
+        """Count one user less. True: it was the last one."""
         with _lock:
             self.users -= 1
             last = self.users == 0 and _clients.get(self.address.text) is self
@@ -324,9 +329,9 @@ def acquire(address: BusAddress, curve: Callable[[], ClientCurve | None]) -> Bus
         return client
 
 
-async def acquire_by(make: Callable[[], BusClient]) -> BusClient:
-    """The client that ``make`` returns, which calls :func:`acquire` in a thread, because that
-    blocks. Cancelled: the client is given back as soon as it is there."""
+async def acquire_in_thread(make: Callable[[], BusClient]) -> BusClient:
+    """Run ``make``, which calls :func:`acquire`, in a thread, because that blocks, and return its
+    client. Cancelled: the client is given back as soon as it is there."""
     executor = concurrent.futures.ThreadPoolExecutor(1)
     made = executor.submit(make)
     try:

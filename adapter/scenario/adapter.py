@@ -370,7 +370,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         it for its answer. It ends where a turn does, ``response_max_duration`` at the latest.
 
         Also raises TunnelNotReadyError where ``tunnel_readiness`` fails (a-leg; nothing is
-        dialled then).
+        dialled then), and WrongModeError while another call of this adapter is being set up.
         """
         line = self._assert_connected()
         line.check_mode("call", "TwilioAgentAdapter", "adapter")
@@ -385,10 +385,10 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         )
         check_greeting(greeting_timeout, wanted=callee_speaks_first, mode=plan.mode)
         check_seconds(timeout)
-        if plan.mode == "a-leg":
-            url = self.public_base_url or line.public_url
-            await wait_for_tunnel(self.tunnel_readiness, url)
         with self._one_at_a_time():
+            if plan.mode == "a-leg":
+                url = self.public_base_url or line.public_url
+                await wait_for_tunnel(self.tunnel_readiness, url)
             await self._drop_call()
             line = await self._as_it_is_set(line)
             with dialling(type(self).__name__, plan.to, line.number) as span:
@@ -423,7 +423,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
     ) -> None:
         """Wait until someone calls the number and the call's stream is up; see
         ``Line.wait_for_call``. ``callee_speaks_first``: as for :meth:`place_call`; the far end is
-        the caller here."""
+        the caller here. Also raises WrongModeError while another call of this adapter is being set
+        up."""
         line = self._assert_connected()
         line.check_mode("answer", "TwilioAgentAdapter", "adapter")
         check_seconds(timeout)

@@ -72,7 +72,7 @@ async def _answers(address: BusAddress, account_sid: str) -> bool:
     """A controller for this account answers at the default address."""
     if not _takes_connections(address):
         return False
-    client = await bus_client.acquire_by(lambda: bus_client.acquire(address, lambda: None))
+    client = await bus_client.acquire_in_thread(lambda: bus_client.acquire(address, lambda: None))
     try:
         welcome = await client.welcome(ANSWER_WITHIN)
     except StackUnavailableError:

@@ -106,7 +106,10 @@ class PrivateStack:
             shutil.rmtree(self._directory, ignore_errors=True)
 
 
+#: the one that the next user gets, by account and URL
 _stacks: dict[tuple[str, str], PrivateStack] = {}
+#: all that have users, those that have died among them
+_made: set[PrivateStack] = set()
 
 
 async def acquire(request: StackRequest) -> PrivateStack:
@@ -116,6 +119,7 @@ async def acquire(request: StackRequest) -> PrivateStack:
         if stack is None or stack.launched.process.poll() is not None:
             # One that has died, or was killed, stays with those who have it: their calls are lost.
             stack = _stacks[request.key] = PrivateStack(request)
+            _made.add(stack)
         stack.users += 1
     if (stack.request.http_port, stack.request.validate_signature) != (
         request.http_port,
@@ -140,6 +144,8 @@ async def release(stack: PrivateStack) -> None:
     with _lock:
         stack.users -= 1
         last = stack.users == 0
+        if last:
+            _made.discard(stack)
         if last and _stacks.get(stack.request.key) is stack:
             del _stacks[stack.request.key]
     if last:
@@ -148,7 +154,8 @@ async def release(stack: PrivateStack) -> None:
 
 def _stop_all() -> None:
     with _lock:
-        stacks = list(_stacks.values())
+        stacks = list(_made)
+        _made.clear()
         _stacks.clear()
     for stack in stacks:
         stack.stop()
@@ -157,8 +164,9 @@ def _stop_all() -> None:
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.Lock()
-    for stack in _stacks.values():
+    for stack in _made:
         stack.launched.close_pipe()  # it is the parent's to hold
+    _made.clear()
     _stacks.clear()
 
 

@@ -6,7 +6,8 @@ never quiet, so :class:`Heard` decides by these rules when no chunk comes:
 
 - Inside an answer, ``timeout`` is counted in seconds of *sound* without speech. So the turn ends at
   the same place of the sound, even where the network stalls or whoever asks is late.
-- Before an answer, ``timeout`` is counted by the clock. As soon as the line has brought
+- Before an answer, ``timeout`` is counted by the clock. For the first chunk of a turn it ends the
+  wait only on a line that brings nothing. As soon as the line has brought
   ``most_silence`` seconds of silence, that silence is the answer. If ``most_silence`` is None,
   silence never is an answer, and all of it is kept.
 - After the call's end all speech that is left is handed out, then b"" for ever.

@@ -27,7 +27,7 @@ from .profiles import Profile
 
 #: Frames in which the share of lost ones is exact.
 BLOCK: Final = 1000
-#: How loud concealed frames are: the first, the second and the third in a row.
+#: Gain of the first, second and third concealed frame in a row.
 _FADES: Final = (1.0, 0.7, 0.4)
 #: Different loops of one kind of noise.
 _LOOPS: Final = 8

@@ -78,11 +78,11 @@ async def test_one_that_was_killed_is_replaced(
     await asyncio.to_thread(killed.launched.process.wait)
     fresh = await private_stack.acquire(request())
     assert fresh is not killed and fresh.launched.process.poll() is None
-    await private_stack.release(killed)
     assert await private_stack.acquire(request()) is fresh
-    for _ in range(2):
-        await private_stack.release(fresh)
-    assert private_stack._stacks == {}
+    private_stack._stop_all()  # as at the process's end
+    for stack in (killed, fresh):
+        assert not Path(stack.bus.removeprefix("ipc://")).parent.exists()
+    assert private_stack._stacks == {} and not private_stack._made
 
 
 async def test_it_ends_when_its_parent_is_gone(tmp_path: Path) -> None:

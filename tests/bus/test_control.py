@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 import zmq
 
+from trunkline.bus import control
 from trunkline.bus import messages as m
 from trunkline.bus.control import BEAT_SECONDS, DEAF_AFTER, ControlClient
 from trunkline.bus.endpoints import BusAddress
@@ -110,6 +112,29 @@ async def test_a_request_outlives_the_controller_and_is_asked_again(
     assert (before.id, before.peer) == (after.id, after.peer)
     assert client.epoch == 2
     assert second.peers[0] != first.peers[0]
+    second.stop()
+
+
+async def test_a_lack_of_descriptors_at_a_reconnect_passes(
+    context: Context, address: BusAddress, client: ControlClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no fault of the address, for which the peer would be refused for good."""
+    first = FakeController(context, address.control)
+    await client.wait_welcome()
+    connect, lacks = control.connect_dealer, [errno.EMFILE]
+
+    def short_of_descriptors(*given: Any, **named: Any) -> Any:
+        if lacks:
+            raise zmq.ZMQError(lacks.pop())
+        return connect(*given, **named)
+
+    monkeypatch.setattr(control, "connect_dealer", short_of_descriptors)
+    first.stop()
+    await until(lambda: client.welcome is None)
+    second = FakeController(context, address.control)
+    second.epoch = 2
+    await until(lambda: client.epoch == 2)
+    assert not lacks
     second.stop()
 
 

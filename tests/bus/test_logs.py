@@ -88,4 +88,4 @@ def test_the_end_waits_for_a_slow_reader_and_loses_none_of_what_fits(
     timer.start()
     end()
     timer.join()
-    assert 10_000 <= stderr.getvalue().count("record") <= 10_100
+    assert stderr.getvalue().count("record") >= 10_000

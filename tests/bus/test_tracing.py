@@ -68,11 +68,11 @@ def test_an_exporter_that_raises_reaches_nobody(
     assert (record.levelno, record.name) == (logging.WARNING, "trunkline.bus")
 
 
-def test_a_span_processor_that_raises_reaches_nobody(
+def test_a_span_that_cannot_be_begun_reaches_nobody(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken:
-        def start_span(self, name: str, context: object) -> Any:
+        def start_span(self, name: str, **given: object) -> Any:
             raise OSError("no collector")
 
     monkeypatch.setattr(trace, "get_tracer", lambda name: Broken())

@@ -224,14 +224,14 @@ def test_the_end_of_a_stream_is_taken_however_much_waits_for_the_disk(
 
     def write_late(file: recording.RecordingFile, at: int, pcm: bytes) -> None:
         slow.set()
-        goes_on.wait()
+        goes_on.wait(10)
         write(file, at, pcm)
 
     monkeypatch.setattr(recording.RecordingFile, "write", write_late)
     recorder = Recorder(tmp_path)
     track = begin(recorder)
     recorder.write(track, 0, both(LOUD, LOUD, 1))
-    slow.wait()
+    assert slow.wait(10)
     for at in range(1, 4):
         recorder.write(track, at * 160, both(LOUD, LOUD, 1))
     recorder.end(track)

@@ -102,7 +102,10 @@ def test_no_field_holds_the_text_of_another(extra: dict[str, str], why: str) -> 
     assert fault(changed(**extra), ACCOUNT) == why
 
 
-@pytest.mark.parametrize("name", ["ParentCallSid", "DialCallStatus", "SipHeader_X-Id", "msg"])
+@pytest.mark.parametrize(
+    "name",
+    ["ParentCallSid", "DialCallStatus", "SipHeader_X-Id", "SipHeader_X-Twilio-CallSid", "msg"],
+)
 def test_other_names_of_twilios_are_taken(name: str) -> None:
     assert fault(changed(**{name: FORM["CallSid"]}), ACCOUNT) is None
 
