@@ -89,8 +89,10 @@ class StackDir:
         if mark.exists():
             mark.unlink()
             directory = os.open(self.path, os.O_RDONLY)
-            os.fsync(directory)
-            os.close(directory)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
         self.new = False
 
     def keep_home(self, home: str) -> None:

@@ -122,7 +122,7 @@ class _Errand:
     """One job on its way: carries out what its :class:`Write` says, and tells it what came.
 
     ``deadline``: when an apply gives up; a restore never does. ``found``: the last read.
-    ``over``: the voice_url that an apply planned to write over. It is not always the prior one: a
+    ``over``: the fields that an apply planned to write over. They are not always the prior ones: a
     dead stack's override may have stood there. ``lates``: how often the journal took too long.
     """
 
@@ -132,7 +132,7 @@ class _Errand:
     deadline: float = float("inf")
     waits: Callable[[str], None] = lambda why: None
     found: NumberSettings | None = None
-    over: str | None = None
+    over: dict[str, str] | None = None
     lates: int = 0
 
     async def run(self) -> Done:
@@ -169,7 +169,10 @@ class _Errand:
         self.found = found = await ops.carrier.read_number(row.number_sid)
         if await override_is_on(ops, row, found, earlier=self.write.job == "restore"):
             return "ours"
-        as_before = row.prior is not None and found.voice_url in (row.prior["voice_url"], self.over)
+        if self.over is not None:  # an apply's own plan: whatever differs from it is somebody's
+            as_before = dict(found.fields) == self.over
+        else:
+            as_before = row.prior is not None and found.voice_url == row.prior["voice_url"]
         return "prior" if as_before else "other"
 
     async def _put(self, put: Put) -> Event:
@@ -178,9 +181,9 @@ class _Errand:
         began = self.ops.clock()
         if put.anew:
             await self._plan()
+        # An apply needs no further note: "planned" says that its write may be under way.
         restoring = self.write.job == "restore"
         if restoring:
-            # An apply needs no such note: "planned" says that its write may be under way.
             await self.note("restoring", put.until)
         if self.ops.clock() - began > READ_HOLDS * 2.0**self.lates:
             self.lates += 1
@@ -217,7 +220,7 @@ class _Errand:
         )
         self.row = replace(row, prior=prior, written=written)
         await ops.intend(self.row)
-        self.over = found.voice_url
+        self.over = dict(found.fields)
 
     async def _failed(self, event: Event, failure: RestFailure, wait: float) -> None:
         """Pause, or raise the error of a number that is gone, or of an apply that gives up."""

@@ -388,10 +388,10 @@ async def _until_taken(
             attempt += 1
             error = failure.error(doing)
             refused = not failure.repeatable and not failure.refused_credentials
-            if not told and (refused or ops.clock() - began >= TELL_AFTER):
-                told = True
-                tell(do.EndFailed(call, error))
             if not (refused and await _is_over(ops, sid)):
+                if not told and (refused or ops.clock() - began >= TELL_AFTER):
+                    told = True
+                    tell(do.EndFailed(call, error))
                 wait = backoff(attempt, failure)
                 log.warning("Twilio did not %s (%s); again in %.2g s", doing, failure.text, wait)
                 await ops.pause(wait)

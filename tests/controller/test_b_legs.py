@@ -556,3 +556,20 @@ def test_nobody_hears_of_a_hang_up_before_twilio_has_taken_that_of_both_legs() -
     assert stage.hung_up().sids == ("CAa",)
     stage.body("a1", asked, m.Done)
     assert stage.take(do.CloseDial).request == request
+
+
+def test_a_hang_up_that_is_refused_is_answered_while_another_leg_is_hung_up() -> None:
+    stage, info = caller()
+    request, _ = b_leg(stage, info)
+    stage.pass_time(0.1)
+    stage.take(do.Create)
+    stage.feed(do.AskedTwilio(request))
+    stage.feed(do.Unsure(request, CarrierError("no answer")))
+    call = up(stage, "CAb", THEIRS)
+    hang_up = m.HangUp(session=info.session, call=call.call)
+    asked = stage.ask("a1", hang_up)
+    stage.feed(do.EndFailed(stage.take(do.End).call, CarrierError("no")))
+    assert stage.error("a1", asked) == "CarrierError"
+    stage.feed(do.Taken(request, "CAa", "ringing"))
+    assert stage.hung_up().sids == ("CAa",)
+    assert stage.error("a1", stage.ask("a1", hang_up)) == "CarrierError"

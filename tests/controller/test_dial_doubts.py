@@ -9,6 +9,7 @@ from simulation.memory_journal import MemoryJournal
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
+from trunkline.controller.rules.calls import NO_STREAM_LIMIT
 from trunkline.controller.twilio import operations
 
 from .fake_carrier import THEIRS, FakeCarrier, FakeTime, ops_for
@@ -195,6 +196,10 @@ def test_a_wrong_guess_leaves_no_status_behind() -> None:
     stage.callback(second.row.request, "CA2", "in-progress")
     stage.callback(first.row.request, "CA1", "ringing")
     assert stage.core.book.dials[first.row.request].known.status == "ringing"
+    # Nor is it taken for a call that was answered: neither for its stream, nor for its minutes.
+    assert stage.core.book.dials[first.row.request].answered is None
+    stage.pass_time(NO_STREAM_LIMIT + 1.0)
+    assert all("CA1" not in end.sids for end in stage.all_work(do.End))
 
 
 def test_a_guess_that_was_hung_up_does_not_save_the_real_call() -> None:

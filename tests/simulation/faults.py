@@ -342,9 +342,10 @@ class Chaos:
         world = self.world
         rows = world.store.overrides.values()
         busy = {row.number_sid for row in rows if row.uncertain_until > world.twilio.wall()}
-        # A read is written over within READ_HOLDS, and no compare can see what comes between.
+        # A read is written over within READ_HOLDS, or twice that behind an outage, and no compare
+        # can see what comes between.
         read_at, now = world.twilio.read_at, world.loop.time()
-        busy |= {sid for sid, at in read_at.items() if now - at < READ_HOLDS + 1.0}
+        busy |= {sid for sid, at in read_at.items() if now - at < 2 * READ_HOLDS + 1.0}
         free = [s for s in world.twilio.numbers if s not in busy and not world.twilio.in_flight[s]]
         if free:
             sid = self.rng.choice(free)

@@ -275,7 +275,6 @@ async def test_a_child_whose_loop_turns_but_does_not_do_its_work_is_started_agai
     up, sick = tmp_path / "up", tmp_path / "sick"
     well = f"""
 import os
-import shutil
 from trunkline.bus import process
 process.lives_while(lambda: not os.path.exists({str(sick)!r}))
 """

@@ -54,7 +54,10 @@ async def test_good_credentials(known: Known) -> None:
     assert known.account
 
 
-@pytest.mark.parametrize("date", ["yesterday", "", "Mon, 99 Jan 2026 00:00:00 GMT"])
+@pytest.mark.parametrize(
+    "date",
+    ["yesterday", "", "Mon, 99 Jan 2026 00:00:00 GMT", f"Mon, 01 Jan 2026 00:00:00 +{'9' * 20}"],
+)
 def test_a_time_that_is_none_tells_nothing_of_the_clock(date: str) -> None:
     assert account._clock(Answer(200, b"{}", date, 0.0), "https://x").state == "skip"
 

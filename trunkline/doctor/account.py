@@ -125,7 +125,7 @@ def _regional(settings: Settings) -> str:
 def _clock(answer: Answer, base: str) -> Finding:
     try:
         date = parsedate_to_datetime(answer.date or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return Finding("clock", "skip", f"{base} does not tell the time")
     # The header has whole seconds, so it is half a second old on average, and half a round trip.
     theirs = date.timestamp() + 0.5 + answer.seconds / 2

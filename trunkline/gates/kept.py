@@ -69,7 +69,9 @@ def keep(failed: list[Failed], source: Path, pages: Path) -> list[str]:
         found = source / (each.call + SUFFIX)
         if found.exists():
             pages.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(found, pages / found.name)
+            target = pages / found.name
+            if not (target.exists() and target.samefile(found)):
+                shutil.copyfile(found, target)
             kept.append(each)
     rows = [asdict(each) | {"command": each.command(pages)} for each in kept]
     listed = pages / LIST

@@ -97,7 +97,11 @@ class Gates:
                 seed = self.seed()
                 again = [Failed(item.nodeid, call.sid, seed) for call in calls]
                 item.stash[_failed_key] = [asdict(each) for each in again]
-            self._write(item.nodeid, heard, failed or verdict or "", again)
+            try:
+                self._write(item.nodeid, heard, failed or verdict or "", again)
+            except OSError as error:  # must not hide how the test has failed by itself
+                wrong = f"--phone-report {self._pages}: {error.strerror}"
+                verdict = f"{verdict}\n{wrong}" if verdict else wrong
         return verdict
 
     def _write(self, nodeid: str, heard: list[Heard], verdict: str, failed: list[Failed]) -> None:

@@ -87,7 +87,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--phone-seed",
         type=int,
-        default=0,
         metavar="N",
         help="Seed by which the stand-in carrier draws its habits: what Twilio does sometimes in "
         "one way, and sometimes in another (or TRUNKLINE_SIM_SEED).",

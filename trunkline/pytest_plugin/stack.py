@@ -139,12 +139,10 @@ def _find_stack(run: Run, config: pytest.Config, simulated: bool) -> PhoneStack:
     return PhoneStack(info.bus, info.account_sid, info.auth_token, info.public_url, info.sim)
 
 
-def _wishes_of_the_stand_in(seed: int) -> dict[str, str]:
-    """How the user wants it to vary. ``seed``: of ``--phone-seed``, 0 where it is not given. A
-    stack beside the stand-in takes no other setting from the environment: it must not meet a stack
-    of the user's."""
+def _wishes_of_the_stand_in(seed: int | None) -> dict[str, str]:
+    """How the user wants it to vary, by the environment and by ``--phone-seed``, which wins."""
     wishes = {name: os.environ[name] for name in (SIM_SEED, SIM_HABITS) if name in os.environ}
-    return wishes | ({SIM_SEED: str(seed)} if seed else {})
+    return wishes if seed is None else wishes | {SIM_SEED: str(seed)}
 
 
 def _callee(item: str, root: Path) -> tuple[str, str]:

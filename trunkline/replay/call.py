@@ -120,7 +120,7 @@ class CallPlayer:
 
     async def until(self, at: float) -> None:
         """Wait until the cassette's time ``at``. Where the carrier's waits are left out, a stream
-        that begins earlier takes all that follows it along."""
+        begins before its time, and then everything behind it is that much earlier, too."""
         while (left := self.began + at - monotonic()) > 0.0:
             self._went_on.clear()
             with contextlib.suppress(TimeoutError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from trunkline.bus.errors import naming
@@ -11,7 +12,7 @@ def check(path: Path) -> None:
     """Raise OSError now if no file can be written at ``path``, for a command that has its content
     only later, when calls have been paid for. The file's directory is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = path.exists()
+    before = os.path.lexists(path)
     path.open("ab").close()
     if not before:
         path.unlink()

@@ -85,7 +85,7 @@ class Call(Subject):
     ending: list[ReplyTo] = field(default_factory=list)
     #: the legs that REST was told to hang up, and whether it has taken that
     hang_ups: dict[str, bool] = field(default_factory=dict)
-    #: why REST has not taken it; None: it has, or has just been told
+    #: why REST has not taken it yet; None: it has, or nothing speaks against it
     end_error: TrunklineError | None = None
     #: when REST took the last of them
     hung_up: float | None = None
@@ -254,7 +254,13 @@ class Call(Subject):
         self.dialled_sid = None
         if self.mode != "b-leg":
             self.sid = None
+        if self.sid is None:  # what is missed is that call's stream
+            self.missing, self.checked = None, 0
+        if self.mode == "originate":
+            self.started = None
         self.hang_ups.pop(sid, None)
+        if not self.end_under_way:
+            self.end_error = None
 
     def join(self, sid: str, caller: str, now: float, *, rewritten: bool) -> None:
         """This is the other leg of its dial: its stream should come now."""
@@ -463,7 +469,6 @@ class Call(Subject):
         if not known:
             return None
         self.hang_ups |= dict.fromkeys(known, False)
-        self.end_error = None
         return End(self.id, known)
 
     def end_taken(self, sids: Sequence[str], now: float) -> bool:

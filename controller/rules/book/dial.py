@@ -145,6 +145,8 @@ class Dial(Subject):
 
     def take_sid(self, sid: str, *, guessed: bool) -> None:
         """Our leg has this SID. The row has it too, so that a restart knows it."""
+        if self.row.sid is not None and not self.started:
+            self.answered = None  # that was another dial's call
         self.row = replace(self.row, sid=sid)
         self.known.forget_status()
         self.guessed = guessed
@@ -158,6 +160,8 @@ class Dial(Subject):
         """The SID that it was given by guess is another dial's."""
         self.row = replace(self.row, sid=None)
         self.guessed = False
+        if not self.started:
+            self.answered = None
         self.known.forget_status()
         self.step("mistaken")
 
