@@ -20,8 +20,8 @@ DIGITS_KEPT: Final = 256
 class Call:
     """One call that was opened here."""
 
-    # No cache of the processor has this object when a frame comes. Its attributes lie in slots, in
-    # the object itself, and not in a dict that would have to be fetched from memory too.
+    # With many calls, others push this object out of the processor's caches between two frames.
+    # Slots keep its attributes in the object, so that no dict has to be fetched from memory too.
     __slots__ = (
         "_history", "_pcm", "_pcm_bytes", "adapter", "digits", "ended", "frames_in", "gaps",
         "gateway", "gateway_heard", "generation", "id", "inbound", "lead_ns", "left", "one_way",

@@ -26,8 +26,7 @@ class _Segment:
 class HeldSpeech:
     """mu-law in order of its positions. ``samples``: how many are held."""
 
-    # No cache of the processor has this object when a tick comes. Its attributes lie in slots, in
-    # the object itself, and not in a dict that would have to be fetched from memory too.
+    # Slots: see Call in call.py.
     __slots__ = ("_segments", "samples")
 
     def __init__(self) -> None:

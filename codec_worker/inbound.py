@@ -100,8 +100,7 @@ class _Run:
 class Inbound:
     """The inbound sound of one call at one worker."""
 
-    # No cache of the processor has this object when a frame comes. Its attributes lie in slots, in
-    # the object itself, and not in a dict that would have to be fetched from memory too.
+    # Slots: see Call in call.py.
     __slots__ = (
         "_base", "_history", "_joins", "_last_arrival", "_looked_at", "_more", "_next", "_open",
         "_ordinal", "_out", "_owed", "_past", "_ring", "_ring_samples", "_runs", "gathers", "lost",

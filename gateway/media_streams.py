@@ -229,8 +229,7 @@ class _Track:
 class MediaStream:
     """The protocol's state on one socket: what the carrier may send now, and what it has sent."""
 
-    # No cache of the processor has this object when a frame comes. Its attributes lie in slots, in
-    # the object itself, and not in a dict that would have to be fetched from memory too.
+    # Slots: see Pace in pace.py.
     __slots__ = (
         "_both", "_bytes", "_digits", "_inbound", "_mark_head", "_marks", "_media_head",
         "_messages", "_outbound", "_sequence", "bad", "clear", "stopped", "stream_sid",

@@ -46,8 +46,8 @@ class Pace:
     """The pace of one stream, whose socket was opened at ``now`` of the monotonic clock. ``jitter``
     counts the jitter of all streams."""
 
-    # No cache of the processor has this object when a frame comes. Its attributes lie in slots, in
-    # the object itself, and not in a dict that would have to be fetched from memory too.
+    # With many calls, others push this object out of the processor's caches between two frames.
+    # Slots keep its attributes in the object, so that no dict has to be fetched from memory too.
     __slots__ = (
         "_behind", "_ends", "_first", "_heard", "_jitter", "_least", "_left", "_most", "_opened",
         "next",

@@ -335,14 +335,14 @@ def heard_codes(codes: bytes | bytearray) -> npt.NDArray[np.int_]:
     return mulaw.decode(np.frombuffer(bytes(codes), np.uint8)).astype(int)
 
 
-def held_back(up: Upsampler, histories: list[History]) -> list[bytes]:
+def held_back(histories: list[History]) -> list[bytes]:
     """What the filter still holds back, as if silence followed."""
-    return up.run(histories, [bytes([mulaw.SILENCE]) * LOOKAHEAD] * len(histories))
+    return UP.run(histories, [bytes([mulaw.SILENCE]) * LOOKAHEAD] * len(histories))
 
 
 def decoded(codes: bytes) -> npt.NDArray[np.int_]:
     history = UP.history()
-    pcm = UP.run([history], [codes])[0] + held_back(UP, [history])[0]
+    pcm = UP.run([history], [codes])[0] + held_back([history])[0]
     return np.frombuffer(pcm, "<i2").astype(int)
 
 

@@ -11,13 +11,11 @@ from hypothesis import strategies as st
 from trunkline.bus.sound import MOST_GATHERED
 from trunkline.codec_worker import mulaw
 from trunkline.codec_worker.inbound import Inbound, InboundFrame, SoundPiece, hand_out
-from trunkline.codec_worker.resample import Upsampler
 
-from .peers import decoded
+from .peers import UP, decoded
 
 MS = 1_000_000
 T0 = 1_000_000 * MS
-UP = Upsampler()
 SPEECH = mulaw.encode(
     np.rint(
         9000 * np.sin(np.arange(400 * 160) * 0.21) * np.sin(np.arange(400 * 160) * 0.003)

@@ -12,13 +12,11 @@ from trunkline.bus import messages as m
 from trunkline.codec_worker import mulaw
 from trunkline.codec_worker.inbound import Inbound, InboundFrame, SoundPiece, hand_out
 from trunkline.codec_worker.join import TOLERANCE, overlap
-from trunkline.codec_worker.resample import Upsampler
 
-from .peers import Bench, decoded
+from .peers import UP, Bench, decoded
 
 MS = 1_000_000
 T0 = 1_000_000 * MS
-UP = Upsampler()
 RNG = np.random.default_rng(11)
 #: 8 s of sound that is alike nowhere, and the same with a pause between 2 and 3 s.
 SOUND = mulaw.encode(np.rint(RNG.normal(0, 3000, 64_000)).astype(np.int16)).tobytes()

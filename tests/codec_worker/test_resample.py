@@ -13,13 +13,12 @@ from trunkline.codec_worker.resample import (
     LOOKAHEAD,
     LOOKAHEAD_24K,
     Downsampler,
-    Upsampler,
     design,
 )
 
-from .peers import decoded, held_back
+from .peers import UP, decoded, held_back
 
-DOWN, UP = Downsampler(), Upsampler()
+DOWN = Downsampler()
 
 
 def pcm(samples: npt.ArrayLike) -> bytes:
@@ -128,7 +127,7 @@ def test_where_chunks_are_cut_leaves_no_trace_up(lengths: list[int], seed: int) 
         sound += UP.run([history], [codes[begin : begin + length]])[0]
         begin += length
         assert len(sound) == 6 * (begin - min(LOOKAHEAD, begin))
-    sound += held_back(UP, [history])[0]
+    sound += held_back([history])[0]
     whole = decoded(codes)
     assert len(sound) == 2 * len(whole) == 6 * len(codes)
     assert np.abs(np.frombuffer(sound, "<i2").astype(int) - whole).max(initial=0) <= 1
@@ -145,7 +144,7 @@ def test_calls_of_one_batch_do_not_hear_each_other(seed: int, calls: int) -> Non
         assert np.count_nonzero(apart) <= 2 + len(apart) // 500
 
     up_histories = [UP.history() for _ in got]
-    pairs = zip(UP.run(up_histories, got), held_back(UP, up_histories), strict=True)
+    pairs = zip(UP.run(up_histories, got), held_back(up_histories), strict=True)
     for codes, (head, tail) in zip(got, pairs, strict=True):
         apart = np.frombuffer(head + tail, "<i2").astype(int) - decoded(codes)
         assert np.abs(apart).max(initial=0) <= 1
@@ -229,7 +228,7 @@ def test_frames_in_the_middle_of_a_stream_start_from_what_was_heard_before() -> 
     codes = mulaw.encode(np.rint(tone(600, 8000)).astype(np.int16)).tobytes()
     whole = decoded(codes)
     history = UP.history(past=codes[:1600])
-    sound = np.frombuffer(UP.run([history], [codes[1600:]])[0] + held_back(UP, [history])[0], "<i2")
+    sound = np.frombuffer(UP.run([history], [codes[1600:]])[0] + held_back([history])[0], "<i2")
     assert np.abs(sound.astype(int) - whole[4800:]).max() <= 1
 
 
