@@ -102,7 +102,8 @@ class Call:
     @property
     def dialled_sid(self) -> str | None:
         """CallSid of the leg that we dialled. It is another one than ``sid`` in b-leg mode, and the
-        same in the other modes. None for inbound calls."""
+        same in the other modes. None for inbound calls, and for a moment if the call was up before
+        Twilio had answered our request for it."""
         return self._media.info.dialled_sid
 
     @property

@@ -152,7 +152,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.GatewayBeat: (streams.beat,),
     f.ClientLeft: (sessions.peer_left,),
     f.WorkerLeft: (streams.place_all,),
-    f.AllClosing: (sessions.close_all,),
+    f.AllClosing: (sessions.close_all, calls.leave_no_leg),
     # A restart. A session's calls come before its dials, because a dial whose call was heard is not
     # given up. Webhooks that wait are answered behind all sessions of the client, because the calls
     # of the last one may say whose the webhook is. When the claims are over, unclaimed numbers are

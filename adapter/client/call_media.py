@@ -223,6 +223,12 @@ class CallMedia:
 
     # ------------------------------------------------------------------ what the bus says
 
+    def dialled(self, asked: asyncio.Future[m.Dialled]) -> None:
+        """The controller has answered the dial, after the call's stream was up: it knows the SID of
+        the leg that we dialled by now."""
+        if not asked.cancelled() and asked.exception() is None:
+            self.info = msgspec.structs.replace(self.info, dialled_sid=asked.result().sid)
+
     def answered_by_told(self, answered_by: m.Answerer) -> None:
         """The controller says who has answered."""
         self.info = msgspec.structs.replace(self.info, answered_by=answered_by)

@@ -173,11 +173,15 @@ class ClientSession:
         dialling = _Dialling(dial, asyncio.get_running_loop().create_future())
         self._dials[request] = dialling
         asked = asyncio.ensure_future(self._control.request(dial, m.Dialled, trace=trace))
+        came_first = False
         try:
             both: set[asyncio.Future[Any]] = {asked, dialling.started}
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if dialling.started.done():
-                return dialling.started.result()
+                media = dialling.started.result()
+                came_first = True
+                asked.add_done_callback(media.dialled)
+                return media
             dialled = asked.result()
             dialling.call = dialled.call
             log.info(
@@ -202,7 +206,8 @@ class ClientSession:
             await self.cancel_dial(request)
             raise
         finally:
-            asked.cancel()
+            if not came_first:
+                asked.cancel()
             self._dials.pop(request, None)
             if not self._dials:
                 self._answered_by.clear()

@@ -261,6 +261,22 @@ def settle_legs(at: Moment, over: f.CallOver) -> None:
         call.check_leg(at.now + LEG_OVER_WITHIN)
 
 
+def leave_no_leg(at: Moment, closing: f.AllClosing) -> None:
+    """The stack ends. It does not wait for Twilio to say that the legs of calls which are over have
+    ended: it hangs them up. Otherwise their dials would be left to the next start."""
+    for call in list(at.book.calls.values()):
+        if call.leg_check is not None:
+            _leg_has_to_be_over(at, call)
+
+
+def _leg_has_to_be_over(at: Moment, call: Call) -> None:
+    """Hang up the leg that we dialled, unless Twilio has said that it is over."""
+    call.check_leg(None)
+    dial = at.book.dial_of(call)
+    if dial is not None and not dial.leg_over:
+        _end_dialled(at, call)
+
+
 # --------------------------------------------------------------------------- what REST says
 
 
@@ -339,10 +355,7 @@ def _tick_ended(at: Moment, call: Call) -> None:
     """A call that is over is kept for a while, for two reasons. The leg that we dialled has to end
     too, and is hung up if Twilio has not said in time that it did. And a late webhook of the call
     must be answered with a hang-up, and not be taken for a new call."""
-    dial = at.book.dial_of(call)
     if call.leg_check is not None and at.now >= call.leg_check:
-        call.check_leg(None)
-        if dial is not None and not dial.leg_over:
-            _end_dialled(at, call)
+        _leg_has_to_be_over(at, call)
     elif at.now - call.ended_at > ENDED_KEPT and not call.end_under_way:
         at.book.forget_call(call)

@@ -55,6 +55,20 @@ async def test_the_account_is_taken_as_settings_take_it(stack: FakeStack) -> Non
     assert opened.info.account == ACCOUNT
 
 
+async def test_the_sid_of_our_leg_may_be_known_after_the_stream_of_the_other_one(
+    stack: FakeStack,
+) -> None:
+    stack.controller.answers[m.Dial] = None
+    async with Line(OURS, bus=stack.bus) as line:
+        placing = asyncio.ensure_future(line.place_call(THEIRS, timeout=5))
+        dial = await stack.controller.wait_for(m.Dial)
+        info = stack.start_call(dial.session, dial=dial)
+        call = await placing
+        assert call.dialled_sid is None
+        stack.controller.answer_last(m.Dialled(call=info.call, sid="CA1"))
+        await until(lambda: call.dialled_sid == "CA1")
+
+
 async def test_nobody_calls(stack: FakeStack) -> None:
     async with Line(OURS, bus=stack.bus) as line:
         with pytest.raises(asyncio.TimeoutError) as nobody:

@@ -210,6 +210,23 @@ def test_timeout_without_a_sid_hangs_up_what_comes_later() -> None:
     assert len(stage.events("a1", m.DialFailed)) == 1
 
 
+def test_a_stack_that_ends_waits_for_no_callback_of_a_call_that_is_over() -> None:
+    """The far end has hung up, and Twilio's word on it is still on its way: the next start would
+    have to look after the dial."""
+    stage, info = caller()
+    request, _ = stage.dial(info, mode="a-leg")
+    create = stage.take(do.Create)
+    stage.feed(do.Taken(request, "CA1", "in-progress"))
+    accepted = stage.start(token_of(create), "CA1")
+    assert isinstance(accepted, m.StreamAccepted)
+    call = accepted.info.call
+    stage.feed(m.StreamClosed(call=call, ordinal=1, reason="stop", gateway="g1"))
+    assert stage.events("a1", m.CallEnded) and not stage.all_work(do.End)
+    stage.feed(do.Shutdown())
+    assert stage.hung_up().sids == ("CA1",)
+    assert stage.take(do.CloseDial).request == request and not stage.core.book.busy
+
+
 def test_cancel_hangs_up_whatever_comes() -> None:
     stage, info = caller()
     # Twilio has it.

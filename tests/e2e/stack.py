@@ -68,6 +68,13 @@ async def until(condition: Callable[[], T], what: str, seconds: float = 15.0) ->
     return found
 
 
+async def dialled(call: Call) -> str:
+    """The SID of the leg that we dialled. The call may be up before Twilio has told it."""
+    sid = await until(lambda: call.dialled_sid, "the SID of our leg is known")
+    assert sid is not None
+    return sid
+
+
 class Stack(Run):
     """A carrier with the account's numbers and, once ``up`` was called, a stack."""
 

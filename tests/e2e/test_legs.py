@@ -10,7 +10,7 @@ import pytest
 from trunkline import Line
 from trunkline.errors import CallFailedError
 
-from .stack import ALICE, BOB, CALLEE, CALLER, CAROL, Stack, until
+from .stack import ALICE, BOB, CALLEE, CALLER, CAROL, Stack, dialled, until
 
 
 async def test_b_leg_calls_are_met_whatever_caller_the_carrier_reports(stack: Stack) -> None:
@@ -20,7 +20,7 @@ async def test_b_leg_calls_are_met_whatever_caller_the_carrier_reports(stack: St
             call = await line.place_call(CAROL, timeout=20.0)
             shown = stack.sim.call(call.sid)["from"]
             assert (call.caller, call.caller_rewritten) == (shown, shown != ALICE)
-            assert stack.sim.call(call.dialled_sid or "")["from"] == ALICE
+            assert stack.sim.call(await dialled(call))["from"] == ALICE
             reported.append(shown)
             await call.hang_up()
     assert len(set(reported)) > 1
@@ -37,7 +37,7 @@ async def test_three_lines_dial_one_number_at_once_and_each_gets_its_own_call(st
         calls = await asyncio.gather(*placing)
         for call in calls:
             # The leg that we dialled and the one that carries the stream began together.
-            ours, theirs = (stack.sim.call(sid) for sid in (call.dialled_sid or "", call.sid))
+            ours, theirs = (stack.sim.call(sid) for sid in (await dialled(call), call.sid))
             began = [leg["history"][0][0] for leg in (ours, theirs)]
             assert 0.0 <= began[1] - began[0] < 0.1
         for call in calls:

@@ -11,7 +11,7 @@ from trunkline import Line
 from trunkline.errors import CallFailedError
 
 from .sound import compare, from_pcm, from_wire, speech
-from .stack import ALICE, CALLEE, CAROL, Ear, Stack, calling, until
+from .stack import ALICE, CALLEE, CAROL, Ear, Stack, calling, dialled, until
 
 
 async def test_an_a_leg_call_carries_sound_both_ways_and_touches_no_number(stack: Stack) -> None:
@@ -19,7 +19,7 @@ async def test_an_a_leg_call_carries_sound_both_ways_and_touches_no_number(stack
     async with calling(stack, "speech:austen-0890,ring=0.2") as call:
         assert (call.direction, call.caller, call.callee) == ("outbound", ALICE, CALLEE)
         (at_carrier,) = stack.calls_to(CALLEE)
-        assert at_carrier["sid"] == call.sid == call.dialled_sid
+        assert at_carrier["sid"] == call.sid == await dialled(call)
         ear = Ear(call)
         assert await call.send_audio(sent) == len(sent) // 2
         await call.hang_up()
@@ -42,7 +42,7 @@ async def test_a_b_leg_call_is_carried_by_the_callees_number_and_puts_it_back(
         assert (call.direction, call.callee) == ("outbound", CAROL)
         assert stack.held(CAROL) and not stack.held(ALICE)
         legs = {leg["direction"]: leg["sid"] for leg in stack.calls_to(CAROL)}
-        assert legs == {"inbound": call.sid, "outbound-api": call.dialled_sid}
+        assert legs == {"inbound": call.sid, "outbound-api": await dialled(call)}
         ear = Ear(call)
         assert await call.send_audio(sent) == len(sent) // 2
         await call.hang_up()
