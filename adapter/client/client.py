@@ -124,7 +124,7 @@ class BusClient:
             self.sessions[session.id] = session
             try:
                 await session.open()
-            except Exception:
+            except Exception:  # it is raised again, for whoever opens
                 self._forget(session)
                 raise
             return session

@@ -173,13 +173,12 @@ class ClientSession:
         dialling = _Dialling(dial, asyncio.get_running_loop().create_future())
         self._dials[request] = dialling
         asked = asyncio.ensure_future(self._control.request(dial, m.Dialled, trace=trace))
-        came_first = False
+        media: CallMedia | None = None
         try:
             both: set[asyncio.Future[Any]] = {asked, dialling.started}
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if dialling.started.done():
                 media = dialling.started.result()
-                came_first = True
                 asked.add_done_callback(media.dialled)
                 return media
             dialled = asked.result()
@@ -206,7 +205,7 @@ class ClientSession:
             await self.cancel_dial(request)
             raise
         finally:
-            if not came_first:
+            if media is None:  # otherwise the call is up, and its dial is still to be answered
                 asked.cancel()
             self._dials.pop(request, None)
             if not self._dials:

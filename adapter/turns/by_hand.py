@@ -58,7 +58,7 @@ async def next_turn(call: Call, timeout: float) -> Turn:
                 break
             pcm += more
         latency = await _latency(call, begins)
-    except BaseException:
+    except BaseException:  # it is raised again
         # Nobody gets this turn, so whoever listens next hears all of it.
         call.sound.put_back(bytes(pcm) + heard.rest())
         raise

@@ -27,6 +27,7 @@ from typing import Final, TypeVar
 from urllib.parse import quote
 
 from .database import Dialect, JournalError, Outcome, Work
+from .state_dir import sync_names
 
 T = TypeVar("T")
 
@@ -204,9 +205,7 @@ def _make(path: Path, account: str, stack: str) -> None:
     # Closing moves everything into the file itself.
     _open(new, account, stack).close()
     new.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    os.fsync(directory)
-    os.close(directory)
+    sync_names(path.parent)
 
 
 def _open(path: Path, account: str, stack: str) -> sqlite3.Connection:

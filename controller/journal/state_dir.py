@@ -88,11 +88,7 @@ class StackDir:
         mark = self.path / _NEW
         if mark.exists():
             mark.unlink()
-            directory = os.open(self.path, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            sync_names(self.path)
         self.new = False
 
     def keep_home(self, home: str) -> None:
@@ -175,6 +171,16 @@ def _taken(path: Path, holder: str) -> StackRunsError:
         f"{holder or 'another controller'} already runs on {where}; end it, or use another "
         f"{instead}"
     )
+
+
+def sync_names(directory: Path) -> None:
+    """Bring the names in ``directory`` to the disk, so that a power cut takes no change of them
+    back."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def own(state_dir: Path, account: str, holder: str, *, in_database: bool = False) -> StackDir:

@@ -140,7 +140,7 @@ async def test_a_line_that_is_given_up_while_its_client_is_made_gives_that_back(
 
 
 async def test_a_session_that_opens_just_as_its_user_goes_away_is_closed(stack: FakeStack) -> None:
-    async with Line(OURS, bus=stack.bus):
+    async with Line(OURS, bus=stack.bus) as line:
         stack.controller.answers[m.OpenSession] = None
         opening = asyncio.ensure_future(Line(OURS, bus=stack.bus).open())
         session = (await stack.controller.wait_for(m.OpenSession, 2)).info.session
@@ -149,7 +149,10 @@ async def test_a_session_that_opens_just_as_its_user_goes_away_is_closed(stack: 
                 session=session, number=OURS, number_sid="", account="", public_url=None
             )
         )
-        time.sleep(0.3)  # noqa: ASYNC251  # the client's thread takes the answer, and this loop none
+        client = line._client
+        assert client is not None
+        while client.sessions[session].opened is None:  # in its thread; this loop hears nothing yet
+            time.sleep(0.001)  # noqa: ASYNC251
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening

@@ -248,7 +248,9 @@ async def test_a_stream_that_comes_up_just_as_its_user_goes_away_is_stopped(
         entering = asyncio.ensure_future(block.enter_async_context(line.listen(SID)))
         asked = await stack.controller.wait_for(m.Listen)
         stack.controller.answer_last(answer(asked))
-        time.sleep(0.3)  # noqa: ASYNC251  # the client's thread takes the answer, and this loop none
+        assert line._session is not None
+        while len(line._session.calls) < 2:  # in the client's thread; this loop hears nothing yet
+            time.sleep(0.001)  # noqa: ASYNC251
         entering.cancel()
         with pytest.raises(asyncio.CancelledError):
             await entering

@@ -209,13 +209,20 @@ def test_one_b_leg_dial_to_a_number_at_a_time() -> None:
     assert places == [3, 2, 1]
 
 
+def originating(stage: Stage, status: str) -> tuple[m.SessionInfo, str]:
+    """A session whose call to SECOND has no stream, and the request id. Twilio took it as CA1."""
+    other = stage.open(allowed_callees=[SECOND])
+    request, _ = stage.dial(other, to=SECOND, mode="originate")
+    stage.take(do.Create)
+    stage.feed(do.Taken(request, "CA1", status))
+    return other, request
+
+
 def test_calls_of_another_kind_to_a_number_do_not_meet_a_b_leg_dial_there() -> None:
     stage = Stage()
-    ours, other = another(stage), stage.open(allowed_callees=[SECOND])
+    ours = another(stage)
     # One is under way that has no stream: the b-leg dial waits until it is answered.
-    ringing, _ = stage.dial(other, to=SECOND, mode="originate")
-    stage.take(do.Create)
-    stage.feed(do.Taken(ringing, "CA1", "ringing"))
+    other, ringing = originating(stage, "ringing")
     first, _ = b_leg(stage, ours)
     assert not stage.all_work(do.Create)
     stage.callback(ringing, "CA1", "in-progress")
@@ -235,10 +242,8 @@ def test_calls_of_another_kind_to_a_number_do_not_meet_a_b_leg_dial_there() -> N
 def test_a_callback_that_others_have_overtaken_takes_no_answer_back() -> None:
     """A call that was answered does not ring again, so nobody has to wait for it."""
     stage = Stage()
-    ours, other = another(stage), stage.open(allowed_callees=[SECOND])
-    answered, _ = stage.dial(other, to=SECOND, mode="originate")
-    stage.take(do.Create)
-    stage.feed(do.Taken(answered, "CA1", "queued"))
+    ours = another(stage)
+    _, answered = originating(stage, "queued")
     for status in ("in-progress", "initiated", "ringing"):
         stage.callback(answered, "CA1", status)
     first, _ = b_leg(stage, ours)

@@ -12,9 +12,9 @@ from trunkline.bus.redact import mask_url
 from trunkline.controller.restore_command import RestoreRun
 from trunkline.controller.twilio.seal import SealKeys
 
+from .bench import DIAL, ORDER
 from .fake_carrier import OURS
 from .machine import ACCOUNT, Machine, stack_id
-from .test_restore import DIAL, ORDER
 
 OTHER = "+14155559999"
 

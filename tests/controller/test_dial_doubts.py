@@ -12,10 +12,10 @@ from trunkline.controller import instructions as do
 from trunkline.controller.rules.calls import NO_STREAM_LIMIT
 from trunkline.controller.twilio import operations
 
+from .bench import DIAL, ORDER, Bench
 from .fake_carrier import THEIRS, FakeCarrier, FakeTime, ops_for
 from .stage import Stage, token_of
 from .test_dials import a_dial, caller, waiting
-from .test_restore import DIAL, ORDER, Bench
 
 # --------------------------------------------------------------------------- left behind
 

@@ -26,9 +26,9 @@ from trunkline.controller.twilio import operations
 from trunkline.controller.twilio.apply_restore import apply, restore
 from trunkline.controller.twilio.seal import Seal
 
+from .bench import DIAL
 from .clockwork import LATE, Clockwork, last_words_unheard
 from .fake_carrier import OURS, row_for
-from .test_restore import DIAL
 
 Job = Callable[[Clockwork], Coroutine[Any, Any, None]]
 

@@ -21,9 +21,9 @@ from trunkline.controller.twilio.carrier import CallState
 from trunkline.controller.twilio.operations import Operations, settle, vouch
 from trunkline.controller.twilio.sealed import LISTED_WITHIN, find_own
 
+from .bench import DIAL, ORDER
 from .fake_carrier import OURS, FakeCarrier, FakeTime, ops_for
 from .machine import ACCOUNT, Machine, stack_id
-from .test_restore import DIAL, ORDER
 
 OTHER = "+14155559999"
 

@@ -31,9 +31,9 @@ from trunkline.controller.shell import Shell
 from trunkline.controller.twilio.probe import Prober
 from trunkline.controller.twilio.seal import Seal
 
+from .bench import DIAL, ORDER
 from .fake_carrier import OURS, nobody
 from .machine import ACCOUNT, Machine, stack_id
-from .test_restore import DIAL, ORDER
 
 
 class Start:

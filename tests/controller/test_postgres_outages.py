@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from benchmarks.postgres_server import PASSWORD, Server
 from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
-from trunkline.bus.settings import load
+from trunkline.bus.settings import Settings, load
 from trunkline.bus.testing import until
 from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.controller import process
@@ -422,20 +422,26 @@ async def test_a_start_waits_for_the_database_and_gives_up_by_name(
         await opened(nowhere)
 
 
+def settings_of(directory: Path, url: str) -> Settings:
+    """Of a controller whose journal is in this database. No Twilio answers."""
+    return load(
+        env_file=None,
+        account_sid=ACCOUNT,
+        auth_token="token",
+        public_url="https://line.example.com",
+        bus=f"ipc://{directory}/bus",
+        state_dir=directory / "state",
+        database_url=url,
+        twilio_api_url="http://127.0.0.1:1",
+    )
+
+
 async def test_a_start_that_waits_for_the_database_can_be_ended(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within the 4 s that a stack has to end: for 2 of them the database may still answer."""
     refused = count_refusals(monkeypatch)
-    settings = load(
-        env_file=None,
-        account_sid=ACCOUNT,
-        auth_token="token",
-        public_url="https://line.example.com",
-        bus=f"ipc://{tmp_path}/bus",
-        state_dir=tmp_path / "state",
-        database_url="postgresql://127.0.0.1:1/db",
-    )
+    settings = settings_of(tmp_path, "postgresql://127.0.0.1:1/db")
     stop = asyncio.Event()
     serving = asyncio.ensure_future(process.serve(settings, stop))
     await until(lambda: refused)
@@ -458,16 +464,7 @@ async def test_a_start_that_waits_for_the_database_can_be_ended(
 async def test_so_it_can_with_every_question_that_it_asks(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, owner: Any, question: str
 ) -> None:
-    settings = load(
-        env_file=None,
-        account_sid=ACCOUNT,
-        auth_token="token",
-        public_url="https://line.example.com",
-        bus=f"ipc://{tmp_path}/bus",
-        state_dir=tmp_path / "state",
-        database_url=url,
-        twilio_api_url="http://127.0.0.1:1",
-    )
+    settings = settings_of(tmp_path, url)
     stack = places.own_dir(settings, ACCOUNT, "a start that was killed before its epoch began")
     stack, journal, _ = await places.open_own(settings, ACCOUNT, "it", stack)
     await journal.close()

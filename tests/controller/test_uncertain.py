@@ -15,8 +15,8 @@ from trunkline.controller.twilio.number_settings import VOICE_FIELDS, NumberSett
 from trunkline.controller.twilio.override import UNCERTAIN_SECONDS
 from trunkline.controller.twilio.seal import Seal
 
+from .bench import Bench
 from .fake_carrier import LATE_SECONDS, OURS, FakeCarrier, ops_for, row_for
-from .test_restore import Bench
 
 
 class Crash(BaseException):

@@ -7,7 +7,6 @@ import logging
 import os
 import stat
 import threading
-import time
 import wave
 from array import array
 from pathlib import Path
@@ -220,14 +219,20 @@ def test_the_end_of_a_stream_is_taken_however_much_waits_for_the_disk(
 ) -> None:
     """Otherwise the file of each such stream would stay open for as long as the process lives."""
     monkeypatch.setattr(recording, "_WAITING", 2)
-    slow, goes_on, write = threading.Event(), threading.Event(), recording.RecordingFile.write
+    slow, goes_on, closed = threading.Event(), threading.Event(), threading.Event()
+    write, close = recording.RecordingFile.write, recording.RecordingFile.close
 
     def write_late(file: recording.RecordingFile, at: int, pcm: bytes) -> None:
         slow.set()
         goes_on.wait(10)
         write(file, at, pcm)
 
+    def told(file: recording.RecordingFile) -> None:
+        close(file)
+        closed.set()
+
     monkeypatch.setattr(recording.RecordingFile, "write", write_late)
+    monkeypatch.setattr(recording.RecordingFile, "close", told)
     recorder = Recorder(tmp_path)
     track = begin(recorder)
     recorder.write(track, 0, both(LOUD, LOUD, 1))
@@ -236,9 +241,7 @@ def test_the_end_of_a_stream_is_taken_however_much_waits_for_the_disk(
         recorder.write(track, at * 160, both(LOUD, LOUD, 1))
     recorder.end(track)
     goes_on.set()
-    deadline = time.monotonic() + 5
-    while recorder._files and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert closed.wait(5)
     assert recorder.dropped == 1
     assert not recorder._files
     recorder.close()

@@ -16,6 +16,7 @@ from websockets.frames import Frame, Opcode
 
 from trunkline.bus import hosts
 from trunkline.bus.listener import Server
+from trunkline.bus.testing import until
 from trunkline.gateway import websocket as ws
 from trunkline.gateway.process import BOUNDS
 from trunkline.gateway.sockets import Sockets
@@ -495,7 +496,7 @@ async def test_a_peer_that_ends_and_reads_nothing_is_disconnected(
             client.transport.write(frame(Opcode.CLOSE, b"\x03\xe8"))
         elif end == "breach":
             client.transport.write(frame(Opcode.CONT, b"x"))
-            await asyncio.sleep(0.01)
+            await until(lambda: refused)
             client.transport.write(frame(Opcode.CONT, b"x"))
         else:
             client.transport.write_eof()

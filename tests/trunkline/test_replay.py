@@ -323,6 +323,21 @@ async def listening(agent: Agent) -> AsyncIterator[str]:
         yield f"ws://127.0.0.1:{socket.getsockname()[1]}/media"
 
 
+@contextlib.asynccontextmanager
+async def silent_agent() -> AsyncIterator[tuple[Lines, asyncio.Event]]:
+    """An agent that says nothing, as our TwiML leads to it, and what tells that a stream is up."""
+    begun = asyncio.Event()
+
+    async def agent(socket: ServerConnection) -> None:
+        begun.set()
+        await socket.wait_closed()
+
+    async with listening(agent) as url:
+        lines = Lines("")
+        lines.answered(f'<Response><Connect><Stream url="{url}"/></Connect></Response>')
+        yield lines, begun
+
+
 def write(path: Path, stream: Stream) -> Path:
     """The cassette of a call with this stream."""
     rows: list[dict[str, Any]] = [{"trunkline_cassette": 1, "call": "CA1", "began": ""}]
@@ -442,15 +457,7 @@ async def test_a_mark_that_the_hang_up_has_overtaken_belongs_to_the_stream(
 
 
 async def test_a_replay_that_is_given_up_does_not_wait_for_the_end_of_its_stream() -> None:
-    begun = asyncio.Event()
-
-    async def agent(socket: ServerConnection) -> None:
-        begun.set()
-        await socket.wait_closed()
-
-    async with listening(agent) as url:
-        lines = Lines("")
-        lines.answered(f'<Response><Connect><Stream url="{url}"/></Connect></Response>')
+    async with silent_agent() as (lines, begun):
         streams = [taped(60.0), replace(taped(60.0), opened=30.0)]  # the second is waited for
         player = CallPlayer(Cassette("CA1", streams=streams), lines, Player("AC1"))
         player.begin(0.0)
@@ -464,15 +471,7 @@ async def test_a_replay_that_is_given_up_does_not_wait_for_the_end_of_its_stream
 async def test_our_side_goes_on_with_a_carrier_that_waits_for_nothing() -> None:
     """What was done half a second into a stream is done then, though the stream begins 30 s
     earlier."""
-    begun = asyncio.Event()
-
-    async def agent(socket: ServerConnection) -> None:
-        begun.set()
-        await socket.wait_closed()
-
-    async with listening(agent) as url:
-        lines = Lines("")
-        lines.answered(f'<Response><Connect><Stream url="{url}"/></Connect></Response>')
+    async with silent_agent() as (lines, begun):
         streams = [replace(taped(0.1), opened=30.0)]
         player = CallPlayer(Cassette("CA1", streams=streams), lines, Player("AC1", fast=True))
         player.begin(0.0)

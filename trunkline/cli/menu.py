@@ -18,6 +18,7 @@ from trunkline.carrier_sim.menu.steps import Step, Visit
 from trunkline.carrier_sim.mulaw import RATE
 
 from ..reports import files
+from .json_text import json_text
 
 
 def menu(
@@ -35,7 +36,7 @@ def menu(
     if as_json:
         steps = {name: _step(step) for name, step in spec.menu.steps.items()}
         told = {"name": spec.menu.name, "start": spec.menu.start, "steps": steps, "way": way}
-        click.echo(msgspec.json.encode(told).decode())
+        click.echo(json_text(told))
     else:
         for line in picture.lines(spec.menu, way):
             click.echo(line)

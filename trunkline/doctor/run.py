@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import msgspec
 from rich.console import Console
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, complain
 from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
+from ..cli.json_text import json_text
 from . import account, machine, stack
 from .finding import Finding, Known, State
 
@@ -64,7 +64,7 @@ async def run(load: Callable[[], Settings], *, as_json: bool = False) -> int:
             for finding in await check(known):
                 note(finding)
     if as_json:
-        print(msgspec.json.encode({"findings": found}).decode())
+        print(json_text({"findings": found}))
     failed = [finding for finding in found if finding.state == "fail"]
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""

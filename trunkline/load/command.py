@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +23,7 @@ from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, StoppedError, complain
 from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
+from ..cli.json_text import json_text
 from ..reports import cost, files
 from ..stack.controller_client import controller_client, get_status
 from . import figures
@@ -99,7 +99,7 @@ def _show(
     price = settings.price_per_minute
     found = figures.load(plan.to, plan.number, ramp.steps, limits, price, ramp.stopped)
     if as_json:
-        click.echo(msgspec.json.encode(found).decode())
+        click.echo(json_text(found))
     else:
         _print(found, ramp.steps, price)
     files.write(html, page(found, ramp.steps, ramp.worst))

@@ -33,8 +33,8 @@ class Heard:
 
 
 def find(what: str, settings: Callable[[], Settings]) -> list[Path]:
-    """The recordings that ``what`` names (a WAV file, a directory or a CallSid), in the order of
-    their names, which for recordings of a stack is that of time.
+    """The recordings of ``what``: a WAV file, a directory or a CallSid. They are sorted by name,
+    and so by time, because a stack begins each name with the time.
 
     Recordings of a CallSid are looked for in TRUNKLINE_RECORDINGS_DIR. As a rule there is one for
     the whole call. Gateways on several machines make several, each of those streams of the call
