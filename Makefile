@@ -38,8 +38,7 @@ demo: $(DEV)
 # Three parts, one after the other. Units mostly compute. Calls mostly wait, so there are more of them
 # at once. Units are not run beside calls: what judges sound wants the processes of its stack to have a
 # core when they need one. Tests that measure holes or delays, or judge calls, wait most of their time.
-# With five stacks at once, a slow machine with two cores makes sound late that is judged, so there are
-# three. tests/conftest.py says which tests a worker takes.
+# tests/conftest.py says which tests a worker takes.
 test: $(DEV)
 	@$(MAKE) --no-print-directory --keep-going --jobs 1 test-units test-calls test-measures
 
@@ -50,7 +49,7 @@ test-calls: $(DEV) programs
 	$(BIN)/pytest -q -m "e2e and not measures" -n 5 --dist loadscope
 
 test-measures: $(DEV)
-	$(BIN)/pytest -q -m measures -n 3 --dist loadscope tests/dropin tests/e2e tests/survival
+	$(BIN)/pytest -q -m measures -n 4 --dist loadscope tests/dropin tests/e2e tests/survival
 
 # Where one of them is missing, and we are root on Debian or a system like it, apt installs it. Elsewhere
 # the tests that need it say so.

@@ -85,7 +85,6 @@ COMPUTE: Final = (
 #: their lines; those on a stack with one gateway are in one line; and the stalls come late, when
 #: the other lines have started all that they need.
 MEASURE: Final = (
-    ("::test_every_example_that_judges",),
     ("::test_a_run_with_gates", "::test_a_codec_worker_is_evicted"),
     (
         "::test_a_gateway_is_drained",

@@ -197,6 +197,7 @@ def test_every_example_runs_as_it_stands(
 
 @pytest.mark.e2e
 @pytest.mark.measures
+@pytest.mark.alone
 def test_every_example_that_judges_calls_runs(reader: Path, pytester: pytest.Pytester) -> None:
     """A call that has holes, because the machine is busy, is not judged."""
     every = examples(reader).items()
