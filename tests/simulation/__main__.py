@@ -4,18 +4,15 @@ on purpose are found; or replay some seeds with all that happened."""
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
 import time
-from typing import Final
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
-from .mutations import IN_FLEET, MUTATIONS
-from .run import replay_command, run_seed
-
-#: Within so many seeds each fault that is put into the product is found.
-FOUND_WITHIN: Final = 1500
-#: Where the search for a fault begins, if few seeds show it: at 0 for all others.
-FROM: Final = {"ends_are_read_in_time": 11_700}
+from .mutations import MUTATIONS
+from .run import FOUND_WITHIN, is_found, replay_command, run_seed
 
 
 def main() -> int:
@@ -37,9 +34,11 @@ def main() -> int:
     if given.seed is not None:
         return max([_replay(seed, given.mutation, faults) for seed in given.seed])
     seeds = range(given.first, given.first + given.seeds * given.step, given.step)
-    status = _run(seeds, given.mutation, faults)
-    if given.mutation is None and not given.no_mutations:
-        status |= _find_mutations()
+    # A seed needs nothing of another, so every core has one under way.
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as cores:
+        status = _run(cores, seeds, given.mutation, faults)
+        if given.mutation is None and not given.no_mutations:
+            status |= _find_mutations(cores)
     return status
 
 
@@ -51,38 +50,33 @@ def _replay(seed: int, mutation: str | None, faults: dict[str, bool]) -> int:
     return 1 if outcome.wrong else 0
 
 
-def _run(seeds: range, mutation: str | None, faults: dict[str, bool]) -> int:
+def _run(
+    cores: ProcessPoolExecutor, seeds: range, mutation: str | None, faults: dict[str, bool]
+) -> int:
     began = time.monotonic()
     bad = 0
-    for seed in seeds:
-        outcome = run_seed(seed, mutation=mutation, **faults)
+    for outcome in cores.map(partial(run_seed, mutation=mutation, **faults), seeds, chunksize=5):
         if outcome.wrong:
             bad += 1
-            print(f"seed {seed}: {outcome.wrong[0]}")
+            print(f"seed {outcome.seed}: {outcome.wrong[0]}")
             for line in outcome.wrong[1:4]:
                 print(f"    {line}")
-            print(f"    {replay_command(seed, mutation, **faults)}", flush=True)
+            print(f"    {replay_command(outcome.seed, mutation, **faults)}", flush=True)
     print(f"{len(seeds)} seeds, {bad} bad, {time.monotonic() - began:.1f} s")
     return 1 if bad else 0
 
 
-def _find_mutations() -> int:
+def _find_mutations(cores: ProcessPoolExecutor) -> int:
     """Each fault is put into the product, and seeds are run until one of them shows it."""
     began = time.monotonic()
-    missed = [mutation for mutation in MUTATIONS if not _is_found(mutation)]
+    are_found = cores.map(is_found, MUTATIONS)
+    missed = [mutation for mutation, found in zip(MUTATIONS, are_found, strict=True) if not found]
     for mutation in missed:
         print(f"{mutation}: not found in {FOUND_WITHIN} seeds")
     found = len(MUTATIONS) - len(missed)
     seconds = time.monotonic() - began
     print(f"{found} of {len(MUTATIONS)} faults put into the product were found, {seconds:.1f} s")
     return 1 if missed else 0
-
-
-def _is_found(mutation: str) -> bool:
-    first = FROM.get(mutation, 0)
-    seeds = range(first, first + FOUND_WITHIN)
-    fleet = mutation in IN_FLEET
-    return any(run_seed(seed, mutation=mutation, fleet=fleet).wrong for seed in seeds)
 
 
 if __name__ == "__main__":

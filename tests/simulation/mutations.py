@@ -259,6 +259,8 @@ def any_stack_will_do() -> list[Patch]:
 
 #: Those that show where there are two hosts.
 IN_FLEET = frozenset(("any_stack_will_do",))
+#: The first seed to try, for those that few seeds show. All others are tried from 0 on.
+FIRST_SEED = {"ends_are_read_in_time": 11_700, "newcomers_overtake": 700}
 
 MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
     mutation.__name__: mutation

@@ -9,12 +9,16 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 from .clock import OutOfTime
 from .faults import Chaos
 from .judge import judge
-from .mutations import mutated
+from .mutations import FIRST_SEED, IN_FLEET, mutated
 from .world import REST_WITHIN, World
+
+#: Within so many seeds each fault that is put into the product is found.
+FOUND_WITHIN: Final = 1500
 
 
 @dataclass
@@ -64,6 +68,14 @@ def _run_seed(seed: int, mutation: str | None, tracing: bool, outage: bool, flee
         world.loop.forget()
     counts = world.counts + world.exchange.counts + world.twilio.counts
     return Outcome(seed, wrong, trace, counts)
+
+
+def is_found(mutation: str) -> bool:
+    """Whether a seed shows this fault of the product."""
+    first = FIRST_SEED.get(mutation, 0)
+    fleet = mutation in IN_FLEET
+    seeds = range(first, first + FOUND_WITHIN)
+    return any(run_seed(seed, mutation=mutation, fleet=fleet).wrong for seed in seeds)
 
 
 def replay_command(
