@@ -65,7 +65,7 @@ def test_it():
         file.write(os.environ["TRUNKLINE_BUS"])
 """
 #: Examples of these pages judge calls. The one that wants a line without a fault comes last, when
-#: the tests beside this one have started what they need.
+#: all others have started what they need.
 _JUDGING_PAGES = ("ear", "gates", "listening", "load", "replay", "choppy")
 JUDGED = tuple(f"test_{page}_" for page in _JUDGING_PAGES)
 #: Runs the commands of a page's console block, and compares what they say.
@@ -192,6 +192,7 @@ def test_every_example_runs_as_it_stands(
         if not name.startswith(JUDGED)
         if imports_scenario(reader, name, text) == with_scenario
     }
+    # One after the other: `trunkline status` stands on a page with nobody else's call.
     run_examples(found, reader, pytester)
 
 
@@ -199,10 +200,11 @@ def test_every_example_runs_as_it_stands(
 @pytest.mark.measures
 @pytest.mark.alone
 def test_every_example_that_judges_calls_runs(reader: Path, pytester: pytest.Pytester) -> None:
-    """A call that has holes, because the machine is busy, is not judged."""
+    """A call that has holes, because the machine is busy, is not judged. So no more than two run at
+    once, and nothing beside them."""
     every = examples(reader).items()
     found = {name: text for page in JUDGED for name, text in every if name.startswith(page)}
-    run_examples(found, reader, pytester)
+    run_examples(found, reader, pytester, "-n", "2")
 
 
 @pytest.mark.e2e
@@ -245,7 +247,9 @@ def test_every_other_command_of_the_pages_runs(reader: Path, pytester: pytest.Py
     assert "ended with status 0" in errors
 
 
-def run_examples(found: dict[str, str], reader: Path, pytester: pytest.Pytester) -> None:
+def run_examples(
+    found: dict[str, str], reader: Path, pytester: pytest.Pytester, *options: str
+) -> None:
     (ini,) = blocks(ROOT / "docs" / "ci.md", "ini")
     pytester.makeini(
         ini + "asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
@@ -255,9 +259,8 @@ def run_examples(found: dict[str, str], reader: Path, pytester: pytest.Pytester)
     for name, text in files.items():
         (reader / "tests" / name).write_text(text)
     count = sum(text.count("def test_") for text in files.values())
-    # One after the other: `trunkline status` stands on a page with nobody else's call.
     inputs = [f"tests/{name}" for name in files]
-    result = pytester.runpytest_subprocess("--phone-sim", "-q", *inputs, timeout=120)
+    result = pytester.runpytest_subprocess("--phone-sim", "-q", *options, *inputs, timeout=120)
     result.assert_outcomes(passed=count)
     assert count >= 4
     assert_ended((reader / "bus").read_text())
