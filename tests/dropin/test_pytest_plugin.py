@@ -164,6 +164,22 @@ def test_a_run_without_phones_costs_nothing(run_suite) -> None:  # type: ignore[
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("0", "a test runs at least once"),
+        ("-1", "'-1' is not a whole"),
+        ("x", "'x' is not a whole"),
+    ],
+)
+def test_a_number_of_repetitions_that_cannot_be_is_refused(  # type: ignore[no-untyped-def]  # as above
+    run_suite, given: str, why: str
+) -> None:
+    result, _ = run_suite("def test_it(): pass", f"--phone-repeat={given}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*argument --phone-repeat: {why}*"])
+
+
 def test_markers_are_registered(request: pytest.FixtureRequest) -> None:
     markers = "\n".join(request.config.getini("markers"))
     assert "phone_line(number=None" in markers and "carrier_sim: " in markers

@@ -124,20 +124,21 @@ def add_options(group: Any) -> None:
     """Add the options of the caps."""
     group.addoption(
         "--phone-max-calls",
-        type=_whole,
+        type=whole_number,
         metavar="N",
         help="Most calls that the run's tests may make. A further one is refused at once.",
     )
     group.addoption(
         "--phone-max-minutes",
-        type=_whole,
+        type=whole_number,
         metavar="N",
         help="Most begun minutes of the calls of the run's tests. A call that is up counts with "
         "its longest duration.",
     )
 
 
-def _whole(text: str) -> int:
+def whole_number(text: str) -> int:
+    """An option's number, from 0 on."""
     # argparse shows the words of this error alone; of others it shows the name of this function.
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")

@@ -16,6 +16,7 @@ where trunkline is installed, so other modules are imported only when a test nee
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import os
 from collections.abc import Generator, Iterable
@@ -65,7 +66,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--phone-repeat",
-        type=int,
+        type=_repetitions,
         default=1,
         metavar="N",
         help="Run each test of phone calls N times, and say how often it passed.",
@@ -106,6 +107,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "args",
         list(SIM_CALLEES),
     )
+
+
+def _repetitions(text: str) -> int:
+    count = caps.whole_number(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError("a test runs at least once")
+    return count
 
 
 def pytest_configure(config: pytest.Config) -> None:
