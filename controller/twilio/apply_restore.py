@@ -170,10 +170,11 @@ class _Errand:
         if await override_is_on(ops, row, found, earlier=self.write.job == "restore"):
             return "ours"
         if self.over is not None:  # an apply's own plan: whatever differs from it is somebody's
-            as_before = dict(found.fields) == self.over
-        else:
-            as_before = row.prior is not None and found.voice_url == row.prior["voice_url"]
-        return "prior" if as_before else "other"
+            return "prior" if dict(found.fields) == self.over else "other"
+        if row.prior is None or found.voice_url != row.prior["voice_url"]:
+            return "other"
+        # Whoever put voice_url back by hand may have left other fields as we wrote them.
+        return "ours" if self.write.job == "restore" and still_ours(row, found) else "prior"
 
     async def _put(self, put: Put) -> Event:
         """Write the fields of this job, journalled before. If the journal was long in coming,
@@ -192,7 +193,9 @@ class _Errand:
         assert row.prior is not None and row.written is not None and found is not None
         fields = row.written
         if restoring:
-            fields = {"voice_url": row.prior["voice_url"]} | still_ours(row, found)
+            fields = still_ours(row, found)
+            if found.voice_url != row.prior["voice_url"]:
+                fields["voice_url"] = row.prior["voice_url"]
         await self.ops.carrier.write_number(row.number_sid, fields)
         return "written"
 

@@ -68,6 +68,16 @@ async def test_a_number_that_was_put_back_by_hand_is_read_again_for_a_while_only
     assert bench.time.wall() - began == pytest.approx(STALE_SECONDS, abs=STALE_EVERY)
 
 
+async def test_what_is_still_ours_goes_back_though_the_voice_url_was_put_back_by_hand() -> None:
+    before = {"voice_method": "GET", "voice_fallback_url": "https://spare.example.com/"}
+    bench = Bench(**before)
+    row = await bench.apply()
+    bench.change(voice_url=bench.before.voice_url, status_callback="https://theirs.example.com/")
+    assert await bench.restored(row) == "restored"
+    bench.change(status_callback=bench.before.fields["status_callback"])
+    assert bench.as_before
+
+
 async def test_a_put_back_is_journalled_before_the_number_is_read() -> None:
     """The next start would keep the number for its session otherwise, if Twilio does not answer."""
     bench = Bench()

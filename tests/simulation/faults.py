@@ -353,9 +353,15 @@ class Chaos:
             world.say(f"--- someone changes {world.twilio.numbers[sid].number}")
             stood = world.twilio.numbers[sid].voice_url.startswith(PUBLIC_URL)
             world.counts["changes of an override"] += stood
-            # What was ours of the other fields stays as it is, then: nobody but they knows better.
-            world.twilio.expected[sid] = world.twilio.numbers[sid]
-            world.twilio.change(sid, voice_url=f"https://other.example.com/{self.rng.random()}")
+            drawn = self.rng.random()
+            if stood and drawn < 0.3:
+                # They put back what was there. The other fields are still ours to put back.
+                url = world.twilio.expected[sid].voice_url
+            else:
+                # What is ours of the other fields stays so: nobody but they knows better.
+                url = f"https://other.example.com/{drawn}"
+                world.twilio.expected[sid] = world.twilio.numbers[sid]
+            world.twilio.change(sid, voice_url=url)
 
     # ------------------------------------------------------------------ the end of it
 

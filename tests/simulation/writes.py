@@ -19,7 +19,7 @@ def wrong_write(
     What is written stands in the journal before, its passwords sealed, and nothing is undone but
     what is ours.
     """
-    seal = Seal.read(fields["voice_url"])
+    seal = Seal.read(fields.get("voice_url", ""))
     if seal is not None:
         known = next((row.written for row in rows if row.id == seal.override), None)
         if known is None or KEYS.show(known, seal.override) != fields:
@@ -30,6 +30,6 @@ def wrong_write(
     wrong = []
     if not any(row.state == "restoring" for row in rows):
         wrong.append(f"{fields} was put back, and not journalled before: {rows}")
-    if Seal.read(stands) is None and not in_flight:
+    if "voice_url" in fields and Seal.read(stands) is None and not in_flight:
         wrong.append(f"{fields} was written over {stands}, which is not ours")
     return wrong
