@@ -134,9 +134,8 @@ class ControlClient:
         #: how many sockets were connected so far
         self._connections = 0
         self._last_heard = clock()
-        #: one connection or another has been up without a break since ``_stood_since``
-        self._stands = False
-        self._stood_since = clock()
+        #: since when one connection or another has been up without a break
+        self._unbroken_since: float | None = None
         #: beats since the controller's last message
         self._unanswered = 0
         self._welcomed = asyncio.Event()
@@ -274,8 +273,10 @@ class ControlClient:
     def deaf(self) -> bool:
         """The connection is up, and brought no message for long. A controller that is dead, or
         stopped, has no connection."""
-        heard = max(self._last_heard, self._stood_since)
-        return self._connected_at is not None and self._clock() - heard > DEAF_AFTER
+        if self._connected_at is None or self._unbroken_since is None:
+            return False
+        heard = max(self._last_heard, self._unbroken_since)
+        return self._clock() - heard > DEAF_AFTER
 
     # ------------------------------------------------------------------ the connection
 
@@ -316,15 +317,15 @@ class ControlClient:
             self._socket = None
             return
         self._connected_at = self._clock()
-        if not self._stands:
-            self._stands, self._stood_since = True, self._connected_at
+        if self._unbroken_since is None:
+            self._unbroken_since = self._connected_at
         self._connections += 1
         self.say_hello()
 
     def _lost(self) -> None:
         """The controller's end is gone. If it ended the connection before the Welcome, do not try
         again at once: that could go on without end."""
-        self._stands = False
+        self._unbroken_since = None
         if self.welcome is not None:
             self._reopen()
             return
@@ -428,7 +429,7 @@ class ControlClient:
         if self._connected_at is None:
             # Nobody has taken the connection since the last turn, so the next connection has all of
             # DEAF_AFTER to bring a message.
-            self._stands = False
+            self._unbroken_since = None
         if self.welcome is not None:
             beat = self._beat()
             if beat is not None:
