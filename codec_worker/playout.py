@@ -13,8 +13,8 @@ The rules:
    a message costs as much as the sound in it. Then the buffer holds that much more than the lead.
    While a mark waits, frames go singly, so that the mark comes no later than its place.
 2. **A start waits a little for a live source.** When less than the lead is in hand, and nothing
-   plays at the carrier, the start waits up to ``prebuffer`` for more. Otherwise a live source would
-   run dry at every frame.
+   plays at the carrier, the start waits for more, but no longer than the lead. Otherwise a live
+   source would run dry at every frame.
 3. **Model of the carrier's buffer.** All sound that was sent has been played at the playback time
    of the next position. A tick that is late by less than the lead sends the frames that are due and
    keeps the timeline. If it is later than that, the buffer has run dry: the timeline moves by just
@@ -52,8 +52,8 @@ The rules:
    acknowledges all that it wrote before it says that a stream is over. A gateway that died has said
    neither. It may have written sound that it did not acknowledge, and the carrier may have played
    it. Playout skips that sound and counts it as lost, so that no sound is heard twice.
-7. **Bounds.** At most ``capacity`` samples are held. Those beyond are lost: ``speak`` returns how
-   many they are, and silence is played in their place, so that positions stay without holes.
+7. **Bounds.** At most :data:`CAPACITY` samples are held. Those beyond are lost: ``speak`` returns
+   how many they are, and silence is played in their place, so that positions stay without holes.
 """
 
 from __future__ import annotations
@@ -139,10 +139,8 @@ class Interruption(NamedTuple):
 class Playout:
     """The outbound sound of one call, from ``next_position`` on.
 
-    ``lead_ns``: how long before its playback a frame is sent, at least one frame.
-    ``prebuffer_ns``: how long a start may wait for the lead to be in hand; None: as long as the
-    lead.
-    ``capacity``: how many samples are held at most.
+    ``lead_ns``: how long before its playback a frame is sent, at least one frame. A start
+    waits no longer than this for the lead to be in hand.
     ``playback``: the carrier's playback generation (clears sent so far).
     """
 
@@ -151,9 +149,8 @@ class Playout:
     __slots__ = (
         "_doubtful", "_frozen_at", "_gather_until", "_held", "_in_underrun", "_last", "_marks",
         "_may_jump", "_origin", "_over", "_plays_until", "_reached", "_sent_marks",
-        "_settles_until", "_short_ns", "_window", "acknowledged", "capacity", "end", "frames_out",
-        "frozen", "lead_ns", "lost", "playback", "position", "prebuffer_ns", "serial", "tail",
-        "underrun_ns", "underruns",
+        "_settles_until", "_short_ns", "_window", "acknowledged", "end", "frames_out", "frozen",
+        "lead_ns", "lost", "playback", "position", "serial", "tail", "underrun_ns", "underruns",
     )  # fmt: skip
 
     def __init__(
@@ -161,15 +158,11 @@ class Playout:
         next_position: int = 0,
         *,
         lead_ns: int = DEFAULT_LEAD_NS,
-        prebuffer_ns: int | None = None,
-        capacity: int = CAPACITY,
         playback: int = 0,
     ) -> None:
         if lead_ns < FRAME_NS:
             raise ValueError(f"a lead of {lead_ns} ns is less than a frame ({FRAME_NS} ns)")
         self.lead_ns = lead_ns
-        self.prebuffer_ns = lead_ns if prebuffer_ns is None else prebuffer_ns
-        self.capacity = capacity
         self._window = (lead_ns + AHEAD_NS) // SAMPLE_NS
         #: the next position to send; acknowledged <= position <= end
         self.position = next_position
@@ -237,7 +230,7 @@ class Playout:
         return self._append(payload)
 
     def _append(self, payload: bytes) -> int:
-        kept = max(0, min(len(payload), self.capacity - self._held.samples))
+        kept = max(0, min(len(payload), CAPACITY - self._held.samples))
         if kept:
             self._held.append(self.end, payload if kept == len(payload) else payload[:kept])
         self.end += len(payload)
@@ -347,7 +340,7 @@ class Playout:
             return True
         if (self.unsent + self.tail) * SAMPLE_NS < self.lead_ns:
             if self._gather_until is None:
-                self._gather_until = now + self.prebuffer_ns
+                self._gather_until = now + self.lead_ns
             if horizon < self._gather_until:
                 return False
         self._gather_until = None

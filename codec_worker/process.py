@@ -135,8 +135,6 @@ class WorkerProcess:
         self.failed: TrunklineError | None = None
         #: set when the controller has refused the worker, which then ends
         self.over = asyncio.Event()
-        #: ticks that were skipped, because the tick before them came too late
-        self.missed_ticks = 0
         #: how late the timer has woken the worker
         self.lateness = Histogram(LATENESS)
         self._loop = asyncio.get_running_loop()
@@ -441,9 +439,7 @@ class WorkerProcess:
         if of_pairs:
             phase = APART_NS if self._clocked else self._deadline
             self._pairs_at = _following(phase, PAIR_NS, now + READ_NS // 4)
-        step = PAIR_NS if in_pairs else FRAME_NS
         following = self._pairs_at if in_pairs else _following(self._deadline, FRAME_NS, now)
-        self.missed_ticks += max(0, (following - self._deadline) // step - 1)
         self._deadline = until = following
         if of_pairs:
             if in_pairs or self._were_in_pairs:

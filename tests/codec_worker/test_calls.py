@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
+from trunkline.codec_worker import playout as playouts
 from trunkline.codec_worker.calls import MOST_ATTACHED, Calls
 from trunkline.codec_worker.playout import Playout
 
@@ -426,11 +427,9 @@ def test_an_adapter_that_comes_back_hears_what_it_missed() -> None:
     assert (len(bench.adapter.heard), bench.adapter.lost_in) == ((1600 - 16) * 6, 0)
 
 
-def test_more_speech_than_the_bound_is_told_as_lost() -> None:
+def test_more_speech_than_the_bound_is_told_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(playouts, "CAPACITY", 1600)
     bench = opened()
-    playout = bench.worker.calls[CALL].playout
-    assert playout is not None
-    playout.capacity = 1600
     bench.speak(SPEECH[: seconds(1)])
     assert bench.adapter.lost_out == 8000 - 16 - 1600
     bench.tick(70)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from trunkline.bus.sound import FRAME
+from trunkline.codec_worker import playout as playouts
 from trunkline.codec_worker.playout import (
+    DEFAULT_LEAD_NS,
     SAMPLE_NS,
     FlushTail,
     Frame,
@@ -505,8 +507,11 @@ def test_a_stream_that_goes_on_elsewhere_has_to_be_spoken_to_from_there() -> Non
     assert playout.interrupt(1, 99_999, T0).playback == 8  # type: ignore[union-attr]  # it is new
 
 
-def test_what_is_over_the_bound_is_counted_and_played_as_silence() -> None:
-    playout = Playout(capacity=1600)
+def test_what_is_over_the_bound_is_counted_and_played_as_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(playouts, "CAPACITY", 1600)
+    playout = Playout()
     assert playout.speak(0, sound(1500)) == 0
     assert playout.speak(1500, sound(300, 1500)) == 200
     assert playout.lost == 200
@@ -541,8 +546,9 @@ def test_wrong_peers_are_named() -> None:
 
 
 def test_the_tail_is_asked_for_even_when_it_is_all_there_is() -> None:
-    playout = Playout(prebuffer_ns=0)
+    playout = Playout()
     playout.speak(0, b"", tail=12)
-    assert playout.due(T0) == [FlushTail()]
+    assert playout.due(T0) == []
+    assert playout.due(T0 + DEFAULT_LEAD_NS) == [FlushTail()]
     playout.flushed(sound(12))
-    assert playout.due(T0) == [Frame(0, sound(12))]
+    assert playout.due(T0 + DEFAULT_LEAD_NS) == [Frame(0, sound(12))]

@@ -524,7 +524,6 @@ async def test_a_clock_that_jumped_is_caught_up_with_in_one_tick(driven: Driven)
         driven.now = 1_000_000 + at
         driven.worker._tick(driven.now * 1_000_000)
     assert [until for _, until, _ in driven.taken()] == [40, 280]
-    assert driven.worker.missed_ticks == 11
 
 
 @pytest.fixture
