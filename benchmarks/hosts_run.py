@@ -21,9 +21,9 @@ import psutil
 
 from benchmarks.hosts_network import NAMES, Network
 from benchmarks.postgres_server import Server
-from benchmarks.processes import OWN_NUMBER, Run, end
+from benchmarks.processes import OWN_NUMBER, Run
 from trunkline.bus.errors import TrunklineError
-from trunkline.bus.launch import spawn, trunkline_argv
+from trunkline.bus.launch import end, spawn, trunkline_argv
 from trunkline.bus.settings import Settings, load
 from trunkline.stack.controller_client import controller_client, get_status
 

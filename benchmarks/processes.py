@@ -19,13 +19,20 @@ from typing import Any
 import psutil
 
 from trunkline.bus.http import Session
-from trunkline.bus.launch import Launched, ParentPipe, apart, free_ports, spawn, trunkline_argv
+from trunkline.bus.launch import (
+    Launched,
+    ParentPipe,
+    apart,
+    end,
+    free_ports,
+    spawn,
+    trunkline_argv,
+)
 from trunkline.bus.runtime_dir import temporary_directory
 from trunkline.carrier_sim.client import SimClient
 
 ROOT = Path(__file__).parent.parent
 OWN_NUMBER = "+14155551234"
-ENDED_WITHIN = 8.0
 #: Seconds that a client may take for its next line; a hundred calls have to come up meanwhile.
 ANSWERS_WITHIN = 180.0
 
@@ -221,17 +228,6 @@ class Run:
             talker.close()
         self._parent.close()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, and SIGKILL when that does not help."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(ENDED_WITHIN)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @contextlib.contextmanager

@@ -196,6 +196,27 @@ def spawn(
         )
 
 
+def end(
+    process: subprocess.Popen[bytes], within: float = ENDS_WITHIN, *, own_session: bool = False
+) -> int:
+    """SIGTERM, then SIGKILL if it is still there after ``within`` seconds; its exit status.
+    ``own_session``: it was spawned so, and SIGKILL reaches all of its session.
+
+    Blocks. May be called again.
+    """
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(within)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                if own_session:
+                    os.killpg(process.pid, signal.SIGKILL)
+                else:
+                    process.kill()
+    return process.wait()
+
+
 def lives(log: Path) -> bool:
     """Whether a process that was started with this log still runs, whoever started it."""
     with log.open("rb") as file:
@@ -255,17 +276,18 @@ class Launched:
             raise self._failed(f"it ended with status {self.process.returncode}")
         return read_ready_file(self.ready_file)
 
-    def wait_ready(self, within: float = READY_WITHIN) -> StackInfo:
-        """Block until it is ready. StackUnavailableError as ``look``, and when it takes longer."""
-        deadline = time.monotonic() + within
+    def wait_ready(self) -> StackInfo:
+        """Block until it is ready. StackUnavailableError as ``look``, and when it takes longer than
+        :data:`READY_WITHIN`."""
+        deadline = time.monotonic() + READY_WITHIN
         while (info := self.look()) is None:
             if time.monotonic() > deadline:
-                raise self._failed(f"it was not ready within {within:g} s")
+                raise self._failed(f"it was not ready within {READY_WITHIN:g} s")
             time.sleep(_STEP)
         return info
 
     async def until_ready(self, within: float = READY_WITHIN) -> StackInfo:
-        """``wait_ready`` for an event loop."""
+        """``wait_ready`` for an event loop, which may wait for ``within`` seconds."""
         try:
             async with asyncio.timeout(within):
                 while (info := self.look()) is None:  # noqa: ASYNC110  # another process makes it
@@ -274,9 +296,9 @@ class Launched:
             raise self._failed(f"it was not ready within {within:g} s") from None
         return info
 
-    def tail(self, lines: int = _SHOWN_LINES) -> str:
+    def tail(self) -> str:
         """The last lines that it said."""
-        said = self.log.read_text(errors="replace").splitlines()[-lines:]
+        said = self.log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
         return "\n".join(f"    {line}" for line in said) or "    (nothing)"
 
     def _failed(self, how: str) -> StackUnavailableError:
@@ -285,27 +307,11 @@ class Launched:
         )
 
     def stop(self, within: float = ENDS_WITHIN) -> int:
-        """SIGTERM, then SIGKILL if it is still there after ``within`` seconds; its exit status.
-
-        Blocks. May be called again.
-        """
+        """:func:`end` it, and let go of its pipe; its exit status. May be called again."""
         try:
-            if self.process.poll() is None:
-                self.process.terminate()
-                try:
-                    self.process.wait(within)
-                except subprocess.TimeoutExpired:
-                    self._kill()
+            return end(self.process, within, own_session=self._own_session)
         finally:
             self.close_pipe()
-        return self.process.wait()
-
-    def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it has just ended
-            if self._own_session:
-                os.killpg(self.process.pid, signal.SIGKILL)
-            else:
-                self.process.kill()
 
     def close_pipe(self) -> None:
         """Let go of our end of its pipe; may be called again. A forked child calls it to leave the

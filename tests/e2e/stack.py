@@ -21,9 +21,9 @@ from typing import Any, Final, TypeVar
 import psutil
 import pytest
 
-from benchmarks.processes import ENDED_WITHIN, ROOT, Run
+from benchmarks.processes import ROOT, Run
 from trunkline import Call, Line
-from trunkline.bus.launch import trunkline_argv
+from trunkline.bus.launch import ENDS_WITHIN, trunkline_argv
 
 #: The account's numbers, and the settings that each had before any test.
 ALICE, BOB, CAROL, DAVE = "+14155551234", "+14155551235", "+14155551236", "+14155551237"
@@ -141,7 +141,7 @@ class Stack(Run):
         family = self.family() if process.poll() is None else []
         self.stack_process = None
         process.terminate()
-        status = process.wait(ENDED_WITHIN)
+        status = process.wait(ENDS_WITHIN)
         _, alive = psutil.wait_procs(family, 2.0)
         assert not alive, f"left behind: {alive}"
         return status

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from benchmarks.processes import ENDED_WITHIN
+from trunkline.bus.launch import ENDS_WITHIN
 from trunkline.bus.testing import hanging_up
 
 from .sound import compare, from_wire, recording
@@ -43,7 +43,7 @@ async def test_a_call_through_honchos_stack_to_another_process_and_an_orderly_en
     compare(sent, from_wire(stack.far_end_heard(sid))).check()
     # The numbers come first. honcho gives its children 5 s, and each of them ends by itself.
     process.send_signal(signal.SIGTERM)
-    await until(lambda: process.poll() is not None, "honcho has ended", ENDED_WITHIN)
+    await until(lambda: process.poll() is not None, "honcho has ended", ENDS_WITHIN)
     assert process.returncode == 0
     assert stack.changed_numbers() == {}
     ends = [line for line in stack.lines("honcho") if "stopped (rc=" in line]
@@ -69,7 +69,7 @@ async def test_honchos_processes_end_when_its_terminal_is_closed(
     assert len(family) == 9  # honcho's, a keeper and its process, three times
     for one in (honcho, *honcho.children()):
         one.send_signal(signal.SIGHUP)
-    _, alive = psutil.wait_procs(family, ENDED_WITHIN)
+    _, alive = psutil.wait_procs(family, ENDS_WITHIN)
     assert not alive
     assert stack.changed_numbers() == {}
     wait.kill()
