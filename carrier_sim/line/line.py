@@ -99,7 +99,6 @@ class BadLine:
     def __init__(self, profile: Profile, seed: str = "0", speech: float = 0.0) -> None:
         """``speech``: RMS of the far end's words (noise.speech_rms); 0.0 where that is not known,
         and then they are taken to be as loud as telephones have it."""
-        self.profile = profile
         draws = random.Random(seed)
         delay = round(profile.delay * RATE)
         self.up_loss = Loss(profile.loss, profile.burst, f"{seed} up")

@@ -120,8 +120,6 @@ class Child:
         self._stopping = asyncio.Event()
         self._last = not again
         self._process: asyncio.subprocess.Process | None = None
-        #: how often the command has been started
-        self.starts = 0
 
     @property
     def pid(self) -> int | None:
@@ -155,7 +153,6 @@ class Child:
 
     async def _run_once(self) -> tuple[int, bool]:
         """Run the command once. Returns its exit status, and whether it said that it was ready."""
-        self.starts += 1
         signs, write_signs = os.pipe()
         os.set_blocking(signs, False)
         environment, pass_fds = self._environment, self._pass_fds
