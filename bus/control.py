@@ -144,8 +144,6 @@ class ControlClient:
         self.welcome: m.Welcome | None = None
         #: how many codec workers are healthy, as the controller last said; None: it has not said it
         self.workers: int | None = None
-        #: how many notifications could not be sent
-        self.unsent = 0
 
     def start(self) -> None:
         """Connect, and stay connected until ``close()``."""
@@ -259,10 +257,7 @@ class ControlClient:
         """Send a notification to the controller. False: it could not be sent, and is not sent
         again. The next Hello or Beat tells of the streams and calls that it was about. Counts,
         levels and sound in it are gone."""
-        if self.welcome is None or not self._send(notification):
-            self.unsent += 1
-            return False
-        return True
+        return self.welcome is not None and self._send(notification)
 
     def say_hello(self) -> None:
         """Announce again what this peer holds."""

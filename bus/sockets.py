@@ -14,8 +14,8 @@ descriptor, and a callback gets each message. Facts about ZeroMQ that shape it (
 - a ROUTER drops what it cannot route in silence unless ROUTER_MANDATORY is set;
 - a peer killed with -9 shows as DISCONNECTED on the socket's monitor within milliseconds.
 
-A message that cannot be sent (peer gone, high-water mark) makes ``send`` return False; it is
-counted in ``unsent`` and never raises into a paced loop.
+A message that cannot be sent (peer gone, high-water mark) makes ``send`` return False; it never
+raises into a paced loop.
 """
 
 from __future__ import annotations
@@ -98,15 +98,12 @@ class BusSocket:
         self.closed = False
         #: there is somebody to send to, as far as the socket knows
         self._may_send = True
-        #: messages that could not be sent
-        self.unsent = 0
         self._loop.add_reader(_descriptor(socket), self._drain)
         self._loop.call_soon(self._drain)
 
     def send(self, payload: bytes, to: bytes | None = None) -> bool:
         """Send one message (to the peer with identity ``to`` on a ROUTER). False: not sent."""
         if self.closed or not self._may_send:
-            self.unsent += 1
             return False
         try:
             if to is not None:
@@ -115,7 +112,6 @@ class BusSocket:
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 raise
-            self.unsent += 1
             return False
         finally:
             self._edge_lost = True
