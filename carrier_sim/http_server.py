@@ -1,13 +1,12 @@
 """The HTTP listener: requests in, one answer each, and the wire-level faults a carrier can have.
 
-A thin shell over httptools. The handler may answer with a Response, or make the connection die
-(RESET) or stay silent (HANG) instead.
+A thin shell over httptools. The handler answers with a Response, or with None: then the connection
+is reset.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
 import http
 from collections.abc import Awaitable, Callable
 from typing import Final, cast
@@ -19,14 +18,7 @@ from .http_message import Request, Response
 MAX_BODY: Final = 32 * 1024 * 1024
 
 
-class Fate(enum.Enum):
-    """The fate of a connection that gets no answer."""
-
-    RESET = "reset"
-    HANG = "hang"
-
-
-Handler = Callable[[Request], Awaitable[Response | Fate]]
+Handler = Callable[[Request], Awaitable[Response | None]]
 
 
 class Connection(asyncio.Protocol):
@@ -91,11 +83,10 @@ class Connection(asyncio.Protocol):
             while self._waiting and self._transport is not None:
                 request, keep_alive = self._waiting.pop(0)
                 answer = await self._handler(request)
-                if answer is Fate.RESET:
-                    if self._transport is not None:
-                        self._transport.abort()
-                elif isinstance(answer, Response):
+                if answer is not None:
                     self._write(answer, keep_alive)
+                elif self._transport is not None:
+                    self._transport.abort()
         finally:
             self._task = None
 

@@ -119,12 +119,10 @@ MAX_HOPS: Final = 50
 class Leg:
     """The interpreter of one leg."""
 
-    def __init__(
-        self, call_sid: str, *, answered: bool = False, beliefs: Beliefs | None = None
-    ) -> None:
+    def __init__(self, call_sid: str, *, beliefs: Beliefs | None = None) -> None:
         self.call_sid = call_sid
         self._beliefs = beliefs or Beliefs()
-        self.answered = answered
+        self.answered = False
         self.ended = False
         self.stream: Stream | None = None
         #: The stream that <Connect> waits for.

@@ -61,9 +61,9 @@ def encode(pcm: Pcm) -> bytes:
     return ENCODE[pcm.view(np.uint16)].tobytes()
 
 
-def is_quiet(frame: bytes, threshold: int = 2) -> bool:
-    """Whether a frame's mean magnitude is under threshold * 128 (default -42 dBFS)."""
-    return frame is SILENCE or sum(frame.translate(_MAGNITUDE)) < threshold * len(frame)
+def is_quiet(frame: bytes) -> bool:
+    """Whether a frame's mean magnitude is under 256 (-42 dBFS)."""
+    return frame is SILENCE or sum(frame.translate(_MAGNITUDE)) < 2 * len(frame)
 
 
 def frames(ulaw: bytes) -> list[bytes]:

@@ -11,7 +11,6 @@ import msgspec
 from .beliefs import Beliefs
 from .faults import Fault, Faults
 from .http_message import Request, Response
-from .http_server import Fate
 from .rest import Refused, RestApi, RestLogEntry, refusal
 
 #: How long a request that is never answered is kept open.
@@ -30,8 +29,8 @@ class RestDoor:
         self._clock = clock
         self.log: list[RestLogEntry] = []
 
-    async def handle(self, request: Request) -> Response | Fate:
-        """Answer one request, or give its connection another fate."""
+    async def handle(self, request: Request) -> Response | None:
+        """Answer one request. None: its connection is to be reset."""
         fault = self._faults.match("rest", request.method, request.target)
         if fault is None:
             return self._answer(request)
@@ -46,14 +45,14 @@ class RestDoor:
         else:
             self._note(request, 0, 0, kind)
         if kind in ("reset", "reset_after"):
-            return Fate.RESET
+            return None
         if kind == "late_effect":
             # The effect comes even if the client is gone by then.
             loop = asyncio.get_running_loop()
             loop.call_later(fault.seconds, lambda: self._answer(request, kind))
         wait = fault.seconds if kind.startswith("timeout") and fault.seconds else HANG_SECONDS
         await asyncio.sleep(wait)
-        return Fate.RESET
+        return None
 
     def _refuse(self, request: Request, fault: Fault) -> Response:
         code, text = 20500, "An internal server error has occurred"

@@ -28,7 +28,7 @@ from .control import ControlApi
 from .exchange import Exchange
 from .faults import Fault, Faults, Rule
 from .http_message import Request, Response
-from .http_server import Fate, HttpServer
+from .http_server import HttpServer
 from .judge import Judge
 from .leg import Detected, Fetch
 from .line.profiles import profile
@@ -383,7 +383,7 @@ class CarrierSim:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.failures.append(error)
 
-    async def _handle(self, request: Request) -> Response | Fate:
+    async def _handle(self, request: Request) -> Response | None:
         if request.path.startswith("/sim"):
             return await self.control.handle(request)
         return await self._door.handle(request)
