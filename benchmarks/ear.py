@@ -69,8 +69,6 @@ class Score:
     edges: Errors = field(default_factory=Errors)
     latency: Errors = field(default_factory=Errors)
     time_to_yield: Errors = field(default_factory=Errors)
-    #: yields of which the ear says wrongly that they ended, or that they did not
-    verdicts: int = 0
     #: ms for a second of a call
     cost: float = 0.0
 

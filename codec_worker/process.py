@@ -202,14 +202,14 @@ class WorkerProcess:
         self._set_timer()
         self.control.start()
 
-    async def drain(self, timeout: float = DRAIN_SECONDS) -> None:
-        """Say Goodbye, and go on until all calls have ended or moved away, but for ``timeout``
-        seconds at most."""
+    async def drain(self) -> None:
+        """Say Goodbye, and go on until all calls have ended or moved away, but for
+        :data:`DRAIN_SECONDS` at most."""
         self.calls.draining = True
         self._set_timer()
         await self.control.close()
         with contextlib.suppress(TimeoutError):  # the gateways move the rest when we are gone
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(DRAIN_SECONDS):
                 await self._empty.wait()
 
     def close(self) -> None:

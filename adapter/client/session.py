@@ -49,7 +49,6 @@ CLOSE_WITHIN = 15.0
 class _Dialling:
     request: m.Dial
     started: asyncio.Future[CallMedia] = field(repr=False)
-    call: str | None = None
 
 
 class ClientSession:
@@ -182,7 +181,6 @@ class ClientSession:
                 asked.add_done_callback(media.dialled)
                 return media
             dialled = asked.result()
-            dialling.call = dialled.call
             log.info(
                 "placed call %s from %s to %s",
                 dialled.sid,

@@ -48,10 +48,9 @@ _BUSY: Final = '<Response><Reject reason="busy"/></Response>'
 
 @dataclass(frozen=True)
 class Asked:
-    """A webhook or callback as it came. ``at``: monotonic time. ``path``: from ``/twilio/`` on.
-    ``signed``: how it was signed."""
+    """A webhook or callback as it came. ``path``: from ``/twilio/`` on. ``signed``: how it was
+    signed."""
 
-    at: float
     path: str
     query: str
     form: dict[str, str]
@@ -277,7 +276,6 @@ class Listener:
             return Response(status_code=404)
         form = Form.parse(await request.body())
         asked = Asked(
-            monotonic(),
             path,
             request.url.query,
             form.first(),

@@ -30,7 +30,6 @@ Time = Annotated[float, Meta(ge=-1e6, le=1e6)]
 class _Header(msgspec.Struct):
     trunkline_cassette: int
     call: str
-    began: str
     sound: bool = True
 
 
@@ -82,11 +81,6 @@ class Stream:
     reason: str = ""
 
     @property
-    def start(self) -> Message:
-        """Its ``start`` message."""
-        return next((m for _, m in self.heard if m.get("event") == "start"), {})
-
-    @property
     def signals(self) -> list[tuple[float, str]]:
         """The marks and clears that were sent to the carrier, each with its time."""
         found = [(at, str(message.get("event"))) for at, message in self.said]
@@ -103,7 +97,6 @@ class Cassette:
     """A call's traffic, in order of time."""
 
     call: str
-    began: str = ""
     #: False: the sound was left out, and the cassette has its levels instead
     sound: bool = True
     hooks: list[Exchange] = field(default_factory=list)
@@ -171,7 +164,7 @@ def parse(data: bytes, name: str = "the file") -> Cassette:
             f"{name} is a cassette of version {header.trunkline_cassette}, and this trunkline "
             f"reads versions up to {VERSION}: use a newer trunkline"
         )
-    cassette = Cassette(header.call, header.began, header.sound)
+    cassette = Cassette(header.call, header.sound)
     rows = list(_rows(lines[1:], name))
     rows.sort(key=lambda row: row.at)
     _arrange(cassette, rows)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import re
 import shutil
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ from trunkline.bus.launch import ParentPipe
 from trunkline.bus.twilio_urls import HEALTH_PATH
 
 from .with_parent import start_with_parent
-
-log = logging.getLogger("trunkline.stack.supervisor")
 
 #: Seconds within which the program has to print its URL.
 URL_WITHIN: Final = 30.0

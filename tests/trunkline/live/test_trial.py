@@ -33,7 +33,7 @@ async def test_callbacks_that_the_last_one_has_overtaken_are_waited_for() -> Non
 
     def call_back(status: str) -> None:
         form = {"CallSid": "CA1", "CallStatus": status}
-        listener.callbacks.append(Asked(0.0, "/twilio/status", "", form, signed=None))  # type: ignore[arg-type]  # nobody looks
+        listener.callbacks.append(Asked("/twilio/status", "", form, signed=None))  # type: ignore[arg-type]  # nobody looks
         listener.news.tell()
 
     call_back("completed")
