@@ -300,7 +300,7 @@ def cancel(at: Moment, ask: Ask[m.CancelDial]) -> None:
     if dial is None or dial.row.session != ask.body.session:
         at.reply(ask.reply_to, m.Done())
         return
-    _give_up(at, dial, "canceled")
+    _give_up(at, dial)
     if dial.sid is not None and not dial.leg_over:
         at.tell(f.HangUp(dial.row.call, "hang_up", ask.reply_to))
     else:
@@ -309,20 +309,20 @@ def cancel(at: Moment, ask: Ask[m.CancelDial]) -> None:
 
 def given_up(at: Moment, given: f.GivenUp) -> None:
     """After a restart: its client is not there, or does not know it."""
-    _give_up(at, given.dial, given.why)
+    _give_up(at, given.dial)
 
 
 def session_closes(at: Moment, closing: f.SessionClosing) -> None:
     """A session that closes waits for none of its dials."""
     for dial in at.book.dials_of(closing.session):
         if dial.state != "closed":
-            _give_up(at, dial, "canceled")
+            _give_up(at, dial)
 
 
-def _give_up(at: Moment, dial: Dial, why: str) -> None:
+def _give_up(at: Moment, dial: Dial) -> None:
     """Nobody waits for the dial any more. If it still leads to a call, that is hung up once its SID
     is known."""
-    dial.nobody_waits(why)
+    dial.nobody_waits("canceled")
     error = CallFailedError("the dial was cancelled", status="canceled")
     never_asked = dial.state in ("leasing", "waiting", "queued")
     dial.step("cancel")

@@ -318,7 +318,6 @@ class GivenUp(Fact, frozen=True):
     its call is hung up as soon as its SID is known."""
 
     dial: Dial
-    why: str
 
 
 class NoCall(Fact, frozen=True):

@@ -401,7 +401,7 @@ def unclaimed_calls(at: Moment, over: f.ClaimsOver) -> None:
 
 def _nobody_wants(at: Moment, dial: Dial) -> None:
     """The dial is given up. If it still leads to a call, that is hung up once its SID is known."""
-    at.tell(f.GivenUp(dial, "canceled"))
+    at.tell(f.GivenUp(dial))
     at.tell(f.HangUp(dial.row.call, "hang_up"))
 
 
