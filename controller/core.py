@@ -329,19 +329,22 @@ class Core:
     def _hear(self, event: object, now: float) -> None:
         """Let everybody hear the event, and then all facts that follow from it."""
         at = self._moment(now)
-        self.timeline.hear(event, self.book, now)
         todo = deque((rule, event) for rule in self._row(event))
         while todo:
             rule, heard = todo.popleft()
             rule(at, heard)
             for fact in reversed(at.take_told()):
-                self.timeline.hear(fact, self.book, now)
                 todo.extendleft((rule, fact) for rule in reversed(self._row(fact)))
 
     def _row(self, heard: object) -> tuple[Rule, ...]:
-        """The rules that hear it. KeyError: nobody does, which a test forbids for all that may
-        come."""
-        return HEARS[type(heard.body) if isinstance(heard, f.Ask) else type(heard)]
+        """Who hears it: the timeline, then its rules. KeyError: it has no row, which a test forbids
+        for all that may come."""
+        row = HEARS[type(heard.body) if isinstance(heard, f.Ask) else type(heard)]
+        return (self._note, *row)
+
+    def _note(self, at: Moment, heard: object) -> None:
+        """The timeline notes what the rules are about to hear, in the order in which they do."""
+        self.timeline.hear(heard, self.book, at.now)
 
     # ------------------------------------------------------------------ requests
 

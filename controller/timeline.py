@@ -125,10 +125,6 @@ def _moved(moved: m.CallMoved, book: Book) -> Said | None:
     return {"text": f"runs on {moved.worker} now", "call": moved.call}
 
 
-def _hung_up(due: f.HangUp, book: Book) -> Said:
-    return {"text": f"is hung up ({due.reason})", "call": due.call}
-
-
 def _by_hand(act: do.ByHand, book: Book) -> Said | None:
     if act.order == "speak":
         return None  # one comes for each half second of it; the page says when one begins
@@ -230,7 +226,7 @@ TOLD: Final[dict[type, tuple[str, Callable[[Any, Book], Said | None]]]] = {
     m.CallMoved: ("call", _moved),
     m.SendDigits: ("call", _digits),
     do.ByHand: ("call", _by_hand),
-    f.HangUp: ("call", _hung_up),
+    f.CallEnding: ("call", _of_call(lambda fact: f"is hung up ({fact.call.reason})")),
     f.CallOver: ("call", _of_call(lambda fact: f"over ({fact.call.reason})")),
 }
 

@@ -153,7 +153,8 @@ def _end(at: Moment, call: Call, due: f.HangUp) -> None:
     will become known, and :func:`tick` hangs up then. Else there is nothing at Twilio, and the call
     is over now."""
     at.book.tokens.void_all(call.id)
-    at.tell(f.CallEnding(call))
+    if call.state != "ending":
+        at.tell(f.CallEnding(call))
     call.end(due.reason, due.reply_to, tell_timeout=due.tell_timeout)
     _send_end(at, call)
     if not call.end_sent and not _may_still_come(at, call):

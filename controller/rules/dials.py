@@ -217,9 +217,9 @@ def leg_status(at: Moment, fact: f.LegStatus) -> None:
     dial = fact.dial
     if fact.sid != dial.sid or dial.leg_over:
         return
-    dial.known.tell_status(fact.status, at.now)
+    is_news = dial.known.tell_status(fact.status, at.now)
     if fact.status not in ENDED_STATUSES:
-        if fact.status == "in-progress":
+        if is_news and fact.status == "in-progress":
             dial.pick_up(at.book.wall(at.now))
             at.tell(f.Answered(dial))
         return

@@ -54,6 +54,59 @@ def test_a_dial_is_told_from_its_wish_to_its_failure() -> None:
     ]
 
 
+def test_a_hang_up_is_told_whoever_asks_for_it_and_before_the_end() -> None:
+    for asks in ("client", "session", "hand"):
+        stage = Stage()
+        info = stage.armed()
+        call = stage.called(info).call
+        before = stage.core.timeline.count
+        if asks == "client":
+            stage.ask("a1", m.HangUp(session=info.session, call=call))
+        elif asks == "session":
+            stage.ask("a1", m.CloseSession(session=info.session))
+        else:
+            stage.feed(do.ByHand(call, "hang_up"))
+        stage.hung_up()
+        stage.feed(m.StreamClosed(call=call, ordinal=1, reason="stop", gateway="g1"))
+        texts = [e.text for e in stage.core.timeline.since(before) if e.kind == "call"]
+        assert texts[-2:] == ["is hung up (hang_up)", "over (hang_up)"], asks
+        assert texts.count("is hung up (hang_up)") == 1
+
+
+def test_a_cancelled_dial_is_hung_up_once_however_often_twilio_calls_back() -> None:
+    stage = Stage()
+    info = stage.open(allowed_callees=[THEIRS])
+    request, _ = stage.dial(info)
+    stage.take(do.Create)
+    stage.ask("a1", m.CancelDial(session=info.session, request=request))
+    for status in ("initiated", "ringing", "ringing"):
+        stage.callback(request, "CA1", status)
+    assert told(stage, "call") == ["is hung up (hang_up)"]
+
+
+def test_that_the_far_end_has_picked_up_is_told_once_and_before_who_it_was() -> None:
+    stage = Stage()
+    info = stage.open(allowed_callees=[THEIRS])
+    request = stage.dialled(info, timeout=60.0, machine_detection="Enable")
+    form = {"CallSid": "CA1", "CallStatus": "in-progress", "AnsweredBy": "human"}
+    stage.ask("g1", m.StatusCallback(form=form, query={"d": request}))
+    for _ in range(4):  # no stream comes, so REST is asked about the call
+        stage.pass_time(3.0)
+        stage.looked("in-progress")
+    assert told(stage, "call") == ["the far end has picked up", "answered by human"]
+
+
+def test_what_one_event_leads_to_is_told_first_to_last() -> None:
+    """The client hears of its sessions in the same order."""
+    stage = Stage()
+    for _ in range(3):
+        stage.open()
+    before = stage.core.timeline.count
+    stage.feed(do.Shutdown())
+    lost = [e.session for e in stage.core.timeline.since(before) if e.text.startswith("lost")]
+    assert lost == [each.session for each in stage.events("a1", m.SessionLost)]
+
+
 @pytest.mark.parametrize(
     ("outcome", "text"),
     [

@@ -48,13 +48,15 @@ class LastKnown:
         """The request for the call leaves now."""
         self.unasked = False
 
-    def tell_status(self, status: str, now: float) -> None:
-        """A callback, the answer to create, or a fetch has this status. Callbacks may overtake one
-        another, so a status that the call has left behind changes nothing: a call that was answered
-        does not ring again."""
+    def tell_status(self, status: str, now: float) -> bool:
+        """A callback, the answer to create, or a fetch has this status. False: that is no news.
+        Callbacks may overtake one another, so a status that the call has left behind changes
+        nothing: a call that was answered does not ring again."""
         self.heard = now
-        if _rank(status) > _rank(self.status):
+        is_news = _rank(status) > _rank(self.status)
+        if is_news:
             self.status, self.status_since = status, now
+        return is_news
 
     def forget_status(self) -> None:
         """It was the status of another call."""
