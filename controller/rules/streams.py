@@ -44,8 +44,8 @@ SETTLING_SECONDS: Final = 3.0
 #: Nor is a standby changed, which costs less, before this time. By then every worker that runs has
 #: said Hello, as a rule.
 STANDBY_AFTER: Final = 1.0
-#: The states of a call that its workers carry.
-_CARRIED: Final = ("live", "reconnecting")
+#: The states in which workers carry a call. One that is being hung up may still have its stream.
+_CARRIED: Final = ("live", "reconnecting", "ending")
 
 
 # --------------------------------------------------------------------------- a stream begins

@@ -111,6 +111,45 @@ def test_where_nobody_says_on_which_machine_it_is_only_the_load_counts() -> None
     assert across(stage) == 0.0
 
 
+def test_a_call_that_is_hung_up_counts_for_its_worker_until_it_is_over() -> None:
+    stage = Stage(calls_per_second=1000.0)
+    info = stage.open(allowed_callees=[THEIRS])
+    on: dict[str, list[str]] = {"w1": [], "w2": []}
+    for n in range(12):
+        on[dialled(stage, info, f"CA{n}", "g1").primary.id].append(f"CA{n}")
+    assert len(on["w1"]) == len(on["w2"]) == 6
+    tokens = []
+    for sid in ("CA20", "CA21"):
+        request, _ = stage.dial(info)
+        stage.pass_time(0.5)
+        tokens.append((token_of(stage.take(do.Create)), sid))
+        stage.feed(do.Taken(request, sid, "queued"))
+
+    def hang_up(sid: str) -> None:
+        call = stage.core.book.by_sid[sid]
+        stage.ask("a1", m.HangUp(session=info.session, call=call.id))
+
+    def is_over(sid: str) -> None:
+        call = stage.core.book.by_sid[sid]
+        stage.feed(m.StreamClosed(gateway="g1", call=call.id, ordinal=1, reason="stop"))
+
+    for sid in on["w2"][:5]:
+        hang_up(sid)
+        is_over(sid)
+    for sid in on["w1"][:3]:
+        hang_up(sid)
+    stage.pass_time(0.5)
+    primaries = []
+    for token, sid in tokens:
+        placement = stage.let_in(token, sid).info.placement
+        assert placement is not None
+        primaries.append(placement.primary.id)
+        for ending in on["w1"][:3]:
+            is_over(ending)
+    # Three live calls are on w1, and one was on w2.
+    assert primaries == ["w2", "w2"]
+
+
 def test_after_a_restart_the_standby_is_on_another_machine() -> None:
     peers = Peers()
     for name in ("w1a", "w2a", "w1b"):
