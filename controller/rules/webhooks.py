@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from enum import Enum
 from typing import Final
 
 from trunkline.bus import messages as m
@@ -55,15 +56,19 @@ log = logging.getLogger("trunkline.controller")
 #: (Its gateway waits 2.5 s for the answer.)
 HELD_FOR: Final = 1.0
 HELD_AFTER_START: Final = 2.0
-#: The answer while the call's client may still announce itself.
-UNCLAIMED: Final = m.VoiceAnswer(kind="pause")
-#: The answer while REST is asked whether the call lives.
-DOUBTFUL: Final = m.VoiceAnswer(kind="pause")
 #: A token is good for this long (seconds). Twilio opens the stream at once, but it may have to wait
 #: for a gateway that is just being started again.
 TOKEN_GOOD_FOR: Final = 30.0
 #: Why a webhook was refused that Twilio did not sign, or not for this stack.
 SIGNATURE: Final = "its signature was wrong"
+
+
+class Pending(Enum):
+    """Why there is no answer yet."""
+
+    CLIENT = "the call's client may still announce itself"
+    REST = "REST is asked whether the call lives"
+    STREAM = "the call's former stream ends first, and let_in answers then"
 
 
 def answer(at: Moment, ask: Ask[m.VoiceWebhook]) -> None:
@@ -83,14 +88,14 @@ def _answer_or_hold(at: Moment, ask: Ask[m.VoiceWebhook], until: float) -> None:
     start clients announce themselves within milliseconds. So a webhook whose answer depends on them
     waits, for :data:`HELD_FOR` at most."""
     answer = _answer(at, ask)
-    if answer is None:
+    if answer is Pending.STREAM:
         return
     young = at.now - at.book.identity.started < HELD_AFTER_START
-    waits = answer is DOUBTFUL or (answer is UNCLAIMED and young)
+    waits = answer is Pending.REST or (answer is Pending.CLIENT and young)
     if waits and at.now < until and not at.book.stopping:
         at.book.hold(ask.reply_to, ask.body, until)
     else:
-        _say(at, ask, answer)
+        _say(at, ask, m.VoiceAnswer(kind="pause") if isinstance(answer, Pending) else answer)
 
 
 def let_in(at: Moment, due: f.LetIn) -> None:
@@ -113,9 +118,9 @@ def _say(at: Moment, ask: Ask[m.VoiceWebhook], answer: m.VoiceAnswer) -> None:
     at.reply(ask.reply_to, answer)
 
 
-def _answer(at: Moment, ask: Ask[m.VoiceWebhook]) -> m.VoiceAnswer | None:
-    """None: there is no answer yet. The fact that was told leads to :func:`let_in`, which
-    answers."""
+def _answer(at: Moment, ask: Ask[m.VoiceWebhook]) -> m.VoiceAnswer | Pending:
+    """What Twilio is to do with the call, as far as that is known. Whoever is let in is in the book
+    by then."""
     form, query = ask.body.form, ask.body.query
     sid = form.get("CallSid", "")
     if not sid:
@@ -126,7 +131,7 @@ def _answer(at: Moment, ask: Ask[m.VoiceWebhook]) -> m.VoiceAnswer | None:
     caller, number = form.get("From", ""), form.get("To", "")
     lives = _lives(at, sid, number, query)
     if lives is None:
-        return DOUBTFUL
+        return Pending.REST
     if not lives:
         at.count("webhooks of calls that are over")
         return m.VoiceAnswer(kind="hangup")
@@ -201,7 +206,7 @@ def _note(at: Moment, sid: str) -> None:
         at.do(do.NoteSeen(sid, at.book.wall(at.now)))
 
 
-def _again(at: Moment, ask: Ask[m.VoiceWebhook], call: Call, sid: str) -> m.VoiceAnswer | None:
+def _again(at: Moment, ask: Ask[m.VoiceWebhook], call: Call, sid: str) -> m.VoiceAnswer | Pending:
     """The same call asks once more."""
     if call.state == "ending" and sid == call.sid:
         # Its stream is gone (its gateway may have died, and tells nothing): this ends it.
@@ -214,7 +219,7 @@ def _again(at: Moment, ask: Ask[m.VoiceWebhook], call: Call, sid: str) -> m.Voic
         return m.VoiceAnswer(kind="hangup")
     if call.state == "expected" and at.book.unclaimed(call.session):
         # Found in the journal: whether it had a stream before is still to be told.
-        return UNCLAIMED
+        return Pending.CLIENT
     if (
         call.state == "expected"
         and at.book.tokens.has_good(call.id, at.now)
@@ -234,10 +239,10 @@ def _again(at: Moment, ask: Ask[m.VoiceWebhook], call: Call, sid: str) -> m.Voic
             return m.VoiceAnswer(kind="pause")
         at.tell(f.StreamReplaced(call))
     at.tell(f.LetIn(ask, call))
-    return None
+    return Pending.STREAM
 
 
-def _stranger(at: Moment, sid: str, caller: str, number: str) -> m.VoiceAnswer:
+def _stranger(at: Moment, sid: str, caller: str, number: str) -> m.VoiceAnswer | Pending:
     """A redirect of a call that nobody has told us of: one that was let in just before a restart,
     or one that we do not want. It waits while clients may still announce themselves, because a
     pause costs the caller a second, and a hang-up the call."""
@@ -246,10 +251,10 @@ def _stranger(at: Moment, sid: str, caller: str, number: str) -> m.VoiceAnswer:
         ready = [s for s in _allowed(at.book, lease, caller) if _is_ready(at.book, s)]
         if ready:
             return _new_call(at, ready[0], sid, caller, number)
-    return UNCLAIMED if at.book.claiming else m.VoiceAnswer(kind="hangup")
+    return Pending.CLIENT if at.book.claiming else m.VoiceAnswer(kind="hangup")
 
 
-def _incoming(at: Moment, sid: str, caller: str, number: str) -> m.VoiceAnswer:
+def _incoming(at: Moment, sid: str, caller: str, number: str) -> m.VoiceAnswer | Pending:
     """A call that is new to us: the rules at the top of this file, one after the other."""
     book = at.book
     lease = book.leases.get(number)
@@ -260,10 +265,10 @@ def _incoming(at: Moment, sid: str, caller: str, number: str) -> m.VoiceAnswer:
     if b_leg is not None:
         if _is_rewritten(book, b_leg, caller) and _has_unclaimed(book, lease):
             # It may be a caller of a session that has not announced itself again.
-            return UNCLAIMED
+            return Pending.CLIENT
         return _join(at, b_leg, sid, caller)
     if book.claiming and lease.unclaimed:
-        return UNCLAIMED
+        return Pending.CLIENT
     allowed = _allowed(book, lease, caller)
     joined = _joined(book, number)
     if joined is not None and not any(s.allowed_callers is not None for s in allowed):
@@ -357,13 +362,13 @@ def _joined(book: Book, number: str) -> Call | None:
 # --------------------------------------------------------------------------- letting it in
 
 
-def _join(at: Moment, call: Call, sid: str, caller: str) -> m.VoiceAnswer:
+def _join(at: Moment, call: Call, sid: str, caller: str) -> m.VoiceAnswer | Pending:
     """This is the other leg of a b-leg dial."""
     book = at.book
     if book.unclaimed(call.session):
         # This dial may already have its b-leg, in which case the webhook belongs to another
         # dial. Wait until its session has announced itself again.
-        return UNCLAIMED
+        return Pending.CLIENT
     dial = book.dials[call.dial_request or ""]
     if call.sid is not None:
         log.warning("call %s was not the other leg of dial %s", call.sid, dial.request)
