@@ -38,6 +38,7 @@ from benchmarks import page
 from benchmarks.postgres_server import Server
 from benchmarks.write import write
 from trunkline.bus import messages as m
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller.core import TICK_SECONDS, Core
 from trunkline.controller.journal.postgres.register import Register
@@ -125,7 +126,7 @@ class Plane:
     def look_up(self) -> None:
         for found in [w for w in self.work if isinstance(w, do.LookUp)]:
             self.work.remove(found)
-            self.feed(do.NumberFound(found.number, "PN1"))
+            self.feed(ev.NumberFound(found.number, "PN1"))
 
     def take(self, kind: type[Any]) -> Any:
         found = next(w for w in self.work if isinstance(w, kind))
@@ -157,7 +158,7 @@ class Plane:
         self.ask(client, dial)
         create = self.take(do.Create)
         assert create.row.request == request
-        self.feed(do.Taken(request, sid, "queued"))
+        self.feed(ev.Taken(request, sid, "queued"))
         for status in ("initiated", "ringing", "in-progress"):
             self.callback(gateway, request, sid, status)
         token = create.order.twiml.split('value="')[1][:32]
@@ -199,7 +200,7 @@ class Plane:
 
     def tick(self) -> None:
         self.now += TICK_SECONDS
-        self.feed(do.Tick())
+        self.feed(ev.Tick())
 
     def beats(self) -> None:
         for gateway, streams in self.streams.items():

@@ -53,9 +53,10 @@ from trunkline.bus.errors import (
 )
 from trunkline.bus.twilio_urls import STACK_FIELD
 
-from . import instructions as do
+from . import events as ev
 from . import status
-from .instructions import Instruction, ReplyTo, Result
+from .events import Result
+from .instructions import Instruction, ReplyTo
 from .journal.rows import DialRow, ListeningRow, OverrideRow
 from .rules import (
     asking,
@@ -92,7 +93,7 @@ _WHILE_STOPPING: Final = (*_ONLY_GATEWAYS, m.CloseSession, *_BY_ANYBODY)
 
 Rule = Callable[[Moment, Any], None]
 Event = m.ToController
-AnyEvent = Event | Result | do.Tick | do.Gone | do.FleetSeen | do.Shutdown | do.Look | do.ByHand
+AnyEvent = Event | Result | ev.Tick | ev.Gone | ev.FleetSeen | ev.Shutdown | ev.Look | ev.ByHand
 
 
 def _status(at: Moment, ask: f.Ask[m.GetStatus]) -> None:
@@ -113,7 +114,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # The clock, and peers that come and go. Whoever was unheard because we stood still is excused
     # before anybody is lost for it. Whoever waited too long for a number out of the pool is refused
     # before the next one is served. Sessions come before calls, so that numbers come first.
-    do.Tick: (
+    ev.Tick: (
         reception.tick,
         numbers.pool_overdue,
         numbers.serve_pool,
@@ -131,14 +132,14 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
         reception.claims,
         reception.tell_gateways,
     ),
-    do.Gone: (reception.gone,),
-    do.FleetSeen: (reception.fleet_seen,),
-    do.Shutdown: (reception.shut_down,),
+    ev.Gone: (reception.gone,),
+    ev.FleetSeen: (reception.fleet_seen,),
+    ev.Shutdown: (reception.shut_down,),
     # The console: whoever looks at it is shown sound by the gateways, and may act on a call.
-    do.Look: (reception.look,),
+    ev.Look: (reception.look,),
     m.Levels: (reception.show,),
     m.CallSound: (reception.show,),
-    do.ByHand: (calls.by_hand,),
+    ev.ByHand: (calls.by_hand,),
     m.Hello: (reception.hello,),
     m.Beat: (reception.beat,),
     m.Goodbye: (reception.goodbye,),
@@ -185,18 +186,18 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # Numbers. A number that is back goes to whoever waits for that very number, then to sessions
     # that close. If it is still free then, it goes to the pool.
     f.Sought: (numbers.seek,),
-    do.NumberFound: (numbers.found,),
-    do.LookUpFailed: (numbers.not_looked_up,),
+    ev.NumberFound: (numbers.found,),
+    ev.LookUpFailed: (numbers.not_looked_up,),
     f.NumberFound: (sessions.number_found, dials.number_found),
     f.NumberMissing: (sessions.number_missing, dials.number_missing),
-    do.NumbersListed: (numbers.listed, numbers.serve_pool),
+    ev.NumbersListed: (numbers.listed, numbers.serve_pool),
     f.PoolWanted: (numbers.pool_wanted, numbers.serve_pool),
     f.Wanted: (numbers.wanted,),
     f.Granted: (sessions.granted, dials.granted),
     f.Refused: (sessions.refused, dials.refused),
-    do.Applied: (numbers.applied,),
-    do.ApplyFailed: (numbers.apply_failed,),
-    do.Restored: (numbers.restored, numbers.serve_pool),
+    ev.Applied: (numbers.applied,),
+    ev.ApplyFailed: (numbers.apply_failed,),
+    ev.Restored: (numbers.restored, numbers.serve_pool),
     f.NumberBack: (sessions.number_back,),
     # Dials. A leg's end is its call's end before it is its dial's, because the call has the reason.
     # Twilio's callback is answered when everything that it has led to is done.
@@ -205,11 +206,11 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.TurnWanted: (turns.wait,),
     f.TurnCome: (asking.enqueue,),
     f.PlacesDue: (asking.tell_places, turns.tell_places),
-    do.AskedTwilio: (asking.asked_twilio,),
-    do.Taken: (legs.taken,),
-    do.Unsure: (dials.unsure,),
-    do.CreateFailed: (dials.not_created,),
-    do.NotFound: (dials.not_found,),
+    ev.AskedTwilio: (asking.asked_twilio,),
+    ev.Taken: (legs.taken,),
+    ev.Unsure: (dials.unsure,),
+    ev.CreateFailed: (dials.not_created,),
+    ev.NotFound: (dials.not_found,),
     m.StatusCallback: (legs.status_callback, reception.done),
     f.SidShown: (legs.sid_shown,),
     f.SidKnown: (calls.dialled,),
@@ -230,13 +231,13 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # after the legs are settled, because a leg that is still to be hung up counts as pending.
     m.VoiceWebhook: (legs.named, webhooks.answer),
     m.WebhooksRefused: (webhooks.refused,),
-    do.Vouched: (webhooks.vouched, webhooks.ask_again),
+    ev.Vouched: (webhooks.vouched, webhooks.ask_again),
     f.LetIn: (webhooks.let_in,),
     m.HangUp: (calls.hang_up_asked,),
     f.HangUp: (calls.hang_up,),
-    do.Ended: (calls.ended, listening.ended),
-    do.EndFailed: (calls.end_failed,),
-    do.Fetched: (calls.fetched,),
+    ev.Ended: (calls.ended, listening.ended),
+    ev.EndFailed: (calls.end_failed,),
+    ev.Fetched: (calls.fetched,),
     f.CallEnding: (digits.call_ends, listening.ends),
     f.Finished: (calls.finished,),
     f.CallOver: (
@@ -269,12 +270,12 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.Reconnecting: (sessions.reconnecting,),
     # Listening in: rules.listening tells the whole way.
     m.Listen: (listening.ask,),
-    do.ListeningAsked: (listening.asked,),
+    ev.ListeningAsked: (listening.asked,),
     # Digits: rules.digits tells the whole way.
     m.SendDigits: (digits.ask,),
-    do.Instructed: (reception.instructed,),
-    do.StreamAsked: (digits.stream_asked,),
-    do.DigitsSent: (digits.sent,),
+    ev.Instructed: (reception.instructed,),
+    ev.StreamAsked: (digits.stream_asked,),
+    ev.DigitsSent: (digits.sent,),
     f.ListenerShown: (digits.hears,),
     f.ListenerTaken: (streams.turn,),
     f.ListenerReplaced: (digits.close_later,),

@@ -40,7 +40,7 @@ from starlette.routing import Route
 
 from trunkline.bus.launch import clean_environment, trunkline_argv
 
-from . import instructions as do
+from . import events as ev
 from .viewers import Viewers
 
 #: The page's own files. They are read at the start, so nothing in a request can name another one.
@@ -73,7 +73,7 @@ class Pages:
         self,
         viewers: Viewers,
         is_live: Callable[[str], bool],
-        act: Callable[[do.ByHand], object],
+        act: Callable[[ev.ByHand], object],
         token: str,
         recordings: Path | None,
         cassettes: Path | None = None,
@@ -167,7 +167,7 @@ class Pages:
                 return PlainTextResponse(f"PCM16, mono, 24 kHz; {MOST_PCM} bytes at most", 400)
             if not self._is_live(call):
                 return PlainTextResponse("there is no such call", 404)
-            self._act(do.ByHand(call, order, pcm if order == "speak" else b""))
+            self._act(ev.ByHand(call, order, pcm if order == "speak" else b""))
             return Response(status_code=204)
 
         return give

@@ -34,9 +34,11 @@ from trunkline.bus.process import EXIT_FAILED, EXIT_PENDING, say_ready
 from trunkline.bus.sockets import BusSocket, bind_router
 from trunkline.bus.wall import Wall
 
+from . import events as ev
 from . import instructions as do
 from .core import REST_SECONDS, TICK_SECONDS, AnyEvent, Core
-from .instructions import Instruction, Result
+from .events import Result
+from .instructions import Instruction
 from .journal.database import DatabaseAwayError, JournalError
 from .journal.orphans import Orphans
 from .other_stacks import OtherStacks
@@ -188,14 +190,14 @@ class Shell:
     def fleet_seen(self, controllers: list[m.ControllerRef]) -> None:
         """Our peers hear which controllers there are."""
         for shell in (self, *self._guests.values()):
-            shell._feed(do.FleetSeen(controllers))
+            shell._feed(ev.FleetSeen(controllers))
 
     async def host(self, guest: Shell) -> None:
         """Serve another stack on our socket, whose controller has died, until nothing of it is left
         or we end. What its clients do not claim is put back and hung up, as after any start."""
         stack = guest.core.book.identity.stack
         log.warning("stack %s is run here from now on, until nothing of it is left", stack)
-        guest._feed(do.FleetSeen(list(self.core.book.fleet)))
+        guest._feed(ev.FleetSeen(list(self.core.book.fleet)))
         self._guests[stack] = guest
         try:
             await guest._serve_as_guest(self._router, self._stop)
@@ -246,7 +248,7 @@ class Shell:
         s."""
         self._ends_at = self._clock() + STOP_WITHIN - self._spent()
         self._ops.hurry()
-        self._feed(do.Shutdown())
+        self._feed(ev.Shutdown())
         while (self.core.book.busy or self._noting or self._guests) and self._fatal is None:
             left = self._ends_at - self._clock()
             if left < TICK_SECONDS / 10:
@@ -340,7 +342,7 @@ class Shell:
         has nothing here is forgotten at once, with its name."""
         peer = self._names.let_go(identity)
         if peer is not None:
-            self._feed(do.Gone(peer))
+            self._feed(ev.Gone(peer))
             self._names.forget_all_but(self.core.book.peers.by_id)
 
     def _unreadable(self, identity: bytes, payload: bytes, error: Exception) -> None:
@@ -388,7 +390,7 @@ class Shell:
         for instruction in instructions:
             self._carry_out(instruction)
         self._changed.set()
-        if not isinstance(event, do.Tick | m.Beat):
+        if not isinstance(event, ev.Tick | m.Beat):
             self._asked.set()
 
     async def _confirm(self) -> None:
@@ -407,7 +409,7 @@ class Shell:
         due = loop.time()
         while True:
             self._asked.clear()
-            self._feed(do.Tick())
+            self._feed(ev.Tick())
             due = max(due + TICK_SECONDS, loop.time())
             if self.core.book.at_rest:
                 with contextlib.suppress(TimeoutError):
@@ -433,7 +435,7 @@ class Shell:
         for peer in [peer for peer in peers.values() if peer.silent(now, LOOK_SECONDS)]:
             identity = self._names.connection(peer.id)
             if identity is not None and not self._stands(identity):
-                self._feed(do.Gone(peer.id))
+                self._feed(ev.Gone(peer.id))
 
     # ------------------------------------------------------------------ out
 
@@ -455,7 +457,7 @@ class Shell:
         """The console listens."""
         self._show = show
 
-    def act(self, event: do.Look | do.ByHand) -> None:
+    def act(self, event: ev.Look | ev.ByHand) -> None:
         """The console wants this."""
         self._feed(event)
 
@@ -550,15 +552,15 @@ class Shell:
         if orphan is not None:
             taken = await orphan.take(ops)
             if taken is None:
-                self._feed(do.Restored(override, "left_alone"))
+                self._feed(ev.Restored(override, "left_alone"))
                 return
             ops = taken
         row = await ops.journal.override(override)
         if row is None or not row.open:
-            self._feed(do.Restored(override, "restored"))
+            self._feed(ev.Restored(override, "restored"))
             return
         async with self._number(row.number):
-            self._feed(do.Restored(override, await restore(ops, row)))
+            self._feed(ev.Restored(override, await restore(ops, row)))
 
     async def _create(self, instruction: do.Create) -> None:
         """Ask for a call. Before each try, check that somebody still waits for it."""

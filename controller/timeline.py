@@ -27,7 +27,7 @@ import msgspec
 
 from trunkline.bus import messages as m
 
-from . import instructions as do
+from . import events as ev
 from . import live, status
 from .rules import facts as f
 from .rules.book import Book
@@ -125,19 +125,19 @@ def _moved(moved: m.CallMoved, book: Book) -> Said | None:
     return {"text": f"runs on {moved.worker} now", "call": moved.call}
 
 
-def _by_hand(act: do.ByHand, book: Book) -> Said | None:
+def _by_hand(act: ev.ByHand, book: Book) -> Said | None:
     if act.order == "speak":
         return None  # one comes for each half second of it; the page says when one begins
     return {"text": f"{act.order.replace('_', ' ')}, by hand", "call": act.call}
 
 
-def _override(result: do.Applied | do.ApplyFailed, book: Book) -> Said:
+def _override(result: ev.Applied | ev.ApplyFailed, book: Book) -> Said:
     row = result.row
-    text = "our override is on" if isinstance(result, do.Applied) else f"override: {result.error}"
+    text = "our override is on" if isinstance(result, ev.Applied) else f"override: {result.error}"
     return {"text": text, "number": row.number, "session": row.session}
 
 
-def _restored(result: do.Restored, book: Book) -> Said | None:
+def _restored(result: ev.Restored, book: Book) -> Said | None:
     lease = book.lease_of(result.override) or book.aside.get(result.override)
     if lease is None:
         return None
@@ -204,18 +204,18 @@ def _answered(answered: f.Answered, book: Book) -> Said:
 TOLD: Final[dict[type, tuple[str, Callable[[Any, Book], Said | None]]]] = {
     m.Hello: ("process", _hello),
     m.Goodbye: ("process", _gone),
-    do.Gone: ("process", _gone),
+    ev.Gone: ("process", _gone),
     m.OpenSession: ("session", _opened),
     f.SessionLost: ("session", _lost),
     f.SessionClosing: ("session", _closing),
-    do.Applied: ("number", _override),
-    do.ApplyFailed: ("number", _override),
-    do.Restored: ("number", _restored),
+    ev.Applied: ("number", _override),
+    ev.ApplyFailed: ("number", _override),
+    ev.Restored: ("number", _restored),
     m.Dial: ("dial", _dial),
-    do.AskedTwilio: ("dial", _of_dial("Twilio is asked for it")),
-    do.Taken: ("dial", _of_dial("Twilio has it")),
-    do.CreateFailed: ("dial", _of_dial("Twilio refuses it")),
-    do.Unsure: ("dial", _of_dial("whether Twilio has it is not known")),
+    ev.AskedTwilio: ("dial", _of_dial("Twilio is asked for it")),
+    ev.Taken: ("dial", _of_dial("Twilio has it")),
+    ev.CreateFailed: ("dial", _of_dial("Twilio refuses it")),
+    ev.Unsure: ("dial", _of_dial("whether Twilio has it is not known")),
     f.NoCall: ("dial", _no_call),
     f.LegOver: ("dial", _leg_over),
     f.Answered: ("call", _answered),
@@ -225,7 +225,7 @@ TOLD: Final[dict[type, tuple[str, Callable[[Any, Book], Said | None]]]] = {
     f.StreamLost: ("call", _of_call(lambda fact: f"its stream is gone ({fact.reason})")),
     m.CallMoved: ("call", _moved),
     m.SendDigits: ("call", _digits),
-    do.ByHand: ("call", _by_hand),
+    ev.ByHand: ("call", _by_hand),
     f.CallEnding: ("call", _of_call(lambda fact: f"is hung up ({fact.call.reason})")),
     f.CallOver: ("call", _of_call(lambda fact: f"over ({fact.call.reason})")),
 }

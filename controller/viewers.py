@@ -26,7 +26,7 @@ import msgspec
 
 from trunkline.bus import messages as m
 
-from . import instructions as do
+from . import events as ev
 from .timeline import Timeline
 
 #: Levels are pushed every LEVELS_EVERY seconds, as often as gateways tell them. Every
@@ -81,7 +81,7 @@ class Viewers:
         self,
         snapshot: Callable[[], dict[str, Any]],
         timeline: Timeline,
-        look: Callable[[do.Look], object],
+        look: Callable[[ev.Look], object],
     ) -> None:
         self._snapshot = snapshot
         self._timeline = timeline
@@ -185,7 +185,7 @@ class Viewers:
     def _watch(self) -> None:
         """Renew the Watch. It names each call that is listened to once, however many listen, so its
         gateway sends its sound once."""
-        self._look(do.Look(WATCH_SECONDS, tuple(dict.fromkeys(self._listeners.values()))))
+        self._look(ev.Look(WATCH_SECONDS, tuple(dict.fromkeys(self._listeners.values()))))
 
     async def _run(self) -> None:
         """Push for as long as somebody looks, then end the Watch at once: gateways would otherwise
@@ -199,7 +199,7 @@ class Viewers:
             turn += 1
             await asyncio.sleep(LEVELS_EVERY)
         self._levels.clear()
-        self._look(do.Look(0.0, ()))
+        self._look(ev.Look(0.0, ()))
 
     def _push(self, turn: int) -> None:
         """What is new, to all pages in one chunk: encoding costs more than sending, and all pages

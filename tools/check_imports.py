@@ -28,6 +28,7 @@ ROOMS = ("adapter", "bus", "carrier_sim", "codec_worker", "controller", "ear", "
 RULES_MAY_IMPORT = (
     "rules",  # as far as the contracts in pyproject.toml let them
     "instructions",
+    "events",
     "journal.rows",
     "twilio.calls",
     "twilio.documents",

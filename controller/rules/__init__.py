@@ -9,7 +9,7 @@ instructions go), and the event or fact that it hears. Everything that it knows 
 For example, this is a rule, somewhat shortened. It reads the book, lets an entity change itself,
 and tells who may care::
 
-    def restored(at: Moment, result: do.Restored) -> None:
+    def restored(at: Moment, result: ev.Restored) -> None:
         lease = at.book.lease_of(result.override)
         lease.step("restored")
         at.book.drop_lease(lease)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from trunkline.bus import messages as m
 
+from .. import events as ev
 from .. import instructions as do
 from . import facts as f
 from .book.dial import Dial, order
@@ -30,7 +31,7 @@ def enqueue(at: Moment, come: f.TurnCome) -> None:
         tell_places(at, come, only=dial)
 
 
-def serve(at: Moment, tick: do.Tick) -> None:
+def serve(at: Moment, tick: ev.Tick) -> None:
     """Ask Twilio for whoever is next; now and then tell the others their places."""
     _ask_next(at)
     if at.book.places_due(at.now):
@@ -50,7 +51,7 @@ def _ask_next(at: Moment) -> None:
         at.do(do.Create(dial.row, asked_for, dial.deadline))
 
 
-def asked_twilio(at: Moment, result: do.AskedTwilio) -> None:
+def asked_twilio(at: Moment, result: ev.AskedTwilio) -> None:
     """The request leaves now. It may have waited behind others for its turn on the connection, and
     the dial's own timeout must not pay for that."""
     dial = at.book.dials.get(result.request)

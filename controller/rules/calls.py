@@ -22,6 +22,7 @@ from typing import Final
 
 from trunkline.bus import messages as m
 
+from .. import events as ev
 from .. import instructions as do
 from ..twilio.calls import ENDED_STATUSES
 from . import facts as f
@@ -125,7 +126,7 @@ def hang_up(at: Moment, due: f.HangUp) -> None:
         at.reply(due.reply_to, m.Done())
 
 
-def by_hand(at: Moment, act: do.ByHand) -> None:
+def by_hand(at: Moment, act: ev.ByHand) -> None:
     """Somebody at the console acts on a call, as its client might. What is said in it is the
     client's own business, which alone knows how far it has spoken: the client is asked."""
     call = at.book.calls.get(act.call)
@@ -185,7 +186,7 @@ def _end_dialled(at: Moment, call: Call) -> None:
         at.do(end)
 
 
-def ended(at: Moment, result: do.Ended) -> None:
+def ended(at: Moment, result: ev.Ended) -> None:
     """REST took the hang-up, or the call was over before that. Where it hangs up two legs, one
     after the other, nothing follows before it has taken both. If the dial has timed out, its client
     hears of it only now, because only now Twilio will not make that phone ring any more."""
@@ -199,7 +200,7 @@ def ended(at: Moment, result: do.Ended) -> None:
     at.tell(f.LegsHungUp(call))
 
 
-def end_failed(at: Moment, result: do.EndFailed) -> None:
+def end_failed(at: Moment, result: ev.EndFailed) -> None:
     """REST has not taken the hang-up for a while, or refuses it. We close the stream, at which
     Twilio asks for the next document, and that tells it to hang up."""
     call = at.book.calls.get(result.call)
@@ -281,7 +282,7 @@ def _leg_has_to_be_over(at: Moment, call: Call) -> None:
 # --------------------------------------------------------------------------- what REST says
 
 
-def fetched(at: Moment, result: do.Fetched) -> None:
+def fetched(at: Moment, result: ev.Fetched) -> None:
     """How one of its legs stands (``status`` None: Twilio did not answer)."""
     call = at.book.calls.get(result.call)
     if call is None or not call.live:
@@ -314,7 +315,7 @@ def _part(at: Moment, call: Call, dial: Dial, sid: str) -> None:
 # --------------------------------------------------------------------------- in time
 
 
-def tick(at: Moment, tick: do.Tick) -> None:
+def tick(at: Moment, tick: ev.Tick) -> None:
     """Calls that end, calls that have ended, and calls that wait for a stream."""
     for call in at.book.call_rounds.now:
         if call.state == "ended":

@@ -38,6 +38,7 @@ from trunkline.bus.errors import (
 )
 from trunkline.bus.redact import redact_number
 
+from .. import events as ev
 from .. import instructions as do
 from ..journal.rows import DialRow
 from ..twilio.calls import ENDED_STATUSES, NOT_ANSWERED
@@ -179,7 +180,7 @@ def _no_number(at: Moment, dial: Dial | None, error: TrunklineError) -> None:
 # --------------------------------------------------------------------------- what Twilio says
 
 
-def unsure(at: Moment, result: do.Unsure) -> None:
+def unsure(at: Moment, result: ev.Unsure) -> None:
     """No answer came, so Twilio may have made the call: it is looked for, never asked again."""
     dial = at.book.dials.get(result.request)
     if dial is None:
@@ -190,7 +191,7 @@ def unsure(at: Moment, result: do.Unsure) -> None:
         at.do(do.Settle(dial.row))
 
 
-def not_created(at: Moment, result: do.CreateFailed) -> None:
+def not_created(at: Moment, result: ev.CreateFailed) -> None:
     """Twilio has refused the dial: nothing rings, and there will be no call."""
     dial = at.book.dials.get(result.request)
     if dial is not None and dial.state != "closed":
@@ -198,7 +199,7 @@ def not_created(at: Moment, result: do.CreateFailed) -> None:
         _close(at, dial, result.error)
 
 
-def not_found(at: Moment, result: do.NotFound) -> None:
+def not_found(at: Moment, result: ev.NotFound) -> None:
     """The request has led to no call, and it cannot any more."""
     dial = at.book.dials.get(result.request)
     if dial is None:
@@ -335,7 +336,7 @@ def _give_up(at: Moment, dial: Dial) -> None:
 # --------------------------------------------------------------------------- in time
 
 
-def watch(at: Moment, tick: do.Tick) -> None:
+def watch(at: Moment, tick: ev.Tick) -> None:
     """End dials whose time is over, and ask REST about those that have fallen silent."""
     for dial in at.book.coming():
         if dial.outcome is not None:

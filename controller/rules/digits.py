@@ -49,6 +49,7 @@ from trunkline.bus.errors import (
 )
 from trunkline.bus.twilio_urls import stream_url
 
+from .. import events as ev
 from .. import instructions as do
 from ..twilio import documents
 from . import facts as f
@@ -113,14 +114,14 @@ def _next(at: Moment, call: Call) -> None:
 # --------------------------------------------------------------------------- what REST answers
 
 
-def stream_asked(at: Moment, result: do.StreamAsked) -> None:
+def stream_asked(at: Moment, result: ev.StreamAsked) -> None:
     """Where REST does not open the one-way stream, the document itself starts it."""
     row = at.book.digits.of(result.call, result.digits)
     if row is not None and row.state == "opening" and result.error is not None:
         _play(at, row, "deaf")
 
 
-def sent(at: Moment, result: do.DigitsSent) -> None:
+def sent(at: Moment, result: ev.DigitsSent) -> None:
     """Twilio has the document, has it not, or has it perhaps."""
     row = at.book.digits.of(result.call, result.digits)
     if row is None or row.state != "asking":
@@ -272,7 +273,7 @@ def call_ends(at: Moment, ends: f.CallEnding | f.CallOver) -> None:
     at.fail_all([wish.reply_to for wish in at.book.digits.drop_wishes(call.id)], why)
 
 
-def tick(at: Moment, tick: do.Tick) -> None:
+def tick(at: Moment, tick: ev.Tick) -> None:
     """End rows of digits that take too long and requests that have waited too long, and close
     one-way streams that are not needed any more."""
     for row in list(at.book.digits.rows.values()):

@@ -19,6 +19,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.redact import redact_number
 from trunkline.bus.twilio_urls import DIAL_FIELD
 
+from .. import events as ev
 from .. import instructions as do
 from ..twilio.calls import ENDED_STATUSES
 from . import facts as f
@@ -29,7 +30,7 @@ from .moment import Moment
 log = logging.getLogger("trunkline.controller")
 
 
-def taken(at: Moment, result: do.Taken) -> None:
+def taken(at: Moment, result: ev.Taken) -> None:
     """Twilio has made the call, or it was found in the list of calls."""
     dial = at.book.dials.get(result.request)
     if dial is not None:

@@ -36,6 +36,7 @@ from trunkline.bus.errors import (
 )
 from trunkline.bus.twilio_urls import stream_url
 
+from .. import events as ev
 from .. import instructions as do
 from ..journal.rows import ListeningRow
 from . import facts as f
@@ -107,7 +108,7 @@ def _open(at: Moment, call: Call) -> None:
     at.do(do.OpenListening(row, former, url, token, deadline))
 
 
-def asked(at: Moment, result: do.ListeningAsked) -> None:
+def asked(at: Moment, result: ev.ListeningAsked) -> None:
     """REST opens the stream, or does not. Whoever waits hears why."""
     call = at.book.calls.get(result.call)
     if call is None or call.over or call.state == "live" or call.stream_name != result.name:
@@ -163,7 +164,7 @@ def over(at: Moment, over: f.CallOver) -> None:
         at.do(do.CloseListening(over.call.id))
 
 
-def ended(at: Moment, result: do.Ended) -> None:
+def ended(at: Moment, result: ev.Ended) -> None:
     """REST has stopped the stream."""
     call = at.book.calls.get(result.call)
     if call is not None and call.theirs is not None:
@@ -179,7 +180,7 @@ def unclaimed(at: Moment, over: f.ClaimsOver) -> None:
             at.tell(f.HangUp(call.id, "hang_up"))
 
 
-def tick(at: Moment, tick: do.Tick) -> None:
+def tick(at: Moment, tick: ev.Tick) -> None:
     """Streams that are missing are asked for. After a restart those who wait are told of a stream
     that a gateway has brought."""
     book = at.book

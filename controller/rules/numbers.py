@@ -23,6 +23,7 @@ from trunkline.bus.errors import (
 )
 from trunkline.bus.redact import redact_number
 
+from .. import events as ev
 from .. import instructions as do
 from ..journal.rows import OverrideRow
 from . import facts as f
@@ -50,7 +51,7 @@ def seek(at: Moment, sought: f.Sought) -> None:
         at.do(do.ListNumbers(deadline) if number == m.ANY_NUMBER else do.LookUp(number, deadline))
 
 
-def found(at: Moment, result: do.NumberFound) -> None:
+def found(at: Moment, result: ev.NumberFound) -> None:
     """REST has looked the number up."""
     seekers = at.book.look_ups.take_seekers(result.number)
     if result.sid is not None:
@@ -69,7 +70,7 @@ def found(at: Moment, result: do.NumberFound) -> None:
         at.tell(f.NumberMissing(seeker, missing))
 
 
-def not_looked_up(at: Moment, result: do.LookUpFailed) -> None:
+def not_looked_up(at: Moment, result: ev.LookUpFailed) -> None:
     """Twilio did not tell. Nobody waits for a second try: each has a deadline of its own, and may
     ask again."""
     for seeker in at.book.look_ups.take_seekers(result.number):
@@ -79,7 +80,7 @@ def not_looked_up(at: Moment, result: do.LookUpFailed) -> None:
 # --------------------------------------------------------------------------- the pool
 
 
-def listed(at: Moment, result: do.NumbersListed) -> None:
+def listed(at: Moment, result: ev.NumbersListed) -> None:
     """The account's numbers: those who asked for any of them wait in the pool from now on."""
     at.book.look_ups.note(result.numbers, at.now)
     at.book.pool.listed([number for number, _ in result.numbers], at.now + LOOKUP_KEPT)
@@ -123,7 +124,7 @@ def serve_pool(at: Moment, heard: object) -> None:
         at.send_session(session_id, m.PoolQueued(session=session_id, place=place))
 
 
-def pool_overdue(at: Moment, tick: do.Tick) -> None:
+def pool_overdue(at: Moment, tick: ev.Tick) -> None:
     """Refuse the sessions that have waited for a free number until their deadline."""
     pool = at.book.pool
     for session in at.book.sessions.values() if pool else ():
@@ -195,7 +196,7 @@ def let_go(at: Moment, closing: f.SessionClosing) -> None:
             at.do(lease.put_back(at.now))
 
 
-def held_up(at: Moment, tick: do.Tick) -> None:
+def held_up(at: Moment, tick: ev.Tick) -> None:
     """Refuse whoever has waited too long for a number to become free, and say what holds it up."""
     for lease in list(at.book.leases.values()):
         for request in [request for request in lease.waiting if at.now > request.deadline]:
@@ -223,7 +224,7 @@ def _still(at: Moment, lease: Lease) -> TrunklineError:
 # --------------------------------------------------------------------------- what Twilio says
 
 
-def applied(at: Moment, result: do.Applied) -> None:
+def applied(at: Moment, result: ev.Applied) -> None:
     """Twilio has confirmed the override. If nobody holds the number any more, because its session
     closed while Twilio was being asked, the number goes back."""
     lease = at.book.lease_of(result.row.id)
@@ -237,7 +238,7 @@ def applied(at: Moment, result: do.Applied) -> None:
             at.tell(f.Granted(request))
 
 
-def apply_failed(at: Moment, result: do.ApplyFailed) -> None:
+def apply_failed(at: Moment, result: ev.ApplyFailed) -> None:
     """The override is not on. It has to be put back all the same if a write may have landed.
     Whoever waits for the number gets Twilio's error, or the reason why Twilio was not asked."""
     lease = at.book.lease_of(result.row.id)
@@ -254,7 +255,7 @@ def apply_failed(at: Moment, result: do.ApplyFailed) -> None:
         at.tell(f.Refused(request, result.error))
 
 
-def restored(at: Moment, result: do.Restored) -> None:
+def restored(at: Moment, result: ev.Restored) -> None:
     """The number is as it was, or was left as somebody else has set it: whoever waits for it may
     take it now."""
     at.count(f"overrides {result.outcome}")

@@ -20,6 +20,7 @@ from trunkline.bus.errors import (
     TrunklineError,
 )
 
+from .. import events as ev
 from .. import instructions as do
 from . import facts as f
 from .book import Book
@@ -95,7 +96,7 @@ def welcome(at: Moment, here: f.Announced | f.GatewayHere | f.WorkerHere) -> Non
     )
 
 
-def fleet_seen(at: Moment, seen: do.FleetSeen) -> None:
+def fleet_seen(at: Moment, seen: ev.FleetSeen) -> None:
     """Another controller has come or gone, or runs another one's stack: all peers hear of it."""
     if at.book.set_fleet(seen.controllers):
         for peer in at.book.peers.by_id:
@@ -133,7 +134,7 @@ def _of_known_calls(at: Moment, stats: Iterable[m.CallStats]) -> Iterator[m.Call
             yield one
 
 
-def look(at: Moment, look: do.Look) -> None:
+def look(at: Moment, look: ev.Look) -> None:
     """Somebody looks at the console: gateways tell how loud their streams are, for a while."""
     for gateway in at.book.gateways():
         if at.book.present(gateway, at.now):
@@ -166,7 +167,7 @@ def tell_gateways(at: Moment, heard: object) -> None:
             at.send(gateway.id, pulse(at.book, known=True, workers=workers))
 
 
-def gone(at: Moment, gone: do.Gone) -> None:
+def gone(at: Moment, gone: ev.Gone) -> None:
     """A peer's connection is there no longer. A killed process and one that comes back in a moment
     look alike, so its calls and leases go on for their time. But its sessions cannot be used until
     their secrets are shown again, and a peer that has nothing here is forgotten at once."""
@@ -207,7 +208,7 @@ def done(at: Moment, ask: f.Ask[m.StatusCallback]) -> None:
     at.reply(ask.reply_to, m.Done())
 
 
-def instructed(at: Moment, result: do.Instructed) -> None:
+def instructed(at: Moment, result: ev.Instructed) -> None:
     """Twilio has taken a document, or not."""
     if result.error is None:
         at.reply(result.reply_to, m.Done())
@@ -218,7 +219,7 @@ def instructed(at: Moment, result: do.Instructed) -> None:
 # --------------------------------------------------------------------------- the clock
 
 
-def tick(at: Moment, tick: do.Tick) -> None:
+def tick(at: Moment, tick: ev.Tick) -> None:
     """Time passes. If the controller itself stood still (it was stopped, or the machine slept),
     every peer's last sign of life is older than it should be, although none of them is at fault.
     All these times are moved by the gap."""
@@ -230,13 +231,13 @@ def tick(at: Moment, tick: do.Tick) -> None:
     at.book.peers.forget_lost(at.now)
 
 
-def claims(at: Moment, tick: do.Tick) -> None:
+def claims(at: Moment, tick: ev.Tick) -> None:
     """The time for claims is over, or the stack ends: then nobody is waited for."""
     if (at.now >= at.book.claim_until or at.book.stopping) and at.book.end_claims():
         at.tell(f.ClaimsOver())
 
 
-def shut_down(at: Moment, down: do.Shutdown) -> None:
+def shut_down(at: Moment, down: ev.Shutdown) -> None:
     """The stack ends: put back whatever is unclaimed, then close everything."""
     if at.book.stopping:
         return

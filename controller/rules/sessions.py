@@ -15,7 +15,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.errors import InvalidRequestError, TrunklineError, WrongModeError
 from trunkline.bus.redact import redact_number
 
-from .. import instructions as do
+from .. import events as ev
 from ..instructions import ReplyTo
 from . import facts as f
 from .book.lease import LeaseRequest
@@ -337,7 +337,7 @@ def renew(at: Moment, heard: f.ClientBeat) -> None:
             at.send(beat.peer, m.SessionLost(session=session_id, why="it is over"))
 
 
-def tick(at: Moment, tick: do.Tick) -> None:
+def tick(at: Moment, tick: ev.Tick) -> None:
     """Sessions whose clients are not heard of are lost, because a client that was killed cannot
     close them. A closing session waits until its ``close_by`` and no longer. Its answer names the
     numbers that are pending then, and these are put back without it."""

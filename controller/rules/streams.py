@@ -27,7 +27,7 @@ from typing import Final
 
 from trunkline.bus import messages as m
 
-from .. import instructions as do
+from .. import events as ev
 from . import facts as f
 from .book import Book
 from .book.call import Call
@@ -240,7 +240,7 @@ def beat(at: Moment, heard: f.GatewayBeat) -> None:
             _lose(at, call, "error")
 
 
-def watch(at: Moment, tick: do.Tick) -> None:
+def watch(at: Moment, tick: ev.Tick) -> None:
     """The streams of gateways that are gone are lost."""
     present = {g.id for g in at.book.gateways() if at.now - g.heard < GATEWAY_LOST_AFTER}
     for call in at.book.call_rounds.now:
@@ -330,7 +330,7 @@ def place_all(at: Moment, heard: object) -> None:
             _give_standbys(at)
         return
     healthy = at.book.workers.healthy(at.now)
-    ticks = isinstance(heard, do.Tick)
+    ticks = isinstance(heard, ev.Tick)
     for call in at.book.call_rounds.now if ticks else at.book.calls.values():
         placement = call.placement
         if call.state != "live" or placement is None:

@@ -39,6 +39,7 @@ from trunkline.bus.callers import caller_key
 from trunkline.bus.redact import redact_number
 from trunkline.bus.twilio_urls import CALL_FIELD, DIAL_FIELD, OVERRIDE_FIELD
 
+from .. import events as ev
 from .. import instructions as do
 from ..journal.rows import SEEN_KEPT
 from . import facts as f
@@ -184,7 +185,7 @@ def _is_redirect(query: dict[str, str]) -> bool:
     return CALL_FIELD in query or DIAL_FIELD in query
 
 
-def vouched(at: Moment, result: do.Vouched) -> None:
+def vouched(at: Moment, result: ev.Vouched) -> None:
     """REST has said whether the call lives."""
     at.book.seen.told(result.sid, result.lives, at.now)
     if result.lives is False:

@@ -30,6 +30,7 @@ from msgspec.structs import replace
 from trunkline.bus.errors import NumberBusyError, NumberNotFoundError, SettingsError, TrunklineError
 from trunkline.bus.redact import redact_number
 
+from .. import events as ev
 from .. import instructions as do
 from ..journal.rows import OverrideRow, OverrideState
 from .carrier import RestFailure, backoff
@@ -43,13 +44,13 @@ log = logging.getLogger("trunkline.controller")
 Outcome = Literal["restored", "left_alone"]
 
 
-async def put_on(ops: Operations, instruction: do.Apply) -> do.Applied | do.ApplyFailed:
+async def put_on(ops: Operations, instruction: do.Apply) -> ev.Applied | ev.ApplyFailed:
     """Apply an override; says whether its row is still open after a failure."""
     try:
-        return do.Applied(await apply(ops, instruction.row, instruction.deadline))
+        return ev.Applied(await apply(ops, instruction.row, instruction.deadline))
     except TrunklineError as error:
         row = await ops.journal.override(instruction.row.id)
-        return do.ApplyFailed(instruction.row, error, open=row is not None and row.open)
+        return ev.ApplyFailed(instruction.row, error, open=row is not None and row.open)
 
 
 async def apply(ops: Operations, row: OverrideRow, deadline: float) -> OverrideRow:

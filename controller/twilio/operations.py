@@ -36,6 +36,7 @@ from trunkline.bus.errors import (
 from trunkline.bus.redact import redact_number
 from trunkline.bus.settings import Settings
 
+from .. import events as ev
 from .. import instructions as do
 from ..journal.rows import DialRow, ListeningRow, OverrideRow
 from ..journal.store import Journal
@@ -203,7 +204,7 @@ async def retried(
             await ops.pause(wait)
 
 
-async def look_up(ops: Operations, asked: do.LookUp) -> do.NumberFound | do.LookUpFailed:
+async def look_up(ops: Operations, asked: do.LookUp) -> ev.NumberFound | ev.LookUpFailed:
     """Whether the account has the number, and under which SID: REST names numbers by SID. A number
     that is not the account's is an answer, with no SID, and not a failure."""
     number, deadline = asked.number, asked.deadline
@@ -211,19 +212,19 @@ async def look_up(ops: Operations, asked: do.LookUp) -> do.NumberFound | do.Look
     try:
         found = await retried(ops, doing, lambda: ops.carrier.find_number(number), deadline)
     except TrunklineError as error:
-        return do.LookUpFailed(number, error)
-    return do.NumberFound(number, None if found is None else found.sid)
+        return ev.LookUpFailed(number, error)
+    return ev.NumberFound(number, None if found is None else found.sid)
 
 
 async def list_numbers(
     ops: Operations, asked: do.ListNumbers
-) -> do.NumbersListed | do.LookUpFailed:
+) -> ev.NumbersListed | ev.LookUpFailed:
     """All numbers of the account, for sessions that take whichever is free."""
     try:
         found = await retried(ops, "list numbers", ops.carrier.list_numbers, asked.deadline)
     except TrunklineError as error:
-        return do.LookUpFailed("any", error)
-    return do.NumbersListed(tuple((n.number, n.sid) for n in found))
+        return ev.LookUpFailed("any", error)
+    return ev.NumbersListed(tuple((n.number, n.sid) for n in found))
 
 
 async def create(
@@ -232,8 +233,8 @@ async def create(
     order: CallOrder,
     deadline: float,
     wanted: Callable[[], bool],
-    tell: Callable[[do.AskedTwilio], None],
-) -> do.Taken | do.CreateFailed | do.Unsure:
+    tell: Callable[[ev.AskedTwilio], None],
+) -> ev.Taken | ev.CreateFailed | ev.Unsure:
     """Ask Twilio for a call: again only where it cannot have taken it, while it is ``wanted``.
 
     The dial is in the journal before Twilio is asked, and its SID after. If we die in between, the
@@ -249,21 +250,21 @@ async def create(
     if wait > 0.0:  # other machines ask, too
         await ops.pause(wait)
         if not wanted():
-            return do.CreateFailed(row.request, given_up)
+            return ev.CreateFailed(row.request, given_up)
         row = replace(row, asked=ops.wall())
     try:
         new = await ops.journal.dial_asked(row)
     except LimitReachedError as limit:
-        return do.CreateFailed(row.request, limit)
+        return ev.CreateFailed(row.request, limit)
     if not new:
         # Asked by an earlier controller, whose answer the client has not got.
         gone = CallFailedError(f"the dial to {shown} is over", status="canceled")
-        return do.CreateFailed(row.request, gone)
+        return ev.CreateFailed(row.request, gone)
     if not wanted():
         # The journal was away for so long that whoever asked has given up.
         await ops.journal.dial_closed(row.request, 0.0)
-        return do.CreateFailed(row.request, given_up)
-    tell(do.AskedTwilio(row.request, row.asked if wait > 0.0 else None))
+        return ev.CreateFailed(row.request, given_up)
+    tell(ev.AskedTwilio(row.request, row.asked if wait > 0.0 else None))
     attempt = 0
     while True:
         try:
@@ -272,7 +273,7 @@ async def create(
         except RestFailure as failure:
             error = failure.error(f"call {shown}")
             if failure.uncertain:
-                return do.Unsure(row.request, error)
+                return ev.Unsure(row.request, error)
             attempt += 1
             wait = backoff(attempt, failure)
             again = failure.repeatable and wanted() and not ops.too_late(wait, deadline)
@@ -284,9 +285,9 @@ async def create(
             # Whoever asked may have given up during the pause.
             if not again or not wanted():
                 await ops.journal.dial_closed(row.request, 0.0)
-                return do.CreateFailed(row.request, error)
+                return ev.CreateFailed(row.request, error)
     await ops.journal.dial_taken(row.request, call.sid)
-    return do.Taken(row.request, call.sid, call.status)
+    return ev.Taken(row.request, call.sid, call.status)
 
 
 async def settle(
@@ -294,7 +295,7 @@ async def settle(
     row: DialRow,
     unsettled: Callable[[], bool],
     belongs: Callable[[str], bool],
-) -> do.Taken | do.NotFound | None:
+) -> ev.Taken | ev.NotFound | None:
     """Look for the call that the dial of ``row`` may have led to, until there can be none any more.
 
     ``unsettled()``: nobody else has found it. ``belongs(sid)``: that call is another's. A call in
@@ -330,17 +331,17 @@ async def settle(
         if ours:
             # The oldest: a younger one is rather a later dial's whose SID we do not know yet.
             call = min(ours, key=lambda c: c.created or 0.0)
-            return do.Taken(row.request, call.sid, call.status, guessed=True)
+            return ev.Taken(row.request, call.sid, call.status, guessed=True)
         if ops.wall() >= until:
             await ops.journal.dial_closed(row.request, 0.0)
-            return do.NotFound(row.request)
+            return ev.NotFound(row.request)
         await ops.pause(LOOK_EVERY)
     return None
 
 
 async def end(
-    ops: Operations, call: str, sids: tuple[str, ...], tell: Callable[[do.EndFailed], None]
-) -> do.Ended:
+    ops: Operations, call: str, sids: tuple[str, ...], tell: Callable[[ev.EndFailed], None]
+) -> ev.Ended:
     """Hang all legs up; goes on until Twilio takes it, or until they are over.
 
     Refused credentials are no reason to stop: a token that is being rotated, or an account that is
@@ -351,24 +352,24 @@ async def end(
         (f"hang up {sid}", sid, functools.partial(ops.carrier.end_call, sid)) for sid in sids
     ]
     await _until_taken(ops, call, hang_ups, tell)
-    return do.Ended(call, sids)
+    return ev.Ended(call, sids)
 
 
 async def stop_listening(
-    ops: Operations, order: do.StopListening, tell: Callable[[do.EndFailed], None]
-) -> do.Ended:
+    ops: Operations, order: do.StopListening, tell: Callable[[ev.EndFailed], None]
+) -> ev.Ended:
     """Stop the stream of a call that is listened to; goes on as long as a hang-up does."""
     stop = functools.partial(ops.carrier.stop_stream, order.sid, order.name)
     stops = [(f"stop a stream of call {order.sid}", order.sid, stop)]
     await _until_taken(ops, order.call, stops, tell)
-    return do.Ended(order.call, (order.sid,))
+    return ev.Ended(order.call, (order.sid,))
 
 
 async def _until_taken(
     ops: Operations,
     call: str,
     requests: Sequence[tuple[str, str, Callable[[], Awaitable[None]]]],
-    tell: Callable[[do.EndFailed], None],
+    tell: Callable[[ev.EndFailed], None],
 ) -> None:
     """Make each of the ``requests`` (what it does, for messages, the call's SID, and the request)
     until Twilio takes it, or until the call is over.
@@ -391,7 +392,7 @@ async def _until_taken(
             if not (refused and await _is_over(ops, sid)):
                 if not told and (refused or ops.clock() - began >= TELL_AFTER):
                     told = True
-                    tell(do.EndFailed(call, error))
+                    tell(ev.EndFailed(call, error))
                 wait = backoff(attempt, failure)
                 log.warning("Twilio did not %s (%s); again in %.2g s", doing, failure.text, wait)
                 await ops.pause(wait)
@@ -426,7 +427,7 @@ async def hang_up_left(ops: Operations, row: DialRow) -> None:
         others += await ops.journal.closed_dials(row.asked - OTHERS_ASKED_BEFORE)
         known = {other.sid for other in others}
         found = await settle(ops, row, lambda: True, lambda sid: sid in known)
-        if not isinstance(found, do.Taken):
+        if not isinstance(found, ev.Taken):
             return  # there is none, and the row is closed
         sid = found.sid
     log.warning("call %s: nobody claims it; it is hung up", sid)
@@ -443,40 +444,40 @@ async def stop_left(ops: Operations, row: ListeningRow) -> None:
     await ops.journal.listening_closed(row.call)
 
 
-async def fetch(ops: Operations, asked: do.Fetch) -> do.Fetched:
+async def fetch(ops: Operations, asked: do.Fetch) -> ev.Fetched:
     """A call's status, asked once: who needs it asks again. A call that is gone is over."""
     call, sid = asked.call, asked.sid
     try:
-        return do.Fetched(call, sid, (await ops.carrier.fetch_call(sid)).status)
+        return ev.Fetched(call, sid, (await ops.carrier.fetch_call(sid)).status)
     except RestFailure as failure:
         if failure.gone:
-            return do.Fetched(call, sid, "completed")
+            return ev.Fetched(call, sid, "completed")
         log.warning("the status of call %s could not be fetched (%s)", sid, failure.text)
-        return do.Fetched(call, sid, None)
+        return ev.Fetched(call, sid, None)
 
 
-async def vouch(ops: Operations, asked: do.Vouch) -> do.Vouched:
+async def vouch(ops: Operations, asked: do.Vouch) -> ev.Vouched:
     """Whether a call lives, asked once. One that Twilio does not know may be too new to be shown,
     so that is no answer."""
     try:
         status = (await ops.carrier.fetch_call(asked.sid)).status
     except RestFailure as failure:
         log.warning("whether call %s lives is not known (%s)", asked.sid, failure.text)
-        return do.Vouched(asked.sid, None)
-    return do.Vouched(asked.sid, status in LIVE_STATUSES)
+        return ev.Vouched(asked.sid, None)
+    return ev.Vouched(asked.sid, status in LIVE_STATUSES)
 
 
-async def instruct(ops: Operations, instruction: do.Instruct) -> do.Instructed:
+async def instruct(ops: Operations, instruction: do.Instruct) -> ev.Instructed:
     """Have a leg that carries no stream of ours run other TwiML, which plays digits."""
     try:
         # Digits are not idempotent, so they are sent once: "1" twice is "11" to a phone menu.
         await ops.carrier.instruct_call(instruction.sid, instruction.twiml)
     except RestFailure as failure:
-        return do.Instructed(instruction.reply_to, failure.error("send the digits"))
-    return do.Instructed(instruction.reply_to, None)
+        return ev.Instructed(instruction.reply_to, failure.error("send the digits"))
+    return ev.Instructed(instruction.reply_to, None)
 
 
-async def start_stream(ops: Operations, instruction: do.StartStream) -> do.StreamAsked:
+async def start_stream(ops: Operations, instruction: do.StartStream) -> ev.StreamAsked:
     """Ask for a one-way stream of the far end's sound while digits play (docs/architecture.md,
     "Digits"). It is asked for once: without it the digits are sent all the same, and some of the
     far end is lost."""
@@ -486,10 +487,10 @@ async def start_stream(ops: Operations, instruction: do.StartStream) -> do.Strea
     except RestFailure as failure:
         error = failure.error("open a one-way stream")
         log.warning("call %s: %s", instruction.sid, error)
-    return do.StreamAsked(instruction.call, instruction.digits, error)
+    return ev.StreamAsked(instruction.call, instruction.digits, error)
 
 
-async def open_listening(ops: Operations, order: do.OpenListening) -> do.ListeningAsked:
+async def open_listening(ops: Operations, order: do.OpenListening) -> ev.ListeningAsked:
     """Journal the stream, then ask Twilio for both tracks. If we die in between, the next
     controller stops the stream by its name, which Twilio would otherwise bill until the call ends.
     A repeat does no harm, because the token lets one stream in."""
@@ -505,11 +506,11 @@ async def open_listening(ops: Operations, order: do.OpenListening) -> do.Listeni
         await retried(ops, f"open a stream of call {row.sid}", start, order.deadline)
     except CarrierError as error:
         log.warning("call %s cannot be listened to: %s", row.sid, error)
-        return do.ListeningAsked(row.call, row.name, error)
-    return do.ListeningAsked(row.call, row.name, None)
+        return ev.ListeningAsked(row.call, row.name, error)
+    return ev.ListeningAsked(row.call, row.name, None)
 
 
-async def play_digits(ops: Operations, instruction: do.PlayDigits) -> do.DigitsSent:
+async def play_digits(ops: Operations, instruction: do.PlayDigits) -> ev.DigitsSent:
     """Have the leg that carries our stream play digits. They are not idempotent, so they are sent
     again only where Twilio cannot have taken them. ``unsure`` in the result: it may have."""
     call, digits = instruction.call, instruction.digits
@@ -519,5 +520,5 @@ async def play_digits(ops: Operations, instruction: do.PlayDigits) -> do.DigitsS
     except CarrierError as error:
         failure = error.__cause__
         unsure = isinstance(failure, RestFailure) and failure.uncertain
-        return do.DigitsSent(call, digits, error, unsure=unsure)
-    return do.DigitsSent(call, digits, None)
+        return ev.DigitsSent(call, digits, error, unsure=unsure)
+    return ev.DigitsSent(call, digits, None)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller.core import TICK_SECONDS, Core
 from trunkline.controller.journal.rows import DialRow, ListeningRow, OverrideRow
@@ -89,7 +90,7 @@ class Stage:
             if beat and n % 5 == 4:
                 for peer in self.beating:
                     self.beat(peer)
-            self.feed(do.Tick())
+            self.feed(ev.Tick())
 
     def beat(self, peer: str) -> None:
         sessions = [s.id for s in self.core.book.sessions.values() if s.peer == peer]
@@ -137,7 +138,7 @@ class Stage:
     def hung_up(self) -> do.End:
         """REST takes the next hang-up."""
         end = self.take(do.End)
-        self.feed(do.Ended(end.call, end.sids))
+        self.feed(ev.Ended(end.call, end.sids))
         return end
 
     # ------------------------------------------------------------------ scenes
@@ -151,7 +152,7 @@ class Stage:
         """The account knows OURS and SECOND."""
         for found in self.all_work(do.LookUp):
             self.work.remove(found)
-            self.feed(do.NumberFound(found.number, SIDS.get(found.number)))
+            self.feed(ev.NumberFound(found.number, SIDS.get(found.number)))
 
     def open(self, number: str = OURS, peer: str = "a1", **fields: Any) -> m.SessionInfo:
         info = self.info(number, **fields)
@@ -166,7 +167,7 @@ class Stage:
         row = replace(
             found.row, state="applied", prior={"voice_url": "p"}, written={"voice_url": "w"}
         )
-        self.feed(do.Applied(row))
+        self.feed(ev.Applied(row))
         return row
 
     def arm(self, info: m.SessionInfo, peer: str = "a1") -> None:
@@ -235,7 +236,7 @@ class Stage:
         """A dial that Twilio has taken as CA1; returns its request id."""
         request, _ = self.dial(info, **fields)
         self.take(do.Create)
-        self.feed(do.Taken(request, "CA1", "queued"))
+        self.feed(ev.Taken(request, "CA1", "queued"))
         return request
 
     def looked(self, status: str | None) -> int:
@@ -243,7 +244,7 @@ class Stage:
         found = self.all_work(do.Fetch)
         for fetch in found:
             self.work.remove(fetch)
-            self.feed(do.Fetched(fetch.call, fetch.sid, status))
+            self.feed(ev.Fetched(fetch.call, fetch.sid, status))
         return len(found)
 
     def vouch(self, lives: bool | None = True) -> int:
@@ -251,7 +252,7 @@ class Stage:
         found = self.all_work(do.Vouch)
         for vouch in found:
             self.work.remove(vouch)
-            self.feed(do.Vouched(vouch.sid, lives))
+            self.feed(ev.Vouched(vouch.sid, lives))
         return len(found)
 
     def callback(self, request: str, sid: str, status: str) -> None:

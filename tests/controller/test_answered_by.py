@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import ErrorInfo
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller.journal.rows import DialRow
 
@@ -35,7 +36,7 @@ def answers(stage: Stage) -> list[str]:
 def detecting(stage: Stage, info: m.SessionInfo, **fields: Any) -> tuple[str, do.Create]:
     request, _ = stage.dial(info, machine_detection="DetectMessageEnd", **fields)
     create = stage.take(do.Create)
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    stage.feed(ev.Taken(request, "CA1", "queued"))
     return request, create
 
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller.journal.rows import DialRow, OverrideRow
 
@@ -33,8 +34,8 @@ def dialled(stage: Stage, info: m.SessionInfo, sid: str = "CAa", **fields: objec
     request, _ = b_leg(stage, info, **fields)
     stage.pass_time(0.1)
     assert stage.take(do.Create).row.request == request
-    stage.feed(do.AskedTwilio(request))
-    stage.feed(do.Taken(request, sid, "queued"))
+    stage.feed(ev.AskedTwilio(request))
+    stage.feed(ev.Taken(request, sid, "queued"))
     return request
 
 
@@ -161,7 +162,7 @@ def test_a_webhook_that_comes_late_does_not_keep_the_other_leg_out(reported: str
     assert stage.webhook("CAb", reported, SECOND).kind == "pause"
     fetch = stage.take(do.Fetch)
     assert fetch.sid == "CAold"
-    stage.feed(do.Fetched(fetch.call, fetch.sid, "canceled"))
+    stage.feed(ev.Fetched(fetch.call, fetch.sid, "canceled"))
     call = up(stage, "CAb", reported)
     assert (call.dial_request, call.sid, call.caller) == (request, "CAb", reported)
     assert isinstance(stage.start(late.token, "CAold"), m.StreamRefused)
@@ -203,7 +204,7 @@ def test_one_b_leg_dial_to_a_number_at_a_time() -> None:
         (create,) = stage.all_work(do.Create)
         assert create.row.request == request
         stage.take(do.Create)
-        stage.feed(do.Taken(request, f"CAa{n}", "queued"))
+        stage.feed(ev.Taken(request, f"CAa{n}", "queued"))
         assert up(stage, f"CAb{n}", "anonymous").dial_request == request
     places = [q.place for q in stage.events("a1", m.DialQueued) if q.request == waiting[2]]
     assert places == [3, 2, 1]
@@ -214,7 +215,7 @@ def originating(stage: Stage, status: str) -> tuple[m.SessionInfo, str]:
     other = stage.open(allowed_callees=[SECOND])
     request, _ = stage.dial(other, to=SECOND, mode="originate")
     stage.take(do.Create)
-    stage.feed(do.Taken(request, "CA1", status))
+    stage.feed(ev.Taken(request, "CA1", status))
     return other, request
 
 
@@ -228,7 +229,7 @@ def test_calls_of_another_kind_to_a_number_do_not_meet_a_b_leg_dial_there() -> N
     stage.callback(ringing, "CA1", "in-progress")
     stage.pass_time(0.2)
     assert stage.take(do.Create).row.request == first
-    stage.feed(do.Taken(first, "CA2", "queued"))
+    stage.feed(ev.Taken(first, "CA2", "queued"))
     # The next of the other kind waits for the b-leg dial.
     a_leg, _ = stage.dial(other, to=SECOND)
     assert stage.events("a1", m.DialQueued)[-1].for_number
@@ -255,14 +256,14 @@ def test_our_own_leg_is_hung_up_where_it_comes_after_its_other_leg_is_over() -> 
     stage, info = caller()
     request, _ = b_leg(stage, info)
     stage.take(do.Create)
-    stage.feed(do.Unsure(request, CarrierError("no answer")))
+    stage.feed(ev.Unsure(request, CarrierError("no answer")))
     call = up(stage, "CAx", "anonymous")
     stage.feed(m.StreamClosed(call=call.call, ordinal=1, reason="stop", gateway="g1"))
     assert not stage.all_work(do.End)
-    stage.feed(do.Taken(request, "CAa", "in-progress", guessed=True))
+    stage.feed(ev.Taken(request, "CAa", "in-progress", guessed=True))
     end = stage.take(do.End)
     assert end.sids == ("CAa",)
-    stage.feed(do.Ended(end.call, end.sids))
+    stage.feed(ev.Ended(end.call, end.sids))
     assert stage.take(do.CloseDial).request == request
 
 
@@ -272,16 +273,16 @@ def test_the_turn_goes_on_when_nothing_more_can_come(how: str) -> None:
     first, _ = b_leg(stage, info, timeout=5.0)
     stage.take(do.Create)
     second, _ = b_leg(stage, info)
-    stage.feed(do.AskedTwilio(first))
+    stage.feed(ev.AskedTwilio(first))
     if how == "refused":
-        stage.feed(do.CreateFailed(first, CarrierError("no")))
+        stage.feed(ev.CreateFailed(first, CarrierError("no")))
     elif how == "not found":
-        stage.feed(do.Unsure(first, CarrierError("no answer")))
+        stage.feed(ev.Unsure(first, CarrierError("no answer")))
         stage.pass_time(1.0)
         assert not stage.all_work(do.Create)  # its other leg may come yet
-        stage.feed(do.NotFound(first))
+        stage.feed(ev.NotFound(first))
     else:
-        stage.feed(do.Taken(first, "CAa", "queued"))
+        stage.feed(ev.Taken(first, "CAa", "queued"))
         if how == "busy":
             stage.callback(first, "CAa", "busy")
         elif how == "cancelled":
@@ -531,14 +532,14 @@ def test_our_own_leg_that_comes_after_its_other_leg_was_hung_up_is_hung_up_too()
     request, _ = b_leg(stage, info)
     stage.pass_time(0.1)
     stage.take(do.Create)
-    stage.feed(do.AskedTwilio(request))
-    stage.feed(do.Unsure(request, CarrierError("no answer")))
+    stage.feed(ev.AskedTwilio(request))
+    stage.feed(ev.Unsure(request, CarrierError("no answer")))
     assert stage.take(do.Settle).row.request == request
     call = up(stage, "CAb", THEIRS)
     stage.ask("a1", m.HangUp(session=info.session, call=call.call))
     assert stage.hung_up().sids == ("CAb",)
     assert not stage.all_work(do.CloseDial), "our own leg may still come"
-    stage.feed(do.Taken(request, "CAa", "ringing"))
+    stage.feed(ev.Taken(request, "CAa", "ringing"))
     assert stage.hung_up().sids == ("CAa",)
     assert stage.take(do.CloseDial).request == request
 
@@ -550,11 +551,11 @@ def test_nobody_hears_of_a_hang_up_before_twilio_has_taken_that_of_both_legs() -
     request, _ = b_leg(stage, info)
     stage.pass_time(0.1)
     stage.take(do.Create)
-    stage.feed(do.AskedTwilio(request))
-    stage.feed(do.Unsure(request, CarrierError("no answer")))
+    stage.feed(ev.AskedTwilio(request))
+    stage.feed(ev.Unsure(request, CarrierError("no answer")))
     call = up(stage, "CAb", THEIRS)
     asked = stage.ask("a1", m.HangUp(session=info.session, call=call.call))
-    stage.feed(do.Taken(request, "CAa", "ringing"))
+    stage.feed(ev.Taken(request, "CAa", "ringing"))
     assert stage.hung_up().sids == ("CAb",)
     assert not stage.answered("a1", asked)
     assert not stage.all_work(do.CloseDial), "our own leg may be ringing"
@@ -568,13 +569,13 @@ def test_a_hang_up_that_is_refused_is_answered_while_another_leg_is_hung_up() ->
     request, _ = b_leg(stage, info)
     stage.pass_time(0.1)
     stage.take(do.Create)
-    stage.feed(do.AskedTwilio(request))
-    stage.feed(do.Unsure(request, CarrierError("no answer")))
+    stage.feed(ev.AskedTwilio(request))
+    stage.feed(ev.Unsure(request, CarrierError("no answer")))
     call = up(stage, "CAb", THEIRS)
     hang_up = m.HangUp(session=info.session, call=call.call)
     asked = stage.ask("a1", hang_up)
-    stage.feed(do.EndFailed(stage.take(do.End).call, CarrierError("no")))
+    stage.feed(ev.EndFailed(stage.take(do.End).call, CarrierError("no")))
     assert stage.error("a1", asked) == "CarrierError"
-    stage.feed(do.Taken(request, "CAa", "ringing"))
+    stage.feed(ev.Taken(request, "CAa", "ringing"))
     assert stage.hung_up().sids == ("CAa",)
     assert stage.error("a1", stage.ask("a1", hang_up)) == "CarrierError"

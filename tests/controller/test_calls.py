@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller import status
 from trunkline.controller.rules.calls import CLOSE_STREAM_AFTER
@@ -113,7 +114,7 @@ def test_caller_who_leaves_before_the_stream_frees_the_line() -> None:
     stage.webhook("CA1")
     stage.pass_time(2.2)
     fetch = stage.take(do.Fetch)
-    stage.feed(do.Fetched(fetch.call, fetch.sid, "completed"))
+    stage.feed(ev.Fetched(fetch.call, fetch.sid, "completed"))
     assert stage.webhook("CA2").kind == "stream"
 
 
@@ -177,7 +178,7 @@ def test_a_stream_that_was_cut_off_is_told_by_name_and_may_come_again() -> None:
     assert [e.reason for e in stage.events("a1", m.CallReconnecting)] == ["too_fast"]
     stage.pass_time(2.2)
     fetch = stage.take(do.Fetch)
-    stage.feed(do.Fetched(fetch.call, fetch.sid, "completed"))
+    stage.feed(ev.Fetched(fetch.call, fetch.sid, "completed"))
     assert [e.reason for e in stage.events("a1", m.CallEnded)] == ["error"]
 
 
@@ -196,13 +197,13 @@ def test_stream_that_does_not_come_back() -> None:
     closed(stage, call, "close")
     stage.pass_time(2.2)
     fetch = stage.take(do.Fetch)
-    stage.feed(do.Fetched(fetch.call, fetch.sid, None))  # Twilio did not answer
+    stage.feed(ev.Fetched(fetch.call, fetch.sid, None))  # Twilio did not answer
     stage.pass_time(3.0)
     fetch = stage.take(do.Fetch)
-    stage.feed(do.Fetched(fetch.call, fetch.sid, "in-progress"))
+    stage.feed(ev.Fetched(fetch.call, fetch.sid, "in-progress"))
     stage.pass_time(5.0)
     fetch = stage.take(do.Fetch)
-    stage.feed(do.Fetched(fetch.call, fetch.sid, "completed"))
+    stage.feed(ev.Fetched(fetch.call, fetch.sid, "completed"))
     assert [(e.reason, e.by_far_end) for e in stage.events("a1", m.CallEnded)] == [("close", True)]
 
 
@@ -240,7 +241,7 @@ def test_calls_spread_over_workers() -> None:
         request, _ = stage.dial(info)
         stage.pass_time(0.1)
         create = stage.take(do.Create)
-        stage.feed(do.Taken(request, f"CA{n}", "queued"))
+        stage.feed(ev.Taken(request, f"CA{n}", "queued"))
         token = token_of(create)
         accepted = stage.let_in(token, f"CA{n}")
         assert accepted.info.placement is not None
@@ -330,7 +331,7 @@ def test_hang_up() -> None:
     asked = stage.ask("a1", m.HangUp(session=info.session, call=call.call))
     end = stage.take(do.End)
     assert end.sids == ("CA1",) and not stage.answered("a1", asked)
-    stage.feed(do.Ended(end.call, end.sids))
+    stage.feed(ev.Ended(end.call, end.sids))
     stage.body("a1", asked, m.Done)
     closed(stage, call, "stop")
     assert [(e.reason, e.by_far_end) for e in stage.events("a1", m.CallEnded)] == [
@@ -363,7 +364,7 @@ def test_hang_up_of_a_call_whose_gateway_died_is_over_when_it_asks_what_next() -
     assert [(e.reason, e.by_far_end) for e in stage.events("a1", m.CallEnded)] == [
         ("hang_up", False)
     ]
-    stage.feed(do.Ended(end.call, end.sids))
+    stage.feed(ev.Ended(end.call, end.sids))
     stage.body("a1", asked, m.Done)
     closed(stage, call, "error")
     assert len(stage.events("a1", m.CallEnded)) == 1
@@ -389,10 +390,10 @@ def test_a_hang_up_that_is_asked_for_again_is_answered_while_rest_does_not_take_
     hang_up = m.HangUp(session=info.session, call=call.call)
     first = stage.ask("a1", hang_up)
     end = stage.take(do.End)
-    stage.feed(do.EndFailed(end.call, CarrierError("no")))
+    stage.feed(ev.EndFailed(end.call, CarrierError("no")))
     assert stage.error("a1", first) == "CarrierError"
     assert stage.error("a1", stage.ask("a1", hang_up)) == "CarrierError"
-    stage.feed(do.Ended(end.call, end.sids))
+    stage.feed(ev.Ended(end.call, end.sids))
     stage.body("a1", stage.ask("a1", hang_up), m.Done)
     assert not stage.all_work(do.End)
 
@@ -403,7 +404,7 @@ def test_hang_up_that_rest_refuses_goes_by_the_redirect() -> None:
     call = stage.called(info)
     asked = stage.ask("a1", m.HangUp(session=info.session, call=call.call))
     end = stage.take(do.End)
-    stage.feed(do.EndFailed(end.call, CarrierError("no")))
+    stage.feed(ev.EndFailed(end.call, CarrierError("no")))
     assert stage.error("a1", asked) == "CarrierError"
     assert stage.events("g1", m.CloseStream)
     assert stage.webhook("CA1", c=call.call).kind == "hangup"
@@ -419,7 +420,7 @@ def test_longest_duration(late: bool) -> None:
     request, _ = stage.dial(info, max_duration=10.0)
     create = stage.take(do.Create)
     assert create.order.time_limit == 10
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    stage.feed(ev.Taken(request, "CA1", "queued"))
     accepted = stage.let_in(token_of(create), "CA1")
     if late:
         stage.pass_time(10.2)
@@ -438,7 +439,7 @@ def test_the_longest_duration_of_a_call_that_is_over_ends_no_other() -> None:
     for n, longest in enumerate((10.0, 300.0), 1):
         request, _ = stage.dial(info, max_duration=longest)
         create = stage.take(do.Create)
-        stage.feed(do.Taken(request, f"CA{n}", "queued"))
+        stage.feed(ev.Taken(request, f"CA{n}", "queued"))
         accepted = stage.let_in(token_of(create), f"CA{n}")
         calls.append(accepted.info)
         stage.pass_time(0.2)
@@ -455,7 +456,7 @@ def test_digits_where_the_leg_carries_no_stream() -> None:
     stage = Stage()
     info = stage.open(allowed_callees=[THEIRS])
     request, _ = stage.dial(info, mode="originate")
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    stage.feed(ev.Taken(request, "CA1", "queued"))
     call = next(iter(stage.core.book.calls))
     asked = stage.ask("a1", m.SendDigits(session=info.session, call=call, digits="1w#*W9"))
     instruct = stage.take(do.Instruct)
@@ -463,7 +464,7 @@ def test_digits_where_the_leg_carries_no_stream() -> None:
         "CA1",
         '<Response><Play digits="1w#*W9"/><Pause length="120"/></Response>',
     )
-    stage.feed(do.Instructed(instruct.reply_to, None))
+    stage.feed(ev.Instructed(instruct.reply_to, None))
     stage.body("a1", asked, m.Done)
     for bad in ("", "1\n", '1"/>', "١", "a"):
         asked = stage.ask("a1", m.SendDigits(session=info.session, call=call, digits=bad))

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller.rules.book.call import STREAMS_AN_EPOCH
 
@@ -39,7 +40,7 @@ def test_armed_session_whose_number_is_being_put_back_is_armed_after_that() -> N
     stage.hello("adapter", "a1", sessions=[info])
     stage.look_up()
     assert not stage.all_work(do.Apply)
-    stage.feed(do.Restored(stage.take(do.Restore).override, "restored"))
+    stage.feed(ev.Restored(stage.take(do.Restore).override, "restored"))
     stage.apply()
     assert stage.webhook("CA1").kind == "stream"
 
@@ -49,7 +50,7 @@ def test_armed_session_that_cannot_be_armed_anew_is_told() -> None:
     stage = again()
     stage.hello("adapter", "a1", sessions=[info])
     stage.look_up()
-    stage.feed(do.ApplyFailed(stage.take(do.Apply).row, CarrierError("refused"), open=False))
+    stage.feed(ev.ApplyFailed(stage.take(do.Apply).row, CarrierError("refused"), open=False))
     (lost,) = stage.events("a1", m.SessionLost)
     assert lost.session == info.session and "refused" in lost.why
 
@@ -78,9 +79,9 @@ def test_two_rows_of_one_number_are_both_put_back() -> None:
     assert states() == [(OURS, "applied"), (OURS, "restoring")]
     stage.pass_time(10.0)
     assert stage.take(do.Restore).override == "o1"
-    stage.feed(do.Restored("o1", "restored"))
+    stage.feed(ev.Restored("o1", "restored"))
     assert states() == [(OURS, "restoring")] and stage.core.book.busy  # pending, and waited for
-    stage.feed(do.Restored("o2", "restored"))
+    stage.feed(ev.Restored("o2", "restored"))
     assert states() == [] and not stage.core.book.busy
 
 
@@ -252,7 +253,7 @@ def test_originated_call_that_ended_while_its_client_was_away_is_told_again() ->
     info = stage.open(SECOND, allowed_callees=[THEIRS])
     request, asked = stage.dial(info, mode="originate")
     stage.take(do.Create)
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    stage.feed(ev.Taken(request, "CA1", "queued"))
     call = stage.body("a1", asked, m.Dialled).call
     stage.callback(request, "CA1", "completed")
     stage.sent.clear()

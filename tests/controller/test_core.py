@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import WrongModeError
-from trunkline.controller import instructions as do
+from trunkline.controller import events as ev
 from trunkline.controller import rules
 from trunkline.controller.core import HEARS
 from trunkline.controller.rules import facts as f
@@ -37,9 +37,9 @@ MODULES = [
 
 def test_whatever_may_come_or_be_told_is_heard() -> None:
     from_peers = set(typing.get_args(m.ToController)) - {m.Request}
-    wanted = from_peers | set(typing.get_args(m.RequestBody)) | set(do.Result.__subclasses__())
-    wanted |= {*f.Fact.__subclasses__(), do.Tick, do.Gone, do.FleetSeen}
-    wanted |= {do.Shutdown, do.Look, do.ByHand}
+    wanted = from_peers | set(typing.get_args(m.RequestBody)) | set(ev.Result.__subclasses__())
+    wanted |= {*f.Fact.__subclasses__(), ev.Tick, ev.Gone, ev.FleetSeen}
+    wanted |= {ev.Shutdown, ev.Look, ev.ByHand}
     assert set(HEARS) == wanted
     assert [what.__name__ for what, row in HEARS.items() if not row] == []
 
@@ -107,7 +107,7 @@ def test_a_rule_that_raises_fails_its_request_and_what_it_told_is_not_heard() ->
     with mock.patch.dict(HEARS, rows):
         asked = stage.ask("a1", m.Disarm(session="f" * 32))
         assert stage.error("a1", asked) == "WrongModeError"
-        stage.feed(do.Tick())
+        stage.feed(ev.Tick())
         assert heard == []
         stage.feed(Said("b"))
     assert heard == ["b"]
@@ -146,7 +146,7 @@ def test_what_names_another_stack_of_the_fleet_is_for_that_one(
     stage = Stage()
     own, other = stage.core.book.identity.stack, "other"
     stage.feed(
-        do.FleetSeen([m.ControllerRef(stack=each, bus="tcp://x:1") for each in (own, other)])
+        ev.FleetSeen([m.ControllerRef(stack=each, bus="tcp://x:1") for each in (own, other)])
     )
     form = {"CallSid": "CA1", "From": THEIRS, "To": OURS, "CallStatus": "in-progress"}
 

@@ -8,6 +8,7 @@ from simulation.memory_journal import MemoryJournal
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller.rules.calls import NO_STREAM_LIMIT
 from trunkline.controller.twilio import operations
@@ -59,7 +60,7 @@ async def place_in_doubt(bench: Bench, request: str) -> None:
     result = await operations.create(
         bench.ops, row, ORDER, deadline, lambda: True, lambda told: None
     )
-    assert isinstance(result, do.Unsure)
+    assert isinstance(result, ev.Unsure)
 
 
 # --------------------------------------------------------------------------- a dial that is over
@@ -72,7 +73,7 @@ async def test_a_dial_that_is_in_the_journal_is_not_asked_again() -> None:
     result = await operations.create(
         bench.ops, DIAL, ORDER, bench.time.now + 30, lambda: True, lambda told: None
     )
-    assert isinstance(result, do.CreateFailed) and bench.carrier.count("create") == 0
+    assert isinstance(result, ev.CreateFailed) and bench.carrier.count("create") == 0
     assert await bench.journal.closed_dials(DIAL.asked) == [replace(DIAL, state="closed")]
 
 
@@ -94,8 +95,8 @@ def test_a_call_that_comes_of_a_dial_that_is_over_is_hung_up() -> None:
     stage, info = caller()
     request, _ = stage.dial(info, timeout=120.0)
     stage.take(do.Create)
-    stage.feed(do.Unsure(request, CarrierError("no answer")))
-    stage.feed(do.NotFound(request))
+    stage.feed(ev.Unsure(request, CarrierError("no answer")))
+    stage.feed(ev.NotFound(request))
     stage.callback(request, "CA7", "ringing")
     assert stage.take(do.End).sids == ("CA7",)
 
@@ -116,7 +117,7 @@ def test_a_hang_up_is_answered_when_the_leg_turns_out_to_be_over_already() -> No
     stage.hello("adapter", "a1", sessions=[replace(waiting(info), dials=[])])
     hang_up = stage.ask("a1", m.HangUp(session=info.session, call="c" * 32))
     assert not stage.answered("a1", hang_up)
-    stage.feed(do.Taken("a" * 32, "CA1", "busy", guessed=True))
+    stage.feed(ev.Taken("a" * 32, "CA1", "busy", guessed=True))
     stage.body("a1", hang_up, m.Done)
     assert not stage.all_work(do.End)
 
@@ -142,7 +143,7 @@ def two_in_doubt() -> tuple[Stage, list[do.Create]]:
         request, _ = stage.dial(info)
         stage.pass_time(0.1)
         create = stage.take(do.Create)
-        stage.feed(do.Unsure(request, CarrierError("no answer")))
+        stage.feed(ev.Unsure(request, CarrierError("no answer")))
         stage.take(do.Settle)
         creates.append(create)
     return stage, creates
@@ -156,7 +157,7 @@ def sids(stage: Stage, creates: list[do.Create]) -> list[str | None]:
 def test_a_guess_is_not_journalled_and_evidence_confirms_it() -> None:
     stage, creates = two_in_doubt()
     request = creates[0].row.request
-    stage.feed(do.Taken(request, "CA1", "ringing", guessed=True))
+    stage.feed(ev.Taken(request, "CA1", "ringing", guessed=True))
     assert not stage.all_work(do.NoteTaken)
     stage.callback(request, "CA1", "ringing")
     assert stage.take(do.NoteTaken) == do.NoteTaken(request, "CA1")
@@ -168,7 +169,7 @@ def test_a_guess_is_not_journalled_and_evidence_confirms_it() -> None:
 def test_guesses_that_were_crossed_are_put_right(how: str) -> None:
     stage, creates = two_in_doubt()
     for create, sid in zip(creates, ("CA2", "CA1"), strict=True):
-        stage.feed(do.Taken(create.row.request, sid, "ringing", guessed=True))
+        stage.feed(ev.Taken(create.row.request, sid, "ringing", guessed=True))
     first, second = creates
     if how == "callback":
         stage.callback(first.row.request, "CA1", "ringing")
@@ -192,7 +193,7 @@ def test_guesses_that_were_crossed_are_put_right(how: str) -> None:
 
 def test_a_wrong_guess_leaves_no_status_behind() -> None:
     stage, (first, second) = two_in_doubt()
-    stage.feed(do.Taken(first.row.request, "CA2", "in-progress", guessed=True))
+    stage.feed(ev.Taken(first.row.request, "CA2", "in-progress", guessed=True))
     stage.callback(second.row.request, "CA2", "in-progress")
     stage.callback(first.row.request, "CA1", "ringing")
     assert stage.core.book.dials[first.row.request].known.status == "ringing"
@@ -205,7 +206,7 @@ def test_a_wrong_guess_leaves_no_status_behind() -> None:
 def test_a_guess_that_was_hung_up_does_not_save_the_real_call() -> None:
     stage, creates = two_in_doubt()
     request = creates[0].row.request
-    stage.feed(do.Taken(request, "CA9", "ringing", guessed=True))
+    stage.feed(ev.Taken(request, "CA9", "ringing", guessed=True))
     session = creates[0].row.session
     cancel = stage.ask("a1", m.CancelDial(session=session, request=request))
     assert stage.take(do.End).sids == ("CA9",)
@@ -222,7 +223,7 @@ async def test_the_list_is_asked_once_evidence_had_its_time() -> None:
     call = await bench.carrier.create_call(ORDER)
     began = bench.time.now
     found = await operations.settle(bench.ops, row, lambda: True, lambda sid: False)
-    assert found == do.Taken(row.request, call.sid, "queued", guessed=True)
+    assert found == ev.Taken(row.request, call.sid, "queued", guessed=True)
     assert bench.time.now - began >= operations.EVIDENCE_WITHIN
     (left,) = await bench.journal.open_dials()
     assert left.sid is None and left.callee == THEIRS

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller.journal.rows import DialRow
 from trunkline.controller.rules.book.queues import DialQueue
@@ -32,7 +33,7 @@ def test_a_leg_touches_no_number() -> None:
     assert (order.to, order.from_, order.time_limit) == (THEIRS, OURS, 300)
     assert order.status_callback.startswith(f"{URL}/twilio/status?d={request}")
     assert create.row.token_hash == digest(token_of(create))
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    stage.feed(ev.Taken(request, "CA1", "queued"))
     dialled = stage.body("a1", asked, m.Dialled)
     assert dialled.sid == "CA1" and dialled.call == create.row.call
     accepted = stage.let_in(token_of(create), "CA1")
@@ -60,7 +61,7 @@ def test_stream_that_comes_before_twilios_answer() -> None:
     assert isinstance(stage.start(token_of(create), "CA1"), m.StreamAccepted)
     assert stage.body("a1", asked, m.Dialled).sid == "CA1"
     assert stage.take(do.NoteTaken) == do.NoteTaken(request, "CA1")
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    stage.feed(ev.Taken(request, "CA1", "queued"))
     assert not stage.work
 
 
@@ -73,7 +74,7 @@ def test_b_leg_overrides_the_callee_and_meets_its_other_leg() -> None:
     assert (row.number, row.number_sid) == (SECOND, "PN2")
     create = stage.take(do.Create)
     assert "Polly.Joanna" in create.order.twiml
-    stage.feed(do.Taken(request, "CAa", "queued"))
+    stage.feed(ev.Taken(request, "CAa", "queued"))
     stage.body("a1", asked, m.Dialled)
     answer = stage.webhook("CAb", OURS, SECOND)
     accepted = stage.start(answer.token, "CAb")
@@ -109,7 +110,7 @@ def test_b_leg_far_end_hangs_up_and_the_other_leg_is_hung_up() -> None:
     stage.look_up()
     stage.apply()
     stage.take(do.Create)
-    stage.feed(do.Taken(request, "CAa", "queued"))
+    stage.feed(ev.Taken(request, "CAa", "queued"))
     accepted = stage.let_in(stage.webhook("CAb", OURS, SECOND).token, "CAb")
     stage.feed(m.StreamClosed(call=accepted.info.call, ordinal=1, reason="stop", gateway="g1"))
     assert stage.events("a1", m.CallEnded)[0].reason == "stop"
@@ -123,7 +124,7 @@ def test_b_leg_refused_dials_nothing() -> None:
     assert stage.error("a1", asked) == "NumberNotFoundError"
     _, asked = stage.dial(info, to=SECOND, mode="b-leg")
     stage.look_up()
-    stage.feed(do.ApplyFailed(stage.take(do.Apply).row, CarrierError("no"), open=False))
+    stage.feed(ev.ApplyFailed(stage.take(do.Apply).row, CarrierError("no"), open=False))
     assert stage.error("a1", asked) == "CarrierError"
     assert not stage.all_work(do.Create)
 
@@ -132,7 +133,7 @@ def test_originate_is_live_once_twilio_took_it() -> None:
     stage, info = caller()
     request, asked = stage.dial(info, mode="originate", timeout=5.0)
     stage.take(do.Create)
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    stage.feed(ev.Taken(request, "CA1", "queued"))
     stage.body("a1", asked, m.Dialled)
     # Neither its timeout nor the missing stream ends it; it is asked about while it says nothing.
     stage.pass_time(20.0)
@@ -151,7 +152,7 @@ def test_not_answered_is_told_at_once(status: str) -> None:
     stage, info = caller()
     request, asked = stage.dial(info)
     stage.take(do.Create)
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    stage.feed(ev.Taken(request, "CA1", "queued"))
     stage.body("a1", asked, m.Dialled)
     stage.callback(request, "CA1", "ringing")
     stage.callback(request, "CA1", status)
@@ -167,8 +168,8 @@ def test_timeout_counts_from_when_twilio_was_asked_and_hangs_up_first() -> None:
     request, _ = stage.dial(info, timeout=5.0)
     stage.take(do.Create)
     stage.pass_time(3.0)
-    stage.feed(do.AskedTwilio(request))
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    stage.feed(ev.AskedTwilio(request))
+    stage.feed(ev.Taken(request, "CA1", "queued"))
     stage.pass_time(4.5)
     assert not stage.all_work(do.End)
     stage.looked("ringing")
@@ -176,7 +177,7 @@ def test_timeout_counts_from_when_twilio_was_asked_and_hangs_up_first() -> None:
     assert stage.looked("ringing") == 1
     end = stage.take(do.End)
     assert not stage.events("a1", m.DialFailed)
-    stage.feed(do.Ended(end.call, end.sids))
+    stage.feed(ev.Ended(end.call, end.sids))
     assert stage.events("a1", m.DialFailed)[0].status == "timeout"
     assert stage.take(do.CloseDial).request == request
 
@@ -186,13 +187,13 @@ def test_the_callback_of_our_own_hang_up_does_not_hide_the_timeout(hung_up: str)
     stage, info = caller()
     request, _ = stage.dial(info, timeout=5.0)
     stage.take(do.Create)
-    stage.feed(do.AskedTwilio(request))
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    stage.feed(ev.AskedTwilio(request))
+    stage.feed(ev.Taken(request, "CA1", "queued"))
     stage.pass_time(5.5)
     stage.looked("ringing")
     end = stage.take(do.End)
     stage.callback(request, "CA1", hung_up)
-    stage.feed(do.Ended(end.call, end.sids))
+    stage.feed(ev.Ended(end.call, end.sids))
     assert [(failed.status, failed.text) for failed in stage.events("a1", m.DialFailed)] == [
         ("timeout", "Twilio's last word is 'ringing', 0.0 s ago")
     ]
@@ -205,7 +206,7 @@ def test_timeout_without_a_sid_hangs_up_what_comes_later() -> None:
     stage.pass_time(5.5)
     assert stage.events("a1", m.DialFailed)[0].status == "timeout"
     assert stage.error("a1", asked) == "TimedOutError"
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    stage.feed(ev.Taken(request, "CA1", "queued"))
     assert stage.take(do.End).sids == ("CA1",)
     assert len(stage.events("a1", m.DialFailed)) == 1
 
@@ -216,13 +217,13 @@ def test_a_stack_that_ends_waits_for_no_callback_of_a_call_that_is_over() -> Non
     stage, info = caller()
     request, _ = stage.dial(info, mode="a-leg")
     create = stage.take(do.Create)
-    stage.feed(do.Taken(request, "CA1", "in-progress"))
+    stage.feed(ev.Taken(request, "CA1", "in-progress"))
     accepted = stage.start(token_of(create), "CA1")
     assert isinstance(accepted, m.StreamAccepted)
     call = accepted.info.call
     stage.feed(m.StreamClosed(call=call, ordinal=1, reason="stop", gateway="g1"))
     assert stage.events("a1", m.CallEnded) and not stage.all_work(do.End)
-    stage.feed(do.Shutdown())
+    stage.feed(ev.Shutdown())
     assert stage.hung_up().sids == ("CA1",)
     assert stage.take(do.CloseDial).request == request and not stage.core.book.busy
 
@@ -240,7 +241,7 @@ def test_cancel_hangs_up_whatever_comes() -> None:
     create = stage.take(do.Create)
     cancel = stage.ask("a1", m.CancelDial(session=info.session, request=request))
     stage.body("a1", cancel, m.Done)
-    stage.feed(do.Taken(request, "CA2", "queued"))
+    stage.feed(ev.Taken(request, "CA2", "queued"))
     assert stage.take(do.End).sids == ("CA2",)
     assert isinstance(stage.start(token_of(create), "CA2"), m.StreamRefused)
     assert stage.webhook("CA2", d=request).kind == "hangup"
@@ -262,7 +263,7 @@ def test_client_killed_while_dialling() -> None:
     stage.take(do.Create)
     stage.beating.remove("a1")
     stage.pass_time(10.0)
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    stage.feed(ev.Taken(request, "CA1", "queued"))
     assert stage.take(do.End).sids == ("CA1",)
     assert stage.core.book.sessions[info.session].state == "closing"
 
@@ -273,7 +274,7 @@ def test_doubt_settled_by_callback_by_stream_or_by_the_list() -> None:
         request, asked = stage.dial(info)
         stage.pass_time(0.1)
         create = stage.take(do.Create)
-        stage.feed(do.Unsure(request, CarrierError("no answer")))
+        stage.feed(ev.Unsure(request, CarrierError("no answer")))
         assert stage.take(do.Settle).row.request == request
         sid = f"CA{n}"
         if how == "callback":
@@ -281,7 +282,7 @@ def test_doubt_settled_by_callback_by_stream_or_by_the_list() -> None:
         elif how == "stream":
             assert isinstance(stage.start(token_of(create), sid), m.StreamAccepted)
         else:
-            stage.feed(do.Taken(request, sid, "ringing"))
+            stage.feed(ev.Taken(request, sid, "ringing"))
         assert stage.body("a1", asked, m.Dialled).sid == sid
         assert not stage.all_work(do.Create)
 
@@ -290,8 +291,8 @@ def test_doubt_that_ends_in_nothing() -> None:
     stage, info = caller()
     request, asked = stage.dial(info, timeout=120.0)
     stage.take(do.Create)
-    stage.feed(do.Unsure(request, CarrierError("no answer")))
-    stage.feed(do.NotFound(request))
+    stage.feed(ev.Unsure(request, CarrierError("no answer")))
+    stage.feed(ev.NotFound(request))
     assert stage.error("a1", asked) == "CallFailedError"
     assert stage.events("a1", m.DialFailed)[0].status == "failed"
 
@@ -300,7 +301,7 @@ def test_refused_by_twilio() -> None:
     stage, info = caller()
     request, asked = stage.dial(info)
     stage.take(do.Create)
-    stage.feed(do.CreateFailed(request, CarrierError("bad number", status=400, code=21211)))
+    stage.feed(ev.CreateFailed(request, CarrierError("bad number", status=400, code=21211)))
     reply = stage.reply("a1", asked)
     assert reply.error is not None and reply.error.fields["code"] == 21211
 
@@ -459,7 +460,7 @@ def test_ringing_dial_is_asked_about() -> None:
     stage = Stage(epoch=2, peers=False, dials=[a_dial(info, sid="CA1", state="taken")])
     stage.hello("adapter", "a1", sessions=[waiting(info)])
     fetch = stage.take(do.Fetch)
-    stage.feed(do.Fetched(fetch.call, fetch.sid, "busy"))
+    stage.feed(ev.Fetched(fetch.call, fetch.sid, "busy"))
     assert stage.events("a1", m.DialFailed)[0].status == "busy"
 
 
@@ -471,10 +472,10 @@ def test_dial_that_nobody_claims_is_hung_up(sid: str | None) -> None:
     stage.pass_time(9.5)
     if sid is None:
         assert not stage.all_work(do.End)
-        stage.feed(do.Taken(R, "CA1", "ringing"))
+        stage.feed(ev.Taken(R, "CA1", "ringing"))
     end = stage.take(do.End)
     assert end.sids == ("CA1",)
-    stage.feed(do.Ended(end.call, end.sids))
+    stage.feed(ev.Ended(end.call, end.sids))
     assert stage.take(do.CloseDial).request == R
 
 
@@ -483,7 +484,7 @@ def test_call_that_outlived_its_dials_timeout_is_left_alone() -> None:
     info = Stage().info()
     row = a_dial(info, sid="CA1", state="taken", timeout=5.0)
     stage = Stage(epoch=2, peers=False, dials=[row], now=1000.0)
-    stage.feed(do.Tick())
+    stage.feed(ev.Tick())
     call = live_call(info, 1)
     stage.pass_time(1.0)
     stage.hello("adapter", "a1", sessions=[replace(info, mode="call", calls=[call])])
@@ -507,7 +508,7 @@ def test_b_leg_whose_own_answer_never_came_is_answered_at_its_end() -> None:
     stage.look_up()
     stage.apply()
     stage.take(do.Create)
-    stage.feed(do.Unsure(request, CarrierError("no answer")))
+    stage.feed(ev.Unsure(request, CarrierError("no answer")))
     accepted = stage.let_in(stage.webhook("CAb", OURS, SECOND).token, "CAb")
     stage.ask("a1", m.HangUp(session=info.session, call=accepted.info.call))
     assert not stage.answered("a1", asked)

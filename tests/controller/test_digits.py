@@ -11,6 +11,7 @@ from simulation.memory_journal import MemoryJournal
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller.rules.book.call import MAY_RETURN_FOR, STREAMS_AN_EPOCH
 from trunkline.controller.rules.digits import (
@@ -48,13 +49,13 @@ class Scene:
     def listen(self, gateway: str = "g2") -> m.StreamAccepted:
         """REST takes the one-way stream, which comes up at ``gateway``."""
         order = self.stage.take(do.StartStream)
-        self.stage.feed(do.StreamAsked(order.call, order.digits, None))
+        self.stage.feed(ev.StreamAsked(order.call, order.digits, None))
         return self.stage.let_in(order.token, gateway=gateway)
 
     def told(self, error: CarrierError | None = None, *, unsure: bool = False) -> do.PlayDigits:
         """REST answers the document."""
         order = self.stage.take(do.PlayDigits)
-        self.stage.feed(do.DigitsSent(order.call, order.digits, error, unsure))
+        self.stage.feed(ev.DigitsSent(order.call, order.digits, error, unsure))
         return order
 
     def stopped(self, ordinal: int = 1, reason: m.StreamEndReason = "stop") -> None:
@@ -136,7 +137,7 @@ def test_an_a_leg_comes_back_by_its_dials_redirect() -> None:
     info = stage.open(allowed_callees=[THEIRS])
     request, _ = stage.dial(info, mode="a-leg")
     document = stage.take(do.Create).order.twiml
-    stage.feed(do.Taken(request, "CA9", "queued"))
+    stage.feed(ev.Taken(request, "CA9", "queued"))
     accepted = stage.let_in(tokens(document)[0], "CA9")
     body = m.SendDigits(session=info.session, call=accepted.info.call, digits="5")
     stage.ask("a1", body)
@@ -183,9 +184,9 @@ def test_without_a_one_way_stream_the_document_starts_one_itself(scene: Scene, w
     asked = scene.press("7")
     first = stage.take(do.StartStream)
     if why == "refused":
-        stage.feed(do.StreamAsked(first.call, first.digits, REFUSED))
+        stage.feed(ev.StreamAsked(first.call, first.digits, REFUSED))
     else:
-        stage.feed(do.StreamAsked(first.call, first.digits, None))
+        stage.feed(ev.StreamAsked(first.call, first.digits, None))
         stage.pass_time(LISTENS_WITHIN + 0.1)
     document = scene.told().twiml
     listener, nonce = tokens(document)
@@ -208,7 +209,7 @@ def test_without_a_one_way_stream_the_document_starts_one_itself(scene: Scene, w
 def test_the_digits_go_where_no_one_way_stream_ever_comes(scene: Scene) -> None:
     asked = scene.press("7")
     first = scene.stage.take(do.StartStream)
-    scene.stage.feed(do.StreamAsked(first.call, first.digits, REFUSED))
+    scene.stage.feed(ev.StreamAsked(first.call, first.digits, REFUSED))
     _, nonce = tokens(scene.told().twiml)
     scene.stopped(1)
     assert not scene.back(nonce).overlaps
@@ -250,7 +251,7 @@ def test_a_call_that_was_over_when_the_document_came(scene: Scene) -> None:
     scene.told(REFUSED)
     assert scene.stage.error("a1", asked) == "CarrierError"
     fetch = scene.stage.take(do.Fetch)
-    scene.stage.feed(do.Fetched(fetch.call, fetch.sid, "completed"))
+    scene.stage.feed(ev.Fetched(fetch.call, fetch.sid, "completed"))
     (ended,) = scene.stage.events("a1", m.CallEnded)
     assert ended.by_far_end
 
@@ -457,12 +458,12 @@ def test_the_far_end_hangs_up_where_nobody_listens(scene: Scene) -> None:
     """No one-way stream tells of it: REST does, 2 s later."""
     asked = scene.press()
     first = scene.stage.take(do.StartStream)
-    scene.stage.feed(do.StreamAsked(first.call, first.digits, REFUSED))
+    scene.stage.feed(ev.StreamAsked(first.call, first.digits, REFUSED))
     scene.told()
     scene.stopped(1)
     scene.stage.pass_time(2.2)
     fetch = scene.stage.take(do.Fetch)
-    scene.stage.feed(do.Fetched(fetch.call, fetch.sid, "completed"))
+    scene.stage.feed(ev.Fetched(fetch.call, fetch.sid, "completed"))
     assert scene.stage.error("a1", asked) == "WrongModeError"
     assert [e.reason for e in scene.stage.events("a1", m.CallEnded)] == ["stop"]
 
@@ -549,5 +550,5 @@ def test_a_stop_before_the_session_is_back_is_not_taken_for_the_end(scene: Scene
     assert stage.core.book.calls[scene.call.call].state == "reconnecting"
     stage.pass_time(2.2)
     fetch = stage.take(do.Fetch)
-    stage.feed(do.Fetched(fetch.call, fetch.sid, "completed"))
+    stage.feed(ev.Fetched(fetch.call, fetch.sid, "completed"))
     assert stage.core.book.calls[scene.call.call].state == "ended"

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from simulation.clock import Process
 
 from trunkline.bus.errors import TrunklineError
-from trunkline.controller import instructions as do
+from trunkline.controller import events as ev
 from trunkline.controller.rules.book.dial import new_dial, order
 from trunkline.controller.twilio import operations
 from trunkline.controller.twilio.apply_restore import apply, restore
@@ -223,9 +223,9 @@ async def a_dial(world: Clockwork) -> None:
     result: object = await operations.create(
         ops, row, asked_for, deadline, lambda: True, lambda told: None
     )
-    if isinstance(result, do.Unsure):
+    if isinstance(result, ev.Unsure):
         result = await operations.settle(ops, row, lambda: True, lambda sid: False)
-    if isinstance(result, do.Taken):
+    if isinstance(result, ev.Taken):
         await operations.end(ops, row.call, (result.sid,), lambda failed: None)
         await ops.journal.dial_closed(row.request)
 

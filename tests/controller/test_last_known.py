@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trunkline.bus import messages as m
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller.rules.book.last_known import LastKnown
 
@@ -20,8 +21,8 @@ def a_leg(stage: Stage, info: m.SessionInfo, status: str = "queued", **fields: o
     request, _ = stage.dial(info, **fields)  # type: ignore[arg-type]  # as given
     stage.pass_time(0.1)
     stage.take(do.Create)
-    stage.feed(do.AskedTwilio(request))
-    stage.feed(do.Taken(request, "CA1", status))
+    stage.feed(ev.AskedTwilio(request))
+    stage.feed(ev.Taken(request, "CA1", status))
     return request
 
 
@@ -62,7 +63,7 @@ def test_an_originated_call_whose_end_was_never_told_is_over() -> None:
     stage, info = caller()
     request, asked = stage.dial(info, mode="originate")
     stage.take(do.Create)
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    stage.feed(ev.Taken(request, "CA1", "queued"))
     stage.pass_time(3.2)
     assert stage.looked("completed") == 1
     ended = stage.events("a1", m.CallEnded)
@@ -94,12 +95,12 @@ def test_the_callees_leg_is_over_before_its_stream_came() -> None:
     stage.pass_time(2.1)
     fetch = stage.take(do.Fetch)
     assert fetch.sid == "CAb"
-    stage.feed(do.Fetched(fetch.call, fetch.sid, "no-answer"))
+    stage.feed(ev.Fetched(fetch.call, fetch.sid, "no-answer"))
     assert not stage.events("a1", m.DialFailed)
     stage.pass_time(1.0)
     fetch = stage.take(do.Fetch)
     assert fetch.sid == "CAa"
-    stage.feed(do.Fetched(fetch.call, fetch.sid, "no-answer"))
+    stage.feed(ev.Fetched(fetch.call, fetch.sid, "no-answer"))
     assert failure(stage, request).status == "no-answer"
 
 
@@ -162,7 +163,7 @@ def test_a_timeout_of_a_dial_that_twilio_never_answered(written: bool, its: str)
     request, asked = b_leg(stage, info, timeout=2.0)
     stage.take(do.Create)
     if written:
-        stage.feed(do.AskedTwilio(request))
+        stage.feed(ev.AskedTwilio(request))
     stage.pass_time(2.1)
     told = f"{its}; no voice webhook of {ITS} has come"
     assert failure(stage, request).text == told

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller.journal.rows import DialRow
 from trunkline.controller.rules.book.destinations import refusal
@@ -25,7 +26,7 @@ def dialled(stage: Stage, info: m.SessionInfo, sid: str, **fields: Any) -> str:
     request, _ = stage.dial(info, **fields)
     stage.pass_time(0.1)
     stage.take(do.Create)
-    stage.feed(do.Taken(request, sid, "queued"))
+    stage.feed(ev.Taken(request, sid, "queued"))
     return request
 
 
@@ -174,7 +175,7 @@ def test_a_call_that_is_over_makes_room() -> None:
     stage.callback(request, "CA1", "busy")
     request, _ = stage.dial(info)
     stage.pass_time(0.1)
-    stage.feed(do.CreateFailed(request, m.CallFailedError("no")))
+    stage.feed(ev.CreateFailed(request, m.CallFailedError("no")))
     stage.take(do.Create)
     dialled(stage, info, "CA2")
 

@@ -13,6 +13,7 @@ from simulation.memory_journal import MemoryJournal
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller import status
 from trunkline.controller.journal.orphans import Orphans
@@ -49,7 +50,7 @@ class Scene:
     def opened(self, error: CarrierError | None = None) -> do.OpenListening:
         """What REST is asked for, and its answer."""
         order = self.stage.take(do.OpenListening)
-        self.stage.feed(do.ListeningAsked(order.row.call, order.row.name, error))
+        self.stage.feed(ev.ListeningAsked(order.row.call, order.row.name, error))
         return order
 
     def up(self, gateway: str = "g1") -> m.CallInfo:
@@ -70,7 +71,7 @@ class Scene:
     def stopped(self) -> do.StopListening:
         """REST stops the stream, and its gateway says that it is over."""
         stop = self.stage.take(do.StopListening)
-        self.stage.feed(do.Ended(stop.call, (stop.sid,)))
+        self.stage.feed(ev.Ended(stop.call, (stop.sid,)))
         self.closed("stop")
         return stop
 
@@ -135,7 +136,7 @@ def test_where_rest_opens_no_stream_whoever_asked_hears_why(
     assert text in reply.error.text
     # It may have been opened all the same.
     stop = scene.stage.take(do.StopListening)
-    scene.stage.feed(do.Ended(stop.call, (stop.sid,)))
+    scene.stage.feed(ev.Ended(stop.call, (stop.sid,)))
     assert scene.state == "ended"
     scene.nothing_left()
 
@@ -183,7 +184,7 @@ def test_to_end_it_stops_the_stream_and_not_the_call(scene: Scene, how: str) -> 
         stage.beating.remove("a1")
         stage.pass_time(9.5)
     else:
-        stage.feed(do.Shutdown())
+        stage.feed(ev.Shutdown())
         assert stage.core.book.busy
     if asked is not None:
         assert not stage.answered("a1", asked)
@@ -199,7 +200,7 @@ def test_a_stream_that_stays_though_rest_has_stopped_it_is_closed_by_us(scene: S
     scene.heard()
     scene.stage.ask("a1", m.HangUp(session=scene.info.session, call=scene.call))
     stop = scene.stage.take(do.StopListening)
-    scene.stage.feed(do.Ended(stop.call, (stop.sid,)))
+    scene.stage.feed(ev.Ended(stop.call, (stop.sid,)))
     scene.stage.pass_time(2.0)
     assert scene.stage.events("g1", m.CloseStream)[0] == m.CloseStream(call=scene.call)
     assert scene.state == "ended"
@@ -251,7 +252,7 @@ def test_a_stream_that_breaks_each_time_is_not_asked_for_without_end(scene: Scen
     scene.stage.pass_time(NO_STREAM_LIMIT + 0.2)
     assert not scene.stage.all_work(do.OpenListening)
     stop = scene.stage.take(do.StopListening)
-    scene.stage.feed(do.Ended(stop.call, (stop.sid,)))
+    scene.stage.feed(ev.Ended(stop.call, (stop.sid,)))
     (ended,) = scene.stage.events("a1", m.CallEnded)
     assert ended.reason == "error"
 
@@ -441,13 +442,13 @@ class Rest:
         self.carrier = FakeCarrier(self.time)
         self.journal = MemoryJournal()
         self.ops = ops_for(self.time, self.carrier, self.journal)
-        self.told: list[do.EndFailed] = []
+        self.told: list[ev.EndFailed] = []
 
-    async def open(self, former: str = "", within: float = 8.0) -> do.ListeningAsked:
+    async def open(self, former: str = "", within: float = 8.0) -> ev.ListeningAsked:
         order = do.OpenListening(ROW, former, "wss://h/s", "t", self.time.now + within)
         return await operations.open_listening(self.ops, order)
 
-    async def stop(self) -> do.Ended:
+    async def stop(self) -> ev.Ended:
         order = do.StopListening("c1", SID, "trunkline-1")
         return await operations.stop_listening(self.ops, order, self.told.append)
 
@@ -484,7 +485,7 @@ async def test_the_former_stream_is_stopped_before_and_holds_up_nobody(fate: str
 async def test_a_stream_is_stopped_until_twilio_takes_it() -> None:
     rest = Rest()
     rest.carrier.plan("stop", "429", "500", "timeout", "401")
-    assert await rest.stop() == do.Ended("c1", (SID,))
+    assert await rest.stop() == ev.Ended("c1", (SID,))
     assert len(rest.asked("stop")) == 5 and rest.told == []
 
 

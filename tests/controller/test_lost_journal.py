@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from simulation.account import PRIOR
 
 from trunkline.bus.locks import FileLock
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller.journal import state_dir
 from trunkline.controller.journal.database import Outcome, Work
@@ -196,12 +197,12 @@ async def test_whether_a_call_lives() -> None:
     ops = ops_for(time, carrier, None)
     call = await carrier.create_call(ORDER)
     carrier.plan("fetch", "404")
-    assert await vouch(ops, do.Vouch(call.sid)) == do.Vouched(call.sid, None)
-    assert await vouch(ops, do.Vouch(call.sid)) == do.Vouched(call.sid, True)
+    assert await vouch(ops, do.Vouch(call.sid)) == ev.Vouched(call.sid, None)
+    assert await vouch(ops, do.Vouch(call.sid)) == ev.Vouched(call.sid, True)
     carrier.plan("fetch", "500")
-    assert await vouch(ops, do.Vouch(call.sid)) == do.Vouched(call.sid, None)
+    assert await vouch(ops, do.Vouch(call.sid)) == ev.Vouched(call.sid, None)
     await carrier.end_call(call.sid)
-    assert await vouch(ops, do.Vouch(call.sid)) == do.Vouched(call.sid, False)
+    assert await vouch(ops, do.Vouch(call.sid)) == ev.Vouched(call.sid, False)
 
 
 async def test_the_call_of_a_dial_that_was_asked_for_by_a_fast_clock_is_found() -> None:
@@ -216,4 +217,4 @@ async def test_the_call_of_a_dial_that_was_asked_for_by_a_fast_clock_is_found() 
 
     carrier.list_calls = since  # type: ignore[method-assign]  # Twilio lists what is younger
     found = await settle(ops_for(time, carrier, None), row, lambda: True, lambda sid: False)
-    assert isinstance(found, do.Taken) and found.sid == call.sid
+    assert isinstance(found, ev.Taken) and found.sid == call.sid

@@ -8,6 +8,7 @@ from prometheus_client.core import Metric
 
 from trunkline.bus import messages as m
 from trunkline.bus.histogram import JITTER, LATENESS, Histogram
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller.metrics import METRICS, Metrics
 from trunkline.controller.twilio.carrier import RestFailure
@@ -167,7 +168,7 @@ def test_how_long_a_call_takes_to_be_up() -> None:
     stage.dial(stage.open(allowed_callees=[THEIRS]))
     create = stage.take(do.Create)
     stage.pass_time(5.0)  # the request waits for a connection
-    stage.feed(do.AskedTwilio(create.row.request))
+    stage.feed(ev.AskedTwilio(create.row.request))
     stage.pass_time(2.0)
     stage.let_in(token_of(create), "CA2")
     assert told(stage)['trunkline_setup_seconds_sum{direction="outbound"}'] == pytest.approx(2.0)
@@ -183,7 +184,7 @@ def test_how_long_a_number_is_on_its_way_back() -> None:
     figures = told(stage)
     assert figures["trunkline_restore_oldest_seconds"] == 12.0
     assert figures['trunkline_overrides{state="restoring"}'] == 1
-    stage.feed(do.Restored(restore.override, "restored"))
+    stage.feed(ev.Restored(restore.override, "restored"))
     figures = told(stage)
     assert figures["trunkline_restore_oldest_seconds"] == 0
     assert figures["trunkline_restore_seconds_sum"] == 12.0

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trunkline.controller import instructions as do
+from trunkline.controller import events as ev
 from trunkline.controller.twilio import operations
 from trunkline.controller.twilio.carrier import LONGEST_PAUSE
 
@@ -20,7 +20,7 @@ async def create(bench: Bench, wanted: int = 100) -> Any:
     result = await operations.create(
         bench.ops, DIAL, ORDER, bench.time.now + 30, lambda: next(looks, False), told.append
     )
-    assert told == [do.AskedTwilio(DIAL.request)] * (wanted > 0)
+    assert told == [ev.AskedTwilio(DIAL.request)] * (wanted > 0)
     return result
 
 
@@ -29,7 +29,7 @@ async def test_create_repeats_what_never_happened(kinds: list[str]) -> None:
     bench = Bench()
     bench.carrier.plan("create", *kinds)
     result = await create(bench)
-    assert isinstance(result, do.Taken) and len(bench.carrier.calls) == 1
+    assert isinstance(result, ev.Taken) and len(bench.carrier.calls) == 1
     assert (await bench.journal.open_dials())[0].sid == result.sid
 
 
@@ -37,27 +37,27 @@ async def test_create_repeats_what_never_happened(kinds: list[str]) -> None:
 async def test_create_never_repeats_a_doubt(kind: str) -> None:
     bench = Bench()
     bench.carrier.plan("create", kind)
-    assert isinstance(await create(bench), do.Unsure)
+    assert isinstance(await create(bench), ev.Unsure)
     assert bench.carrier.count("create") == 1
     assert len(await bench.journal.open_dials()) == 1
     found = await operations.settle(bench.ops, DIAL, lambda: True, lambda sid: False)
     if kind in ("500", "timeout_before"):
-        assert found == do.NotFound(DIAL.request)
+        assert found == ev.NotFound(DIAL.request)
         assert await bench.journal.open_dials() == []
     else:
-        assert isinstance(found, do.Taken) and found.sid in bench.carrier.calls
+        assert isinstance(found, ev.Taken) and found.sid in bench.carrier.calls
 
 
 async def test_create_of_what_nobody_wants_stops() -> None:
     bench = Bench()
     bench.carrier.plan("create", "429")
-    assert isinstance(await create(bench, wanted=1), do.CreateFailed)
+    assert isinstance(await create(bench, wanted=1), ev.CreateFailed)
     assert bench.carrier.count("create") == 1 and await bench.journal.open_dials() == []
 
 
 async def test_what_was_given_up_while_the_journal_was_away_is_not_asked_for() -> None:
     bench = Bench()
-    assert isinstance(await create(bench, wanted=0), do.CreateFailed)
+    assert isinstance(await create(bench, wanted=0), ev.CreateFailed)
     assert bench.carrier.count("create") == 0 and await bench.journal.open_dials() == []
 
 
@@ -66,7 +66,7 @@ async def test_settle_leaves_other_calls_alone() -> None:
     other = await bench.carrier.create_call(ORDER)
     assert await operations.settle(
         bench.ops, DIAL, lambda: True, lambda sid: sid == other.sid
-    ) == do.NotFound(DIAL.request)
+    ) == ev.NotFound(DIAL.request)
 
 
 @pytest.mark.parametrize("kind", ["500", "401", "403"])
@@ -75,9 +75,9 @@ async def test_hang_up_goes_on_for_ever_and_says_so_once(kind: str) -> None:
     bench = Bench()
     call = await bench.carrier.create_call(ORDER)
     bench.carrier.plan("end", *[kind] * 12)
-    told: list[do.EndFailed] = []
+    told: list[ev.EndFailed] = []
     sids = (call.sid,)
-    assert await operations.end(bench.ops, "c1", sids, told.append) == do.Ended("c1", sids)
+    assert await operations.end(bench.ops, "c1", sids, told.append) == ev.Ended("c1", sids)
     assert len(told) == 1 and bench.carrier.calls[call.sid].status == "completed"
 
 
@@ -86,7 +86,7 @@ async def test_a_refused_hang_up_is_settled_once_its_call_is_over() -> None:
     `trunkline restore`."""
     bench = Bench()
     taken = await create(bench)
-    assert isinstance(taken, do.Taken)
+    assert isinstance(taken, ev.Taken)
     bench.carrier.plan("end", *["400"] * 100)
     began, rows = bench.time.now, bench.journal.left.dials
 
@@ -106,7 +106,7 @@ async def test_a_refused_hang_up_holds_up_no_other_leg() -> None:
     legs = tuple([(await bench.carrier.create_call(ORDER)).sid for _ in range(2)])
     bench.carrier.plan("end", "400", "ok", "400", "400", "ok")
     ended = await operations.end(bench.ops, "c1", legs, [].append)
-    assert ended == do.Ended("c1", legs)
+    assert ended == ev.Ended("c1", legs)
     asked = [what for operation, what in bench.carrier.log if operation == "end"]
     assert asked == [legs[0], legs[1], *[legs[0]] * 3]
 
@@ -119,8 +119,8 @@ async def test_where_nothing_can_be_known_of_its_call_it_is_settled_at_once(
     call = await bench.carrier.create_call(ORDER)
     bench.carrier.plan("end", "400", "400")
     bench.carrier.plan("fetch", kind, "404")
-    told: list[do.EndFailed] = []
-    assert await operations.end(bench.ops, "c1", (call.sid,), told.append) == do.Ended(
+    told: list[ev.EndFailed] = []
+    assert await operations.end(bench.ops, "c1", (call.sid,), told.append) == ev.Ended(
         "c1", (call.sid,)
     )
     assert len(told) == asked - 1

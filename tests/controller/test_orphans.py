@@ -18,7 +18,7 @@ from simulation.memory_journal import MemoryJournal
 
 from trunkline.bus.locks import FileLock
 from trunkline.bus.settings import private_state_dir
-from trunkline.controller import instructions as do
+from trunkline.controller import events as ev
 from trunkline.controller.core import Core
 from trunkline.controller.journal import orphans as orphan_rules
 from trunkline.controller.journal import state_dir
@@ -55,7 +55,7 @@ class Start:
 
     async def run(self) -> None:
         """Carry out what the start says, until all of it is done."""
-        self.shell._feed(do.Tick())
+        self.shell._feed(ev.Tick())
         for orphan in self.orphans.found:
             self.shell._spawn(orphan.hang_up_left(self.ops))
         while self.shell._tasks:

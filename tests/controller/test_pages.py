@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from trunkline.bus import messages as m
 from trunkline.bus.testing import until
-from trunkline.controller import instructions as do
+from trunkline.controller import events as ev
 from trunkline.controller import viewers as shown
 from trunkline.controller.console import BOUNDS, Console
 from trunkline.controller.pages import MOST_PCM, Pages
@@ -31,7 +31,7 @@ class Site:
     """A console with one live call, "c1". ``done``: what was asked of the core."""
 
     def __init__(self, recordings: Path | None = None, cassettes: Path | None = None) -> None:
-        self.done: list[do.ByHand | do.Look] = []
+        self.done: list[ev.ByHand | ev.Look] = []
         self.timeline = Timeline(1)
         self.viewers = Viewers(lambda: {"calls": []}, self.timeline, self.done.append)
         pages = Pages(
@@ -41,8 +41,8 @@ class Site:
         self.console.start(0)
 
     @property
-    def orders(self) -> list[do.ByHand]:
-        return [order for order in self.done if isinstance(order, do.ByHand)]
+    def orders(self) -> list[ev.ByHand]:
+        return [order for order in self.done if isinstance(order, ev.ByHand)]
 
     async def open(
         self, path: str, method: str = "GET", body: bytes = b"", **headers: str
@@ -181,9 +181,9 @@ async def test_actions_are_orders_to_the_core(site: Site) -> None:
     for path, body in (("hang-up", b""), ("interrupt", b""), ("speak", b"\1\0\2\0")):
         assert (await site.ask(f"/api/calls/c1/{path}", "POST", body, **MAY))[0] == 204
     assert site.orders == [
-        do.ByHand("c1", "hang_up"),
-        do.ByHand("c1", "interrupt"),
-        do.ByHand("c1", "speak", b"\1\0\2\0"),
+        ev.ByHand("c1", "hang_up"),
+        ev.ByHand("c1", "interrupt"),
+        ev.ByHand("c1", "speak", b"\1\0\2\0"),
     ]
 
 
@@ -231,7 +231,7 @@ async def test_a_page_is_told_all_and_then_what_is_new(
     first = await events(reader, "state")
     assert [name for name, _ in first] == ["over", "entries", "state"]
     assert first[1][1][0]["text"] == "<b>hello</b>"
-    await until(lambda: site.done == [do.Look(shown.WATCH_SECONDS, ())])
+    await until(lambda: site.done == [ev.Look(shown.WATCH_SECONDS, ())])
     level = m.Level(call="c1", far=b"\1\2", ours=b"\0\x7f", lead_ms=60, jitter_ms=3)
     site.viewers.shown(m.Levels(gateway="g1", levels=[level]))
     assert (await events(reader, "levels"))[-1][1] == {"c1": [60, 3, "0102", "007f"]}
@@ -241,12 +241,12 @@ async def test_a_page_is_told_all_and_then_what_is_new(
     writer.close()
     await until(lambda: not site.viewers.looking)
     await until(lambda: all(task.done() for task in site.viewers.tasks))
-    assert site.done[-1] == do.Look(0.0, ()), "gateways need not wait for the Watch's end"
+    assert site.done[-1] == ev.Look(0.0, ()), "gateways need not wait for the Watch's end"
 
 
 async def test_the_sound_of_a_call_is_streamed_to_who_may_hear_it(site: Site) -> None:
     status, _, reader, writer = await site.open("/api/calls/c1/sound", **MAY)
-    await until(lambda: do.Look(shown.WATCH_SECONDS, ("c1",)) in site.done)
+    await until(lambda: ev.Look(shown.WATCH_SECONDS, ("c1",)) in site.done)
     for call, sound in (("c2", b"xxxx"), ("c1", b"abcd")):
         site.viewers.shown(m.CallSound(gateway="g1", call=call, at=160, mulaw=sound))
     wanted = struct.pack("<QI", 160, 4) + b"abcd"

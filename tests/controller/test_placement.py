@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trunkline.bus import messages as m
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller import status
 from trunkline.controller.metrics import Metrics
@@ -29,7 +30,7 @@ def dialled(stage: Stage, info: m.SessionInfo, sid: str, gateway: str) -> m.Plac
     request, _ = stage.dial(info)
     stage.pass_time(0.5)
     create = stage.take(do.Create)
-    stage.feed(do.Taken(request, sid, "queued"))
+    stage.feed(ev.Taken(request, sid, "queued"))
     placement = stage.let_in(token_of(create), sid, gateway).info.placement
     assert placement is not None
     return placement
@@ -123,7 +124,7 @@ def test_a_call_that_is_hung_up_counts_for_its_worker_until_it_is_over() -> None
         request, _ = stage.dial(info)
         stage.pass_time(0.5)
         tokens.append((token_of(stage.take(do.Create)), sid))
-        stage.feed(do.Taken(request, sid, "queued"))
+        stage.feed(ev.Taken(request, sid, "queued"))
 
     def hang_up(sid: str) -> None:
         call = stage.core.book.by_sid[sid]

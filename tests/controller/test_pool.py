@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trunkline.bus import messages as m
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 
 from .fake_carrier import OURS, SECOND, THEIRS
@@ -52,7 +53,7 @@ def test_a_number_that_is_being_put_back_is_not_free_yet() -> None:
     stage.ask("a1", m.CloseSession(session=info.session))
     stage.pass_time(1.0)
     assert not stage.answered("a1", waits)
-    stage.feed(do.Restored(stage.take(do.Restore).override, "restored"))
+    stage.feed(ev.Restored(stage.take(do.Restore).override, "restored"))
     stage.look_up()
     assert stage.body("a1", waits, m.SessionOpened).number == OURS
 
@@ -104,7 +105,7 @@ def test_the_accounts_numbers_are_asked_for_once() -> None:
     first, second, third = (stage.ask("a1", m.OpenSession(info=stage.info("any"))) for _ in "123")
     stage.take(do.ListNumbers)
     assert not stage.all_work(do.ListNumbers)
-    stage.feed(do.NumbersListed(((OURS, "PN1"), (SECOND, "PN2"))))
+    stage.feed(ev.NumbersListed(((OURS, "PN1"), (SECOND, "PN2"))))
     assert stage.body("a1", first, m.SessionOpened).number == OURS
     assert stage.body("a1", second, m.SessionOpened).number == SECOND
     assert not stage.answered("a1", third)
@@ -113,7 +114,7 @@ def test_the_accounts_numbers_are_asked_for_once() -> None:
 def test_an_account_without_a_number() -> None:
     stage = Stage()
     asked = stage.ask("a1", m.OpenSession(info=stage.info("any")))
-    stage.feed(do.NumbersListed(()))
+    stage.feed(ev.NumbersListed(()))
     assert stage.error("a1", asked) == "NumberNotFoundError"
 
 

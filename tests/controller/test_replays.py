@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller.journal.rows import SEEN_KEPT
 from trunkline.controller.rules.book.seen import ASK_EVERY, LIVES_FOR, MOST, Seen
@@ -254,7 +255,7 @@ def test_a_call_whose_note_was_lost_is_noted_at_its_end(info: m.SessionInfo) -> 
         ordinal=1,
     )
     stage = later(replace(info, calls=[call]), sids=())
-    stage.feed(do.Fetched(call.call, "CA1", "completed"))
+    stage.feed(ev.Fetched(call.call, "CA1", "completed"))
     assert [note.sid for note in stage.noted] == ["CA1"]
 
 

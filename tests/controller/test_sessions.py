@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError, StackUnavailableError
 from trunkline.bus.refusals import KINDS
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller.journal.rows import OverrideRow
 from trunkline.controller.rules.book.peers import COUNTS_KEPT
@@ -77,7 +78,7 @@ def test_pool_of_the_whole_account() -> None:
     stage = Stage()
     asked = stage.ask("a1", m.OpenSession(info=stage.info("any")))
     stage.take(do.ListNumbers)
-    stage.feed(do.NumbersListed(((OURS, "PN1"), (SECOND, "PN2"))))
+    stage.feed(ev.NumbersListed(((OURS, "PN1"), (SECOND, "PN2"))))
     assert stage.body("a1", asked, m.SessionOpened).number == OURS
 
 
@@ -93,7 +94,7 @@ def test_arm_writes_once_and_again_costs_nothing() -> None:
         {info.session: digest(info.secret)},
     )
     assert not stage.answered("a1", asked)
-    stage.feed(do.Applied(replace(row, state="applied", prior={}, written={})))
+    stage.feed(ev.Applied(replace(row, state="applied", prior={}, written={})))
     stage.body("a1", asked, m.Armed)
     stage.body("a1", joined, m.Armed)
     stage.body("a1", stage.ask("a1", m.Disarm(session=info.session)), m.Done)
@@ -117,7 +118,7 @@ def test_failed_arm_keeps_the_mode_and_may_be_repeated() -> None:
     info = stage.open()
     asked = stage.ask("a1", m.Arm(session=info.session))
     row = stage.take(do.Apply).row
-    stage.feed(do.ApplyFailed(row, CarrierError("no"), open=False))
+    stage.feed(ev.ApplyFailed(row, CarrierError("no"), open=False))
     assert stage.error("a1", asked) == "CarrierError"
     _, dialled = stage.dial(info)
     assert stage.error("a1", dialled) == "InvalidRequestError"  # no allowed_callees
@@ -129,11 +130,11 @@ def test_uncertain_arm_is_restored_before_anyone_gets_the_number() -> None:
     info = stage.open()
     asked = stage.ask("a1", m.Arm(session=info.session))
     row = stage.take(do.Apply).row
-    stage.feed(do.ApplyFailed(row, CarrierError("no"), open=True))
+    stage.feed(ev.ApplyFailed(row, CarrierError("no"), open=True))
     assert stage.error("a1", asked) == "CarrierError"
     again = stage.ask("a1", m.Arm(session=info.session))
     assert stage.take(do.Restore).override == row.id and not stage.work
-    stage.feed(do.Restored(row.id, "restored"))
+    stage.feed(ev.Restored(row.id, "restored"))
     stage.apply()
     stage.body("a1", again, m.Armed)
 
@@ -190,7 +191,7 @@ def test_close_restores_and_answers_when_all_is_done() -> None:
     call = stage.called(info)
     asked = stage.ask("a1", m.CloseSession(session=info.session))
     assert [type(x) for x in stage.work] == [do.Restore, do.End]  # numbers first
-    stage.feed(do.Restored(stage.take(do.Restore).override, "restored"))
+    stage.feed(ev.Restored(stage.take(do.Restore).override, "restored"))
     assert not stage.answered("a1", asked)
     stage.hung_up()
     stage.feed(m.StreamClosed(call=call.call, ordinal=1, reason="stop", gateway="g1"))
@@ -210,7 +211,7 @@ def test_close_names_what_is_pending() -> None:
     # Someone who wants the number waits for it.
     other = stage.open()
     arming = stage.ask("a1", m.Arm(session=other.session))
-    stage.feed(do.Restored(stage.take(do.Restore).override, "restored"))
+    stage.feed(ev.Restored(stage.take(do.Restore).override, "restored"))
     stage.apply()
     stage.body("a1", arming, m.Armed)
 
@@ -224,7 +225,7 @@ def test_close_while_arming() -> None:
     assert not stage.answered("a1", closing) and not stage.all_work(do.Restore)
     row = stage.apply()
     assert stage.take(do.Restore).override == row.id
-    stage.feed(do.Restored(row.id, "restored"))
+    stage.feed(ev.Restored(row.id, "restored"))
     stage.body("a1", closing, m.SessionClosed)
 
 
@@ -263,7 +264,7 @@ def test_controller_that_was_stopped_blames_nobody() -> None:
     stage = Stage()
     stage.armed()
     stage.now += 30.0
-    stage.feed(do.Tick())
+    stage.feed(ev.Tick())
     stage.pass_time(2.0)
     assert not stage.work and len(stage.core.book.sessions) == 1
 
@@ -273,7 +274,7 @@ def test_lost_session_that_beats_again_is_told() -> None:
     info = stage.armed()
     stage.beating.remove("a1")
     stage.pass_time(LEASE_SECONDS + 1.0)
-    stage.feed(do.Restored(stage.take(do.Restore).override, "restored"))
+    stage.feed(ev.Restored(stage.take(do.Restore).override, "restored"))
     stage.sent.clear()
     stage.feed(m.Beat(peer="a1", sessions=[info.session]))
     assert stage.events("a1", m.SessionLost)[0].session == info.session
@@ -292,14 +293,14 @@ def test_shutdown_restores_all_and_refuses_the_rest() -> None:
     stage = Stage()
     stage.armed()
     stage.armed(number=SECOND)
-    stage.feed(do.Shutdown())
-    stage.feed(do.Shutdown())
+    stage.feed(ev.Shutdown())
+    stage.feed(ev.Shutdown())
     assert len(stage.all_work(do.Restore)) == 2 and stage.core.book.busy
     asked = stage.ask("a1", m.OpenSession(info=stage.info()))
     assert stage.error("a1", asked) == StackUnavailableError.__name__
     assert stage.webhook("CA1").kind == "busy"
     for _ in range(2):
-        stage.feed(do.Restored(stage.take(do.Restore).override, "restored"))
+        stage.feed(ev.Restored(stage.take(do.Restore).override, "restored"))
     assert not stage.core.book.busy
 
 
@@ -372,7 +373,7 @@ def test_unclaimed_override_is_restored_and_others_wait_for_that() -> None:
     assert not stage.work and not stage.answered("a2", asked)
     stage.pass_time(1.0)
     assert stage.take(do.Restore).override == "o1"
-    stage.feed(do.Restored("o1", "restored"))
+    stage.feed(ev.Restored("o1", "restored"))
     stage.apply()
     stage.body("a2", asked, m.Armed)
 
@@ -548,15 +549,15 @@ def test_what_gateways_have_refused_is_summed_up_whoever_comes_and_goes() -> Non
 def test_what_a_gateway_has_refused_counts_once_on_whichever_connection_it_is_told() -> None:
     stage = Stage()
     stage.feed(m.Beat(peer="g1", refused={"shared key": 5}))
-    stage.feed(do.Gone("g1"))
+    stage.feed(ev.Gone("g1"))
     assert stage.core.book.peers.get("g1") is None
     stage.hello("gateway", "g1")
-    stage.feed(do.Gone("g1"))  # before a beat of it was heard
+    stage.feed(ev.Gone("g1"))  # before a beat of it was heard
     stage.hello("gateway", "g1")
     stage.feed(m.Beat(peer="g1", refused={"shared key": 6}))
     assert stage.core.book.refused["shared key"] == 6
     for n in range(COUNTS_KEPT + 10):
         stage.hello("gateway", f"x{n}")
         stage.feed(m.Beat(peer=f"x{n}", refused={"shared key": 1}))
-        stage.feed(do.Gone(f"x{n}"))
+        stage.feed(ev.Gone(f"x{n}"))
     assert len(stage.core.book.peers._refused) == COUNTS_KEPT

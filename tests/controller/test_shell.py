@@ -15,6 +15,7 @@ from simulation.memory_journal import MemoryJournal
 
 from trunkline.bus import messages as m
 from trunkline.bus.process import EXIT_FAILED
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller.core import HEARS
 from trunkline.controller.journal.database import JournalError
@@ -118,8 +119,8 @@ async def test_who_stood_still_asks_first_whether_the_stack_is_still_his(
     served.router.hear(b"a", hello(1))
     assert "a1" in served.core.book.peers.by_id
     served.clock = lambda: 100.0 + MAY_BE_TAKEN + 0.1
-    served.shell._feed(do.Gone("a1"))
-    served.shell._feed(do.Tick())
+    served.shell._feed(ev.Gone("a1"))
+    served.shell._feed(ev.Tick())
     assert "a1" in served.core.book.peers.by_id, "nothing is done before the answer"
     answer.set_result(None)
     await asyncio.gather(*served.shell._tasks)
@@ -128,7 +129,7 @@ async def test_who_stood_still_asks_first_whether_the_stack_is_still_his(
     served.router.hear(b"b", hello(2))
     answer = asyncio.get_running_loop().create_future()
     served.clock = lambda: 200.0
-    served.shell._feed(do.Gone("a1"))
+    served.shell._feed(ev.Gone("a1"))
     answer.set_exception(JournalError("taken"))
     await asyncio.gather(*served.shell._tasks, return_exceptions=True)
     assert "a1" in served.core.book.peers.by_id and str(served.shell._fatal) == "taken"
@@ -226,14 +227,14 @@ async def test_a_number_gets_its_next_override_behind_what_is_being_put_back_the
     """The write that puts it back lands late, and would undo the override that had overtaken it."""
     sid = served.carrier.add_number(OURS)
     await apply(served.ops, row_for(sid, "former"), served.time.now + 30)
-    results: list[do.Result] = []
+    results: list[ev.Result] = []
     monkeypatch.setattr(served.shell, "_feed", results.append)
     served.carrier.plan("write", "late")
     await asyncio.gather(
         served.shell._work(do.Restore("former")),
         served.shell._work(do.Apply(row_for(sid, "next"), served.time.now + 300)),
     )
-    assert [type(result) for result in results] == [do.Restored, do.Applied]
+    assert [type(result) for result in results] == [ev.Restored, ev.Applied]
     served.time.advance(300.0)
     seal = Seal.read(served.carrier.numbers[sid].voice_url)
     assert seal is not None and seal.override == "next"
@@ -274,7 +275,7 @@ def test_a_peer_whose_hello_cannot_be_handled_is_refused_by_name(served: Served)
     assert isinstance(served.router.sent[-1][1], m.Welcome)
 
 
-@pytest.mark.parametrize("event", [do.Tick, m.Beat, do.Fetched])
+@pytest.mark.parametrize("event", [ev.Tick, m.Beat, ev.Fetched])
 async def test_any_other_fault_in_the_core_ends_the_controller(
     served: Served, event: type, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -286,7 +287,7 @@ async def test_any_other_fault_in_the_core_ends_the_controller(
         serving = asyncio.create_task(served.shell.serve())
         if event is m.Beat:
             served.router.hear(b"one", m.Beat(peer="a1"))
-        elif event is do.Fetched:
+        elif event is ev.Fetched:
             served.carrier.plan("fetch", "500")
             served.shell._carry_out(do.Fetch("c1", "CA1"))
         assert await asyncio.wait_for(serving, 2.0) == EXIT_FAILED

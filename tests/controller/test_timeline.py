@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from trunkline.bus import messages as m
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 from trunkline.controller import timeline
 from trunkline.controller.core import HEARS
@@ -65,7 +66,7 @@ def test_a_hang_up_is_told_whoever_asks_for_it_and_before_the_end() -> None:
         elif asks == "session":
             stage.ask("a1", m.CloseSession(session=info.session))
         else:
-            stage.feed(do.ByHand(call, "hang_up"))
+            stage.feed(ev.ByHand(call, "hang_up"))
         stage.hung_up()
         stage.feed(m.StreamClosed(call=call, ordinal=1, reason="stop", gateway="g1"))
         texts = [e.text for e in stage.core.timeline.since(before) if e.kind == "call"]
@@ -102,7 +103,7 @@ def test_what_one_event_leads_to_is_told_first_to_last() -> None:
     for _ in range(3):
         stage.open()
     before = stage.core.timeline.count
-    stage.feed(do.Shutdown())
+    stage.feed(ev.Shutdown())
     lost = [e.session for e in stage.core.timeline.since(before) if e.text.startswith("lost")]
     assert lost == [each.session for each in stage.events("a1", m.SessionLost)]
 
@@ -118,7 +119,7 @@ def test_what_became_of_a_number_is_told(outcome: str, text: str) -> None:
     stage = Stage()
     info = stage.armed()
     stage.ask("a1", m.CloseSession(session=info.session))
-    stage.feed(do.Restored(stage.take(do.Restore).override, outcome))
+    stage.feed(ev.Restored(stage.take(do.Restore).override, outcome))
     assert told(stage, "number")[-1] == text
 
 
@@ -230,7 +231,7 @@ def test_nothing_that_is_shown_holds_a_secret() -> None:
 
 def test_each_gateway_hears_that_somebody_looks_and_what_it_tells_is_shown() -> None:
     stage = Stage()
-    stage.feed(do.Look(5.0, ("c1",)))
+    stage.feed(ev.Look(5.0, ("c1",)))
     assert stage.events("g1", m.Watch) == [m.Watch(seconds=5.0, sound=["c1"])]
     assert stage.events("w1", m.Watch) == stage.events("a1", m.Watch) == []
     levels = m.Levels(gateway="g1", levels=[])
@@ -244,7 +245,7 @@ def test_each_gateway_hears_that_somebody_looks_and_what_it_tells_is_shown() -> 
 def test_a_call_is_hung_up_by_hand_as_its_client_would() -> None:
     stage = Stage()
     call = stage.called()
-    stage.feed(do.ByHand(call.call, "hang_up"))
+    stage.feed(ev.ByHand(call.call, "hang_up"))
     assert stage.take(do.End).sids == ("CA1",)
     assert stage.core.book.calls[call.call].reason == "hang_up"
 
@@ -252,11 +253,11 @@ def test_a_call_is_hung_up_by_hand_as_its_client_would() -> None:
 def test_what_is_said_by_hand_is_said_by_the_client() -> None:
     stage = Stage()
     call = stage.called()
-    stage.feed(do.ByHand(call.call, "interrupt"))
-    stage.feed(do.ByHand(call.call, "speak", b"\0\0"))
+    stage.feed(ev.ByHand(call.call, "interrupt"))
+    stage.feed(ev.ByHand(call.call, "speak", b"\0\0"))
     assert stage.events("a1", m.InterruptByHand) == [m.InterruptByHand(call=call.call)]
     assert stage.events("a1", m.SpeakByHand) == [m.SpeakByHand(call=call.call, pcm=b"\0\0")]
-    stage.feed(do.ByHand("nobody's", "speak", b"\0\0"))
+    stage.feed(ev.ByHand("nobody's", "speak", b"\0\0"))
     assert len(stage.events("a1", m.SpeakByHand)) == 1
 
 

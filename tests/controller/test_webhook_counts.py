@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trunkline.bus import messages as m
+from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
 
 from .fake_carrier import OURS, SECOND, THEIRS
@@ -54,7 +55,7 @@ def test_a_b_leg_call_counts_the_callees_webhook() -> None:
     request, _ = stage.dial(info, to=SECOND, mode="b-leg")
     stage.look_up()
     stage.apply()
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    stage.feed(ev.Taken(request, "CA1", "queued"))
     assert stage.webhook("CA2", caller=OURS, to=SECOND).kind == "stream"
     assert counted(stage, info) == (1, 0)
 
@@ -64,7 +65,7 @@ def test_an_a_leg_call_has_no_webhook() -> None:
     info = stage.open(allowed_callees=[THEIRS])
     request, _ = stage.dial(info)
     create = stage.take(do.Create)
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    stage.feed(ev.Taken(request, "CA1", "queued"))
     stage.start(token_of(create), "CA1")
     stage.webhook("CA1", d=request)
     assert counted(stage, info) == (0, 0)

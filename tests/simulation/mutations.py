@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from trunkline.adapter.client.call_audio import CallAudio, HeardDigit, Lost
 from trunkline.bus import messages as m
 from trunkline.codec_worker.playout import Interruption, Playout, Range
-from trunkline.controller import instructions as do
+from trunkline.controller import events as ev
 from trunkline.controller.core import HEARS, Core, Rule
 from trunkline.controller.rules import calls, dials, restart, sessions, webhooks
 from trunkline.controller.rules import facts as f
@@ -133,10 +133,10 @@ def dials_to_a_number_at_once() -> list[Patch]:
 
 def ends_by_callback_alone() -> list[Patch]:
     """REST is not asked what became of a dial."""
-    return [mock.patch.object(dials, "_poll", _nothing), _heard({do.Fetched: (_looked_only,)})]
+    return [mock.patch.object(dials, "_poll", _nothing), _heard({ev.Fetched: (_looked_only,)})]
 
 
-def _looked_only(at: Moment, result: do.Fetched) -> None:
+def _looked_only(at: Moment, result: ev.Fetched) -> None:
     dial = at.book.dial_of(at.book.calls[result.call])
     if dial is not None:
         at.tell(f.Looked(dial))
