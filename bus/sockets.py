@@ -118,7 +118,7 @@ class BusSocket:
             self._look_again()
         return True
 
-    def stands(self, peer: bytes, sign: bytes) -> bool:
+    def is_up(self, peer: bytes, sign: bytes) -> bool:
         """Whether the connection with identity ``peer`` is up, on a ROUTER. ZeroMQ shows that only
         when a message is sent, so the peer gets ``sign``."""
         if self.closed:

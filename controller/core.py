@@ -93,7 +93,9 @@ _WHILE_STOPPING: Final = (*_ONLY_GATEWAYS, m.CloseSession, *_BY_ANYBODY)
 
 Rule = Callable[[Moment, Any], None]
 Event = m.ToController
-AnyEvent = Event | Result | ev.Tick | ev.Gone | ev.FleetSeen | ev.Shutdown | ev.Look | ev.ByHand
+AnyEvent = (
+    Event | Result | ev.Tick | ev.ConnectionLost | ev.FleetSeen | ev.Shutdown | ev.Look | ev.ByHand
+)
 
 
 def _status(at: Moment, ask: f.Ask[m.GetStatus]) -> None:
@@ -132,7 +134,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
         reception.claims,
         reception.tell_gateways,
     ),
-    ev.Gone: (reception.gone,),
+    ev.ConnectionLost: (reception.connection_lost,),
     ev.FleetSeen: (reception.fleet_seen,),
     ev.Shutdown: (reception.shut_down,),
     # The console: whoever looks at it is shown sound by the gateways, and may act on a call.
@@ -186,7 +188,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # Numbers. A number that is back goes to whoever waits for that very number, then to sessions
     # that close. If it is still free then, it goes to the pool.
     f.Sought: (numbers.seek,),
-    ev.NumberFound: (numbers.found,),
+    ev.LookedUp: (numbers.found,),
     ev.LookUpFailed: (numbers.not_looked_up,),
     f.NumberFound: (sessions.number_found, dials.number_found),
     f.NumberMissing: (sessions.number_missing, dials.number_missing),
@@ -235,7 +237,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.LetIn: (webhooks.let_in,),
     m.HangUp: (calls.hang_up_asked,),
     f.HangUp: (calls.hang_up,),
-    ev.Ended: (calls.ended, listening.ended),
+    ev.EndTaken: (calls.ended, listening.ended),
     ev.EndFailed: (calls.end_failed,),
     ev.Fetched: (calls.fetched,),
     f.CallEnding: (digits.call_ends, listening.ends),

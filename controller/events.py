@@ -24,7 +24,7 @@ class Result(msgspec.Struct, frozen=True):
     """How an instruction ended."""
 
 
-class NumberFound(Result, frozen=True):
+class LookedUp(Result, frozen=True):
     """The number was looked up."""
 
     number: str
@@ -106,7 +106,7 @@ class NotFound(Result, frozen=True):
     request: str
 
 
-class Ended(Result, frozen=True):
+class EndTaken(Result, frozen=True):
     """Twilio has taken the hang-up of these legs, or has stopped the stream of this one, or they
     were over before that."""
 
@@ -184,7 +184,7 @@ class FleetSeen(msgspec.Struct, frozen=True):
     controllers: list[m.ControllerRef]
 
 
-class Gone(msgspec.Struct, frozen=True):
+class ConnectionLost(msgspec.Struct, frozen=True):
     """The connection that has the peer's name is there no longer. The process may come back on
     another one."""
 

@@ -49,7 +49,7 @@ class Send(Instruction, frozen=True):
 
 
 class LookUp(Instruction, frozen=True):
-    """Find a number on the account -> NumberFound or LookUpFailed."""
+    """Find a number on the account -> LookedUp or LookUpFailed."""
 
     number: str
     deadline: float
@@ -114,7 +114,7 @@ class CloseDial(Instruction, frozen=True):
 
 
 class End(Instruction, frozen=True):
-    """Hang these legs up; goes on until Twilio takes it, or until they are over -> Ended. Before
+    """Hang these legs up; goes on until Twilio takes it, or until they are over -> EndTaken. Before
     that EndFailed comes once, if it takes long or is refused."""
 
     call: str

@@ -45,10 +45,10 @@ class _Holder:
 
 
 class PeerNames:
-    """``stands``: whether a connection is still there, by its ZeroMQ identity."""
+    """``is_up``: whether a connection is still there, by its ZeroMQ identity."""
 
-    def __init__(self, stands: Callable[[bytes], bool]) -> None:
-        self._stands = stands
+    def __init__(self, is_up: Callable[[bytes], bool]) -> None:
+        self._is_up = is_up
         self._holders: dict[str, _Holder] = {}
         self._names: dict[bytes, str] = {}
 
@@ -57,7 +57,7 @@ class PeerNames:
 
         For example, ``a1`` said Hello on a connection that broke, and comes back on another. With
         its key it is let in. Without it, or with another key, it is "names in use" until the peer
-        is forgotten. If ``a1`` had shown no key, it is so only while the old connection stands.
+        is forgotten. If ``a1`` had shown no key, it is so only while the old connection is up.
         """
         if self._names.get(identity, hello.peer) != hello.peer:
             return "second names"
@@ -67,8 +67,8 @@ class PeerNames:
         if holder.identity == identity:
             return None
         if not holder.key:
-            stands = holder.identity is not None and self._stands(holder.identity)
-            return "names in use" if stands else None
+            in_use = holder.identity is not None and self._is_up(holder.identity)
+            return "names in use" if in_use else None
         if not hmac.compare_digest(holder.key, hello.key):
             return "names in use"
         return "late hellos" if hello.connection < holder.connection else None

@@ -81,20 +81,20 @@ _PLAIN: Final[dict[type, Callable[[Operations, Any], Awaitable[Result]]]] = {
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class _Asked(msgspec.Struct, tag="Request"):
+class _BegunRequest(msgspec.Struct, tag="Request"):
     """As much of a request as it takes to refuse it by name."""
 
     peer: m.PeerName
     id: m.Number
 
 
-class _SaidHello(msgspec.Struct, tag="Hello"):
+class _BegunHello(msgspec.Struct, tag="Hello"):
     """As much of a Hello."""
 
     peer: m.PeerName
 
 
-_decode_begun = msgspec.msgpack.Decoder(_Asked | _SaidHello).decode
+_decode_begun = msgspec.msgpack.Decoder(_BegunRequest | _BegunHello).decode
 
 
 class Shell:
@@ -125,7 +125,7 @@ class Shell:
         self._guests: dict[str, Shell] = {}
         #: the connections that have asked for one of these
         self._at_guest: dict[bytes, Shell] = {}
-        self._names = PeerNames(self._stands)
+        self._names = PeerNames(self._is_up)
         self._looked_at = clock()
         self._tasks: set[asyncio.Task[Any]] = set()
         #: notes to the journal that are under way
@@ -342,7 +342,7 @@ class Shell:
         has nothing here is forgotten at once, with its name."""
         peer = self._names.let_go(identity)
         if peer is not None:
-            self._feed(ev.Gone(peer))
+            self._feed(ev.ConnectionLost(peer))
             self._names.forget_all_but(self.core.book.peers.by_id)
 
     def _unreadable(self, identity: bytes, payload: bytes, error: Exception) -> None:
@@ -354,17 +354,17 @@ class Shell:
             begun = _decode_begun(payload)
         except Exception:  # noqa: BLE001  # it is neither
             return
-        if isinstance(begun, _SaidHello):
+        if isinstance(begun, _BegunHello):
             why = InvalidRequestError(f"the Hello of {begun.peer} cannot be read: {error}")
             self._send(m.Refused(error=ErrorInfo.of(why)), identity)
         elif names.has(begun.peer, identity):
             why = InvalidRequestError(f"the request cannot be read: {error}")
             self._send(m.Reply(id=begun.id, error=ErrorInfo.of(why)), identity)
 
-    def _stands(self, identity: bytes) -> bool:
+    def _is_up(self, identity: bytes) -> bool:
         """Whether there is still a connection with this identity."""
         sign = _encode(reception.pulse(self.core.book, known=True))
-        return self._router is not None and self._router.stands(identity, sign)
+        return self._router is not None and self._router.is_up(identity, sign)
 
     def _feed(self, event: AnyEvent) -> None:
         """Give the core an event, and carry out what it says. Nothing is asked of a core that has
@@ -434,8 +434,8 @@ class Shell:
         self._looked_at = now
         for peer in [peer for peer in peers.values() if peer.silent(now, LOOK_SECONDS)]:
             identity = self._names.connection(peer.id)
-            if identity is not None and not self._stands(identity):
-                self._feed(ev.Gone(peer.id))
+            if identity is not None and not self._is_up(identity):
+                self._feed(ev.ConnectionLost(peer.id))
 
     # ------------------------------------------------------------------ out
 

@@ -204,7 +204,7 @@ def _answered(answered: f.Answered, book: Book) -> Said:
 TOLD: Final[dict[type, tuple[str, Callable[[Any, Book], Said | None]]]] = {
     m.Hello: ("process", _hello),
     m.Goodbye: ("process", _gone),
-    ev.Gone: ("process", _gone),
+    ev.ConnectionLost: ("process", _gone),
     m.OpenSession: ("session", _opened),
     f.SessionLost: ("session", _lost),
     f.SessionClosing: ("session", _closing),

@@ -186,7 +186,7 @@ def _end_dialled(at: Moment, call: Call) -> None:
         at.do(end)
 
 
-def ended(at: Moment, result: ev.Ended) -> None:
+def ended(at: Moment, result: ev.EndTaken) -> None:
     """REST took the hang-up, or the call was over before that. Where it hangs up two legs, one
     after the other, nothing follows before it has taken both. If the dial has timed out, its client
     hears of it only now, because only now Twilio will not make that phone ring any more."""

@@ -164,7 +164,7 @@ def over(at: Moment, over: f.CallOver) -> None:
         at.do(do.CloseListening(over.call.id))
 
 
-def ended(at: Moment, result: ev.Ended) -> None:
+def ended(at: Moment, result: ev.EndTaken) -> None:
     """REST has stopped the stream."""
     call = at.book.calls.get(result.call)
     if call is not None and call.theirs is not None:

@@ -51,7 +51,7 @@ def seek(at: Moment, sought: f.Sought) -> None:
         at.do(do.ListNumbers(deadline) if number == m.ANY_NUMBER else do.LookUp(number, deadline))
 
 
-def found(at: Moment, result: ev.NumberFound) -> None:
+def found(at: Moment, result: ev.LookedUp) -> None:
     """REST has looked the number up."""
     seekers = at.book.look_ups.take_seekers(result.number)
     if result.sid is not None:

@@ -167,11 +167,11 @@ def tell_gateways(at: Moment, heard: object) -> None:
             at.send(gateway.id, pulse(at.book, known=True, workers=workers))
 
 
-def gone(at: Moment, gone: ev.Gone) -> None:
+def connection_lost(at: Moment, lost: ev.ConnectionLost) -> None:
     """A peer's connection is there no longer. A killed process and one that comes back in a moment
     look alike, so its calls and leases go on for their time. But its sessions cannot be used until
     their secrets are shown again, and a peer that has nothing here is forgotten at once."""
-    peer, book = at.book.peers.get(gone.peer), at.book
+    peer, book = at.book.peers.get(lost.peer), at.book
     if peer is None:
         return
     peer.connection_lost()

@@ -200,9 +200,9 @@ def disarm(at: Moment, ask: Ask[m.Disarm]) -> None:
     session.step("disarm")
     at.reply(ask.reply_to, m.Done())
     at.fail_all(session.take_arming(), WrongModeError("disarmed meanwhile"))
-    if session.arm_call is not None:
+    if session.armed_call is not None:
         # It came in for somebody who does not wait any more.
-        at.tell(f.HangUp(session.arm_call, "hang_up"))
+        at.tell(f.HangUp(session.armed_call, "hang_up"))
         session.forget_call()
 
 

@@ -204,7 +204,7 @@ async def retried(
             await ops.pause(wait)
 
 
-async def look_up(ops: Operations, asked: do.LookUp) -> ev.NumberFound | ev.LookUpFailed:
+async def look_up(ops: Operations, asked: do.LookUp) -> ev.LookedUp | ev.LookUpFailed:
     """Whether the account has the number, and under which SID: REST names numbers by SID. A number
     that is not the account's is an answer, with no SID, and not a failure."""
     number, deadline = asked.number, asked.deadline
@@ -213,7 +213,7 @@ async def look_up(ops: Operations, asked: do.LookUp) -> ev.NumberFound | ev.Look
         found = await retried(ops, doing, lambda: ops.carrier.find_number(number), deadline)
     except TrunklineError as error:
         return ev.LookUpFailed(number, error)
-    return ev.NumberFound(number, None if found is None else found.sid)
+    return ev.LookedUp(number, None if found is None else found.sid)
 
 
 async def list_numbers(
@@ -341,7 +341,7 @@ async def settle(
 
 async def end(
     ops: Operations, call: str, sids: tuple[str, ...], tell: Callable[[ev.EndFailed], None]
-) -> ev.Ended:
+) -> ev.EndTaken:
     """Hang all legs up; goes on until Twilio takes it, or until they are over.
 
     Refused credentials are no reason to stop: a token that is being rotated, or an account that is
@@ -352,17 +352,17 @@ async def end(
         (f"hang up {sid}", sid, functools.partial(ops.carrier.end_call, sid)) for sid in sids
     ]
     await _until_taken(ops, call, hang_ups, tell)
-    return ev.Ended(call, sids)
+    return ev.EndTaken(call, sids)
 
 
 async def stop_listening(
     ops: Operations, order: do.StopListening, tell: Callable[[ev.EndFailed], None]
-) -> ev.Ended:
+) -> ev.EndTaken:
     """Stop the stream of a call that is listened to; goes on as long as a hang-up does."""
     stop = functools.partial(ops.carrier.stop_stream, order.sid, order.name)
     stops = [(f"stop a stream of call {order.sid}", order.sid, stop)]
     await _until_taken(ops, order.call, stops, tell)
-    return ev.Ended(order.call, (order.sid,))
+    return ev.EndTaken(order.call, (order.sid,))
 
 
 async def _until_taken(

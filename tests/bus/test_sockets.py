@@ -317,7 +317,7 @@ async def test_tcp_over_ipv6(context: Context) -> None:
         router.close()
 
 
-async def test_a_router_tells_whether_a_connection_stands(context: Context, tmp_path: Path) -> None:
+async def test_a_router_tells_whether_a_connection_is_up(context: Context, tmp_path: Path) -> None:
     """Also of one whose messages were not read yet."""
     who: list[bytes] = []
     router, endpoint = bind_router(context, f"ipc://{tmp_path}/r", lambda i, _: who.append(i))
@@ -325,17 +325,17 @@ async def test_a_router_tells_whether_a_connection_stands(context: Context, tmp_
     await until(lambda: seen == ["connected"])
     dealer.send(b"hello")
     await until(lambda: bool(who))
-    assert router.stands(who[0], b"sign") and not router.stands(b"nobody", b"sign")
+    assert router.is_up(who[0], b"sign") and not router.is_up(b"nobody", b"sign")
     await until(lambda: seen == ["connected", b"sign"])
     router.read_on_demand(True)
     for _ in range(10):
         dealer.send(b"more")
     dealer.close(linger=100)
-    await until(lambda: not router.stands(who[0], b"sign"))
+    await until(lambda: not router.is_up(who[0], b"sign"))
     router.read()
     assert len(who) == 11
     router.close()
-    assert not router.stands(who[0], b"sign")
+    assert not router.is_up(who[0], b"sign")
 
 
 async def test_a_message_over_the_bound_is_not_read_and_ends_its_connection(

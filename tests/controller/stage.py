@@ -138,7 +138,7 @@ class Stage:
     def hung_up(self) -> do.End:
         """REST takes the next hang-up."""
         end = self.take(do.End)
-        self.feed(ev.Ended(end.call, end.sids))
+        self.feed(ev.EndTaken(end.call, end.sids))
         return end
 
     # ------------------------------------------------------------------ scenes
@@ -152,7 +152,7 @@ class Stage:
         """The account knows OURS and SECOND."""
         for found in self.all_work(do.LookUp):
             self.work.remove(found)
-            self.feed(ev.NumberFound(found.number, SIDS.get(found.number)))
+            self.feed(ev.LookedUp(found.number, SIDS.get(found.number)))
 
     def open(self, number: str = OURS, peer: str = "a1", **fields: Any) -> m.SessionInfo:
         info = self.info(number, **fields)

@@ -263,7 +263,7 @@ def test_our_own_leg_is_hung_up_where_it_comes_after_its_other_leg_is_over() -> 
     stage.feed(ev.Taken(request, "CAa", "in-progress", guessed=True))
     end = stage.take(do.End)
     assert end.sids == ("CAa",)
-    stage.feed(ev.Ended(end.call, end.sids))
+    stage.feed(ev.EndTaken(end.call, end.sids))
     assert stage.take(do.CloseDial).request == request
 
 

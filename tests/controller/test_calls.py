@@ -331,7 +331,7 @@ def test_hang_up() -> None:
     asked = stage.ask("a1", m.HangUp(session=info.session, call=call.call))
     end = stage.take(do.End)
     assert end.sids == ("CA1",) and not stage.answered("a1", asked)
-    stage.feed(ev.Ended(end.call, end.sids))
+    stage.feed(ev.EndTaken(end.call, end.sids))
     stage.body("a1", asked, m.Done)
     closed(stage, call, "stop")
     assert [(e.reason, e.by_far_end) for e in stage.events("a1", m.CallEnded)] == [
@@ -364,7 +364,7 @@ def test_hang_up_of_a_call_whose_gateway_died_is_over_when_it_asks_what_next() -
     assert [(e.reason, e.by_far_end) for e in stage.events("a1", m.CallEnded)] == [
         ("hang_up", False)
     ]
-    stage.feed(ev.Ended(end.call, end.sids))
+    stage.feed(ev.EndTaken(end.call, end.sids))
     stage.body("a1", asked, m.Done)
     closed(stage, call, "error")
     assert len(stage.events("a1", m.CallEnded)) == 1
@@ -393,7 +393,7 @@ def test_a_hang_up_that_is_asked_for_again_is_answered_while_rest_does_not_take_
     stage.feed(ev.EndFailed(end.call, CarrierError("no")))
     assert stage.error("a1", first) == "CarrierError"
     assert stage.error("a1", stage.ask("a1", hang_up)) == "CarrierError"
-    stage.feed(ev.Ended(end.call, end.sids))
+    stage.feed(ev.EndTaken(end.call, end.sids))
     stage.body("a1", stage.ask("a1", hang_up), m.Done)
     assert not stage.all_work(do.End)
 

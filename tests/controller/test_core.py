@@ -38,7 +38,7 @@ MODULES = [
 def test_whatever_may_come_or_be_told_is_heard() -> None:
     from_peers = set(typing.get_args(m.ToController)) - {m.Request}
     wanted = from_peers | set(typing.get_args(m.RequestBody)) | set(ev.Result.__subclasses__())
-    wanted |= {*f.Fact.__subclasses__(), ev.Tick, ev.Gone, ev.FleetSeen}
+    wanted |= {*f.Fact.__subclasses__(), ev.Tick, ev.ConnectionLost, ev.FleetSeen}
     wanted |= {ev.Shutdown, ev.Look, ev.ByHand}
     assert set(HEARS) == wanted
     assert [what.__name__ for what, row in HEARS.items() if not row] == []

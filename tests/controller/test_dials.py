@@ -177,7 +177,7 @@ def test_timeout_counts_from_when_twilio_was_asked_and_hangs_up_first() -> None:
     assert stage.looked("ringing") == 1
     end = stage.take(do.End)
     assert not stage.events("a1", m.DialFailed)
-    stage.feed(ev.Ended(end.call, end.sids))
+    stage.feed(ev.EndTaken(end.call, end.sids))
     assert stage.events("a1", m.DialFailed)[0].status == "timeout"
     assert stage.take(do.CloseDial).request == request
 
@@ -193,7 +193,7 @@ def test_the_callback_of_our_own_hang_up_does_not_hide_the_timeout(hung_up: str)
     stage.looked("ringing")
     end = stage.take(do.End)
     stage.callback(request, "CA1", hung_up)
-    stage.feed(ev.Ended(end.call, end.sids))
+    stage.feed(ev.EndTaken(end.call, end.sids))
     assert [(failed.status, failed.text) for failed in stage.events("a1", m.DialFailed)] == [
         ("timeout", "Twilio's last word is 'ringing', 0.0 s ago")
     ]
@@ -475,7 +475,7 @@ def test_dial_that_nobody_claims_is_hung_up(sid: str | None) -> None:
         stage.feed(ev.Taken(R, "CA1", "ringing"))
     end = stage.take(do.End)
     assert end.sids == ("CA1",)
-    stage.feed(ev.Ended(end.call, end.sids))
+    stage.feed(ev.EndTaken(end.call, end.sids))
     assert stage.take(do.CloseDial).request == R
 
 

@@ -71,7 +71,7 @@ class Scene:
     def stopped(self) -> do.StopListening:
         """REST stops the stream, and its gateway says that it is over."""
         stop = self.stage.take(do.StopListening)
-        self.stage.feed(ev.Ended(stop.call, (stop.sid,)))
+        self.stage.feed(ev.EndTaken(stop.call, (stop.sid,)))
         self.closed("stop")
         return stop
 
@@ -136,7 +136,7 @@ def test_where_rest_opens_no_stream_whoever_asked_hears_why(
     assert text in reply.error.text
     # It may have been opened all the same.
     stop = scene.stage.take(do.StopListening)
-    scene.stage.feed(ev.Ended(stop.call, (stop.sid,)))
+    scene.stage.feed(ev.EndTaken(stop.call, (stop.sid,)))
     assert scene.state == "ended"
     scene.nothing_left()
 
@@ -200,7 +200,7 @@ def test_a_stream_that_stays_though_rest_has_stopped_it_is_closed_by_us(scene: S
     scene.heard()
     scene.stage.ask("a1", m.HangUp(session=scene.info.session, call=scene.call))
     stop = scene.stage.take(do.StopListening)
-    scene.stage.feed(ev.Ended(stop.call, (stop.sid,)))
+    scene.stage.feed(ev.EndTaken(stop.call, (stop.sid,)))
     scene.stage.pass_time(2.0)
     assert scene.stage.events("g1", m.CloseStream)[0] == m.CloseStream(call=scene.call)
     assert scene.state == "ended"
@@ -252,7 +252,7 @@ def test_a_stream_that_breaks_each_time_is_not_asked_for_without_end(scene: Scen
     scene.stage.pass_time(NO_STREAM_LIMIT + 0.2)
     assert not scene.stage.all_work(do.OpenListening)
     stop = scene.stage.take(do.StopListening)
-    scene.stage.feed(ev.Ended(stop.call, (stop.sid,)))
+    scene.stage.feed(ev.EndTaken(stop.call, (stop.sid,)))
     (ended,) = scene.stage.events("a1", m.CallEnded)
     assert ended.reason == "error"
 
@@ -448,7 +448,7 @@ class Rest:
         order = do.OpenListening(ROW, former, "wss://h/s", "t", self.time.now + within)
         return await operations.open_listening(self.ops, order)
 
-    async def stop(self) -> ev.Ended:
+    async def stop(self) -> ev.EndTaken:
         order = do.StopListening("c1", SID, "trunkline-1")
         return await operations.stop_listening(self.ops, order, self.told.append)
 
@@ -485,7 +485,7 @@ async def test_the_former_stream_is_stopped_before_and_holds_up_nobody(fate: str
 async def test_a_stream_is_stopped_until_twilio_takes_it() -> None:
     rest = Rest()
     rest.carrier.plan("stop", "429", "500", "timeout", "401")
-    assert await rest.stop() == ev.Ended("c1", (SID,))
+    assert await rest.stop() == ev.EndTaken("c1", (SID,))
     assert len(rest.asked("stop")) == 5 and rest.told == []
 
 

@@ -77,7 +77,7 @@ async def test_hang_up_goes_on_for_ever_and_says_so_once(kind: str) -> None:
     bench.carrier.plan("end", *[kind] * 12)
     told: list[ev.EndFailed] = []
     sids = (call.sid,)
-    assert await operations.end(bench.ops, "c1", sids, told.append) == ev.Ended("c1", sids)
+    assert await operations.end(bench.ops, "c1", sids, told.append) == ev.EndTaken("c1", sids)
     assert len(told) == 1 and bench.carrier.calls[call.sid].status == "completed"
 
 
@@ -106,7 +106,7 @@ async def test_a_refused_hang_up_holds_up_no_other_leg() -> None:
     legs = tuple([(await bench.carrier.create_call(ORDER)).sid for _ in range(2)])
     bench.carrier.plan("end", "400", "ok", "400", "400", "ok")
     ended = await operations.end(bench.ops, "c1", legs, [].append)
-    assert ended == ev.Ended("c1", legs)
+    assert ended == ev.EndTaken("c1", legs)
     asked = [what for operation, what in bench.carrier.log if operation == "end"]
     assert asked == [legs[0], legs[1], *[legs[0]] * 3]
 
@@ -120,7 +120,7 @@ async def test_where_nothing_can_be_known_of_its_call_it_is_settled_at_once(
     bench.carrier.plan("end", "400", "400")
     bench.carrier.plan("fetch", kind, "404")
     told: list[ev.EndFailed] = []
-    assert await operations.end(bench.ops, "c1", (call.sid,), told.append) == ev.Ended(
+    assert await operations.end(bench.ops, "c1", (call.sid,), told.append) == ev.EndTaken(
         "c1", (call.sid,)
     )
     assert len(told) == asked - 1

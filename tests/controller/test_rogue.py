@@ -269,7 +269,7 @@ def test_a_session_is_nobodys_while_its_connection_is_gone() -> None:
     """Whoever gets the name then has to show the secret; else he would hear of its calls."""
     stage = Stage()
     info = stage.armed()
-    stage.feed(ev.Gone("a1"))
+    stage.feed(ev.ConnectionLost("a1"))
     stage.sent.clear()
     stage.hello("adapter", "a1")
     assert stage.error("a1", stage.ask("a1", m.Disarm(session=info.session))) == "WrongModeError"
@@ -287,12 +287,12 @@ def test_a_peer_that_has_nothing_here_is_forgotten_with_its_connection() -> None
     stage = Stage()
     call = stage.called()
     for peer in ("g1", "w1", "a1"):
-        stage.feed(ev.Gone(peer))
+        stage.feed(ev.ConnectionLost(peer))
     assert set(stage.core.book.peers.by_id) == {"g1", "w1", "w2", "a1"}
     stage.hello("gateway", "g2")
     stage.hello("adapter", "a2")
     for peer in ("g2", "a2", "nobody"):
-        stage.feed(ev.Gone(peer))
+        stage.feed(ev.ConnectionLost(peer))
     assert set(stage.core.book.peers.by_id) == {"g1", "w1", "w2", "a1"}
     assert stage.core.book.calls[call.call].state == "live", "a connection may come back"
 
@@ -356,7 +356,7 @@ def test_a_client_speaks_for_its_own_calls_only() -> None:
     stage.hello("adapter", "a2")
     other = stage.info()
     stage.ask("a2", m.OpenSession(info=other))
-    stage.core.handle(ev.NumberFound(OURS, "PN1"), stage.now)
+    stage.core.handle(ev.LookedUp(OURS, "PN1"), stage.now)
     before = stage.core.book.calls[call.call].ordinal
     for claimed in (
         replace(call, ordinal=7),  # another session's
@@ -430,7 +430,7 @@ def test_who_holds_a_connection_and_is_not_heard_is_shown_as_unhealthy() -> None
     assert unhealthy(stage) == [("codec_worker", "w1")]
     stage.pass_time(GATEWAY_LOST_AFTER - QUIET_AFTER + 0.2)
     assert unhealthy(stage) == [("gateway", "g1"), ("codec_worker", "w1")]
-    stage.feed(ev.Gone("w1"))
+    stage.feed(ev.ConnectionLost("w1"))
     assert unhealthy(stage) == [("gateway", "g1")], "it is not silent, it is not there"
     stage.beat("g1")
     assert unhealthy(stage) == []

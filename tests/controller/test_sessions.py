@@ -549,15 +549,15 @@ def test_what_gateways_have_refused_is_summed_up_whoever_comes_and_goes() -> Non
 def test_what_a_gateway_has_refused_counts_once_on_whichever_connection_it_is_told() -> None:
     stage = Stage()
     stage.feed(m.Beat(peer="g1", refused={"shared key": 5}))
-    stage.feed(ev.Gone("g1"))
+    stage.feed(ev.ConnectionLost("g1"))
     assert stage.core.book.peers.get("g1") is None
     stage.hello("gateway", "g1")
-    stage.feed(ev.Gone("g1"))  # before a beat of it was heard
+    stage.feed(ev.ConnectionLost("g1"))  # before a beat of it was heard
     stage.hello("gateway", "g1")
     stage.feed(m.Beat(peer="g1", refused={"shared key": 6}))
     assert stage.core.book.refused["shared key"] == 6
     for n in range(COUNTS_KEPT + 10):
         stage.hello("gateway", f"x{n}")
         stage.feed(m.Beat(peer=f"x{n}", refused={"shared key": 1}))
-        stage.feed(ev.Gone(f"x{n}"))
+        stage.feed(ev.ConnectionLost(f"x{n}"))
     assert len(stage.core.book.peers._refused) == COUNTS_KEPT

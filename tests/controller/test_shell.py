@@ -47,7 +47,7 @@ class FakeRouter:
         self.sent.append((to, msgspec.msgpack.decode(payload, type=m.FromController)))
         return True
 
-    def stands(self, identity: bytes, sign: bytes) -> bool:
+    def is_up(self, identity: bytes, sign: bytes) -> bool:
         return identity not in self.gone
 
     def close(self, linger: int = 0) -> None:
@@ -119,7 +119,7 @@ async def test_who_stood_still_asks_first_whether_the_stack_is_still_his(
     served.router.hear(b"a", hello(1))
     assert "a1" in served.core.book.peers.by_id
     served.clock = lambda: 100.0 + MAY_BE_TAKEN + 0.1
-    served.shell._feed(ev.Gone("a1"))
+    served.shell._feed(ev.ConnectionLost("a1"))
     served.shell._feed(ev.Tick())
     assert "a1" in served.core.book.peers.by_id, "nothing is done before the answer"
     answer.set_result(None)
@@ -129,7 +129,7 @@ async def test_who_stood_still_asks_first_whether_the_stack_is_still_his(
     served.router.hear(b"b", hello(2))
     answer = asyncio.get_running_loop().create_future()
     served.clock = lambda: 200.0
-    served.shell._feed(ev.Gone("a1"))
+    served.shell._feed(ev.ConnectionLost("a1"))
     answer.set_exception(JournalError("taken"))
     await asyncio.gather(*served.shell._tasks, return_exceptions=True)
     assert "a1" in served.core.book.peers.by_id and str(served.shell._fatal) == "taken"
@@ -196,7 +196,7 @@ async def test_a_connection_that_goes_to_another_stack_leaves_the_one_before(
         router.hear(b"a", hello(1, stack=here, sessions=[info]))
         router.hear(b"a", hello(1, stack=there))
         left = shells[here].core.book
-        assert left.peers.by_id["a1"].gone and left.sessions[info.session].peer == NOBODY
+        assert not left.peers.by_id["a1"].connected and left.sessions[info.session].peer == NOBODY
         router.sent.clear()
         shells[here]._carry_out(do.Send("a1", m.SessionLost(session=info.session, why="w")))
         assert router.sent == []

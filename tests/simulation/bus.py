@@ -230,7 +230,7 @@ class Router:
         self._bus.send(connection.down, payload)
         return True
 
-    def stands(self, peer: bytes, sign: bytes) -> bool:
+    def is_up(self, peer: bytes, sign: bytes) -> bool:
         return self.send(sign, peer)
 
     @property

@@ -60,8 +60,8 @@ class Peer:
     #: worker: how many calls of other controllers it has
     others: int = 0
     leaving: bool = False
-    #: the connection that had its name is there no longer
-    gone: bool = False
+    #: the connection that has its name is there
+    connected: bool = True
 
     @property
     def ref(self) -> m.WorkerRef:
@@ -72,7 +72,7 @@ class Peer:
     def said_hello(self, hello: m.Hello, now: float) -> None:
         """It has said Hello. A worker at another endpoint is another process, which has counted
         nothing yet."""
-        self.pid, self.heard, self.leaving, self.gone = hello.pid, now, False, False
+        self.pid, self.heard, self.leaving, self.connected = hello.pid, now, False, True
         self.host = hello.host
         if self.endpoint != hello.endpoint:
             self.endpoint, self.stats = hello.endpoint, {}
@@ -133,12 +133,12 @@ class Peer:
 
     def connection_lost(self) -> None:
         """It may come back on another one."""
-        self.gone = True
+        self.connected = False
 
     def silent(self, now: float, limit: float) -> bool:
         """It holds its connection, and nothing was heard on it for so many seconds: it hangs, or is
         not well and says so by its silence."""
-        return not (self.leaving or self.gone) and now - self.heard >= limit
+        return self.connected and not self.leaving and now - self.heard >= limit
 
     def works_on(self, request: int) -> None:
         """Its request is being worked on: asked again, it waits for the same answer."""

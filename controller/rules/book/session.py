@@ -45,7 +45,7 @@ class Session(Subject):
     arming: list[ReplyTo] = field(default_factory=list)
     closing: list[ReplyTo] = field(default_factory=list)
     #: the call that came in under the last Arm
-    arm_call: str | None = None
+    armed_call: str | None = None
     close_by: float = float("inf")
     deadline: float = float("inf")
 
@@ -133,12 +133,12 @@ class Session(Subject):
 
     def forget_call(self) -> None:
         """The call of the last Arm is not the next one's."""
-        self.arm_call = None
+        self.armed_call = None
 
     def ring(self, call: str) -> None:
         """A caller is let in."""
         self.step("ring")
-        self.arm_call = call
+        self.armed_call = call
 
     def close(self, close_by: float) -> None:
         """From now on it only ends. ``close_by``: until then it waits for numbers and hang-ups that
