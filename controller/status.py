@@ -28,9 +28,9 @@ from typing import Any, Final
 from trunkline.bus import messages as m
 from trunkline.bus.redact import mask_url
 
-from .rules.book import Book, iso
+from .rules.book import Book
 from .rules.book.call import Call
-from .rules.book.lease import Lease
+from .rules.book.lease import Lease, iso
 from .rules.book.peers import GATEWAY_LOST_AFTER, Peer
 from .rules.book.workers import QUIET_AFTER
 

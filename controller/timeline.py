@@ -138,7 +138,7 @@ def _override(result: ev.Applied | ev.ApplyFailed, book: Book) -> Said:
 
 
 def _restored(result: ev.Restored, book: Book) -> Said | None:
-    lease = book.lease_of(result.override) or book.aside.get(result.override)
+    lease = book.lease_of(result.override)
     if lease is None:
         return None
     text = "the number is as it was"

@@ -174,7 +174,7 @@ def wanted(at: Moment, wanted: f.Wanted) -> None:
         return
     new = request.session not in lease.holders
     try:
-        if not lease.take(request, at.book.since(lease)):
+        if not lease.take(request):
             return
     except NumberBusyError as error:
         at.tell(f.Refused(request, error))
@@ -202,21 +202,20 @@ def held_up(at: Moment, tick: ev.Tick) -> None:
         for request in [request for request in lease.waiting if at.now > request.deadline]:
             if lease.state in _HELD_UP:
                 lease.give_up(request)
-                at.tell(f.Refused(request, _still(at, lease)))
+                at.tell(f.Refused(request, _still(lease)))
 
 
-def _still(at: Moment, lease: Lease) -> TrunklineError:
+def _still(lease: Lease) -> TrunklineError:
     """Why the number is not free yet, in words that tell the user where to look."""
     shown = redact_number(lease.number)
-    since = at.book.since(lease)
     if lease.unclaimed:
         return TimedOutError(
             f"number {shown} is held for session {lease.row.session}, which has it since "
-            f"{since} and has not announced itself since this controller started"
+            f"{lease.since} and has not announced itself since this controller started"
         )
     return TimedOutError(
         f"number {shown} is still being put back after its last use by session "
-        f"{lease.row.session} since {since}; Twilio has not taken it yet (the controller's "
+        f"{lease.row.session} since {lease.since}; Twilio has not taken it yet (the controller's "
         "log says why)"
     )
 
@@ -259,7 +258,7 @@ def restored(at: Moment, result: ev.Restored) -> None:
     """The number is as it was, or was left as somebody else has set it: whoever waits for it may
     take it now."""
     at.count(f"overrides {result.outcome}")
-    lease = at.book.lease_of(result.override) or at.book.aside.get(result.override)
+    lease = at.book.lease_of(result.override)
     if lease is None:
         return
     at.book.measures.count("restore", lease.restored(at.now))

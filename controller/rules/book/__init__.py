@@ -17,7 +17,6 @@ import secrets
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
 from msgspec.structs import replace
@@ -318,11 +317,9 @@ class Book:
         self.aside[lease.row.id] = lease
 
     def lease_of(self, override: str) -> Lease | None:
-        """The lease on its number by that override."""
-        for lease in self.leases.values():
-            if lease.row.id == override:
-                return lease
-        return None
+        """The lease by that override, on its number or set aside."""
+        on_numbers = (lease for lease in self.leases.values() if lease.row.id == override)
+        return next(on_numbers, self.aside.get(override))
 
     def drop_lease(self, lease: Lease) -> None:
         """The number is as it was, or somebody else has changed it."""
@@ -338,10 +335,6 @@ class Book:
     def pending(self, session: str) -> list[str]:
         """The numbers that are being put back because the session closes."""
         return [lease.number for lease in self.leases.values() if session in lease.leaving]
-
-    def since(self, lease: Lease) -> str:
-        """When the lease began, as ISO 8601 in UTC."""
-        return iso(lease.row.since)
 
     # ------------------------------------------------------------------ dials
 
@@ -499,8 +492,3 @@ class Book:
         """A document may take the call's stream away now."""
         row = self.digits.of(call.id)
         return (row is not None and row.replaces_stream) or now < call.may_return_until
-
-
-def iso(wall: float) -> str:
-    """A Unix time as ISO 8601, UTC."""
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds")

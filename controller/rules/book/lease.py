@@ -14,6 +14,7 @@ number. A third one that takes everybody's calls is refused, and hears who holds
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from trunkline.bus.errors import NumberBusyError
 from trunkline.bus.redact import redact_number
@@ -21,6 +22,11 @@ from trunkline.bus.redact import redact_number
 from ...instructions import Restore
 from ...journal.rows import OverrideRow
 from ..tables import LEASE, Subject
+
+
+def iso(wall: float) -> str:
+    """A Unix time as ISO 8601, UTC."""
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,11 @@ class Lease(Subject):
         return self.row.number
 
     @property
+    def since(self) -> str:
+        """When it began, as ISO 8601 in UTC."""
+        return iso(self.row.since)
+
+    @property
     def unclaimed(self) -> bool:
         """The journal had it, and none of its sessions has announced itself yet."""
         return self.state in ("planned", "unclaimed")
@@ -93,11 +104,10 @@ class Lease(Subject):
 
     # ------------------------------------------------------------------ who holds it
 
-    def take(self, request: LeaseRequest, since: str) -> bool:
+    def take(self, request: LeaseRequest) -> bool:
         """Add the holder. False: the lease has to become free first, and the request waits.
 
-        NumberBusyError where another holder could mean the same calls. ``since``: when the lease
-        began, as that error shows it.
+        NumberBusyError where another holder could mean the same calls.
         """
         if self.unclaimed or self.state == "restoring":
             if request not in self.waiting:
@@ -105,19 +115,19 @@ class Lease(Subject):
             return False
         for session, hold in self.holders.items():
             if session != request.session and not request.hold.may_share(hold):
-                raise self._busy(session, since)
+                raise self._busy(session)
         # A session answers or calls, never both, so what it holds already is the same.
         self.holders[request.session] = request.hold
         return True
 
-    def _busy(self, holder: str, since: str) -> NumberBusyError:
+    def _busy(self, holder: str) -> NumberBusyError:
         """Names the holder: the one who is refused can look for it, or wait."""
         return NumberBusyError(
-            f"number {redact_number(self.number)} is in use by session {holder} since {since}; "
-            "close that one, or let both name disjoint allowed_callers",
+            f"number {redact_number(self.number)} is in use by session {holder} since "
+            f"{self.since}; close that one, or let both name disjoint allowed_callers",
             number=self.number,
             holder=f"session {holder}",
-            since=since,
+            since=self.since,
         )
 
     def hold(self, session: str, hold: Hold) -> None:
