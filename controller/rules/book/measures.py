@@ -1,8 +1,8 @@
 """What is measured for /metrics, over all processes and calls: histograms, and frames.
 
-:data:`HISTOGRAMS` names each histogram with its buckets and its label. Some are counted here, by
-the rules. Others are counted by gateways and workers, which tell them with their beats; the figures
-of answers come from clients, with the reports that somebody looks at.
+:data:`HISTOGRAMS` names each histogram with its buckets, and the values of its label. Some are
+counted here, by the rules. Others are counted by gateways and workers, which tell them with their
+beats; the figures of answers come from clients, with the reports that somebody looks at.
 
 A process tells in each beat what it has counted since its start, so a lost beat loses no counts.
 The first beat that we hear of a process is only noted, and not added up. An earlier controller may
@@ -34,20 +34,19 @@ _ROLES: Final = ("gateway", "codec_worker", "controller")
 
 @dataclass(frozen=True)
 class Kind:
-    """``label``: its name, or "" for none; it has one of ``values``."""
+    """Its buckets, and the values that its label has, if it has one (``metrics.py`` names it)."""
 
     bounds: tuple[float, ...]
-    label: str = ""
     values: tuple[str, ...] = ("",)
 
 
 HISTOGRAMS: Final = {
     "answer_latency": Kind(SPOKEN),
     "time_to_yield": Kind(SPOKEN),
-    "setup": Kind(SETUP, "direction", ("inbound", "outbound")),
+    "setup": Kind(SETUP, ("inbound", "outbound")),
     "jitter": Kind(JITTER),
-    "wakeup_lateness": Kind(LATENESS, "role", _ROLES),
-    "rest": Kind(REST, "request", get_args(RestRequest)),
+    "wakeup_lateness": Kind(LATENESS, _ROLES),
+    "rest": Kind(REST, get_args(RestRequest)),
     "restore": Kind(RESTORE),
 }
 
