@@ -213,7 +213,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     ev.Unsure: (dials.unsure,),
     ev.CreateFailed: (dials.not_created,),
     ev.NotFound: (dials.not_found,),
-    m.StatusCallback: (legs.status_callback, reception.done),
+    m.StatusCallback: (legs.status_callback, legs.callback_done),
     f.SidShown: (legs.sid_shown,),
     f.SidKnown: (calls.dialled,),
     f.SidWrong: (calls.not_dialled,),
@@ -275,7 +275,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     ev.ListeningAsked: (listening.asked,),
     # Digits: rules.digits tells the whole way.
     m.SendDigits: (digits.ask,),
-    ev.Instructed: (reception.instructed,),
+    ev.Instructed: (digits.instructed,),
     ev.StreamAsked: (digits.stream_asked,),
     ev.DigitsSent: (digits.sent,),
     f.ListenerShown: (digits.hears,),

@@ -114,6 +114,14 @@ def _next(at: Moment, call: Call) -> None:
 # --------------------------------------------------------------------------- what REST answers
 
 
+def instructed(at: Moment, result: ev.Instructed) -> None:
+    """On a leg without our stream: Twilio has taken the document, or not."""
+    if result.error is None:
+        at.reply(result.reply_to, m.Done())
+    else:
+        at.fail(result.reply_to, result.error)
+
+
 def stream_asked(at: Moment, result: ev.StreamAsked) -> None:
     """Where REST does not open the one-way stream, the document itself starts it."""
     row = at.book.digits.of(result.call, result.digits)

@@ -94,8 +94,6 @@ class ClientLeft(Fact, frozen=True):
 class WorkerLeft(Fact, frozen=True):
     """A codec worker has said Goodbye. It goes on with its calls until they have moved."""
 
-    peer: str
-
 
 class AllClosing(Fact, frozen=True):
     """The stack ends. Every session is lost, whatever it is doing, and its numbers come first: the
@@ -112,7 +110,7 @@ class Found(Fact, frozen=True):
     overrides: Sequence[OverrideRow]
     dials: Sequence[DialRow]
     orphans: Sequence[OverrideRow]
-    listening: Sequence[ListeningRow] = ()
+    listening: Sequence[ListeningRow]
 
 
 class SessionBack(Fact, frozen=True):

@@ -65,6 +65,12 @@ def status_callback(at: Moment, ask: Ask[m.StatusCallback]) -> None:
         at.tell(f.Stray(sid))
 
 
+def callback_done(at: Moment, ask: Ask[m.StatusCallback]) -> None:
+    """Everything that the callback has led to is done. Twilio does not read the answer, but the
+    gateway waits for it."""
+    at.reply(ask.reply_to, m.Done())
+
+
 def named(at: Moment, ask: Ask[m.VoiceWebhook]) -> None:
     """A webhook whose URL names the dial shows its leg, before it is answered."""
     sid = ask.body.form.get("CallSid", "")

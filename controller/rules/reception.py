@@ -191,7 +191,7 @@ def goodbye(at: Moment, goodbye: m.Goodbye) -> None:
     log.info("%s %s leaves", peer.role, peer.id)
     peer.leave()
     if peer.role == "codec_worker":
-        at.tell(f.WorkerLeft(peer.id))
+        at.tell(f.WorkerLeft())
     elif peer.role == "adapter":
         at.tell(f.ClientLeft(peer.id))
 
@@ -200,20 +200,6 @@ def call_heard(at: Moment, heard: m.CallHeard) -> None:
     """Somebody looked at the report of a call: its figures are counted for /metrics."""
     at.count("calls heard")
     at.book.measures.heard(heard.latency, heard.time_to_yield)
-
-
-def done(at: Moment, ask: f.Ask[m.StatusCallback]) -> None:
-    """Everything that the callback has led to is done. Twilio does not read the answer, but the
-    gateway waits for it."""
-    at.reply(ask.reply_to, m.Done())
-
-
-def instructed(at: Moment, result: ev.Instructed) -> None:
-    """Twilio has taken a document, or not."""
-    if result.error is None:
-        at.reply(result.reply_to, m.Done())
-    else:
-        at.fail(result.reply_to, result.error)
 
 
 # --------------------------------------------------------------------------- the clock
