@@ -570,15 +570,7 @@ class Shell:
         def wanted() -> bool:
             return dials[request].outcome is None
 
-        result = await operations.create(
-            self._ops,
-            instruction.row,
-            instruction.order,
-            instruction.deadline,
-            wanted,
-            self._feed,
-        )
-        self._feed(result)
+        self._feed(await operations.create(self._ops, instruction, wanted, self._feed))
 
     async def _settle(self, instruction: do.Settle) -> None:
         """Look for the call of a dial whose answer never came, until it is found, or something else

@@ -138,10 +138,10 @@ class RestFailure(Exception):
         )
 
 
-def backoff(attempt: int, failure: RestFailure | None = None) -> float:
+def backoff(attempt: int, failure: RestFailure) -> float:
     """Seconds to wait after the ``attempt``-th failure (from 1) in a row."""
     wait = min(LONGEST_PAUSE, 0.25 * 2.0 ** min(attempt - 1, 10))
-    if failure is not None and failure.retry_after is not None:
+    if failure.retry_after is not None:
         wait = max(wait, min(failure.retry_after, LONGEST_RETRY_AFTER))
     return wait
 

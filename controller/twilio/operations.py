@@ -25,6 +25,7 @@ from typing import Final, TypeVar
 
 from msgspec.structs import replace
 
+from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.errors import (
     CallFailedError,
@@ -40,7 +41,7 @@ from .. import events as ev
 from .. import instructions as do
 from ..journal.rows import DialRow, ListeningRow, OverrideRow
 from ..journal.store import Journal
-from .calls import LIVE_STATUSES, CallOrder
+from .calls import LIVE_STATUSES
 from .carrier import RestFailure, TwilioCarrier, backoff
 from .override import UNCERTAIN_SECONDS
 from .seal import SealKeys
@@ -223,15 +224,13 @@ async def list_numbers(
     try:
         found = await retried(ops, "list numbers", ops.carrier.list_numbers, asked.deadline)
     except TrunklineError as error:
-        return ev.LookUpFailed("any", error)
+        return ev.LookUpFailed(m.ANY_NUMBER, error)
     return ev.NumbersListed(tuple((n.number, n.sid) for n in found))
 
 
 async def create(
     ops: Operations,
-    row: DialRow,
-    order: CallOrder,
-    deadline: float,
+    asked: do.Create,
     wanted: Callable[[], bool],
     tell: Callable[[ev.AskedTwilio], None],
 ) -> ev.Taken | ev.CreateFailed | ev.Unsure:
@@ -244,6 +243,7 @@ async def create(
 
     Unsure says that Twilio may have made the call and its answer was lost; :func:`settle` is next.
     """
+    row = asked.row
     shown = redact_number(row.callee)
     given_up = CallFailedError(f"the dial to {shown} was given up", status="canceled")
     wait = await ops.journal.turn()
@@ -268,7 +268,7 @@ async def create(
     attempt = 0
     while True:
         try:
-            call = await ops.carrier.create_call(order)
+            call = await ops.carrier.create_call(asked.order)
             break
         except RestFailure as failure:
             error = failure.error(f"call {shown}")
@@ -276,7 +276,7 @@ async def create(
                 return ev.Unsure(row.request, error)
             attempt += 1
             wait = backoff(attempt, failure)
-            again = failure.repeatable and wanted() and not ops.too_late(wait, deadline)
+            again = failure.repeatable and wanted() and not ops.too_late(wait, asked.deadline)
             if again:
                 log.warning(
                     "call to %s not placed (%s); again in %.2g s", shown, failure.text, wait

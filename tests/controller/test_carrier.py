@@ -327,7 +327,7 @@ async def test_twilio_quotes_a_url_without_its_password(
 
 
 def test_backoff_grows_and_keeps_to_retry_after() -> None:
-    waits = [backoff(n) for n in range(1, 12)]
+    waits = [backoff(n, RestFailure("x", status=500)) for n in range(1, 12)]
     assert waits == sorted(waits) and waits[0] < 0.5 and waits[-1] == 30.0
     asked = RestFailure("x", status=429, repeatable=True, retry_after=9.0)
     assert backoff(1, asked) == 9.0

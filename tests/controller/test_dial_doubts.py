@@ -56,10 +56,8 @@ async def test_what_is_left_of_a_dial_is_not_the_call_of_another_one() -> None:
 
 async def place_in_doubt(bench: Bench, request: str) -> None:
     row = replace(DIAL, request=request, asked=bench.time.wall())
-    deadline = bench.time.now + 30
-    result = await operations.create(
-        bench.ops, row, ORDER, deadline, lambda: True, lambda told: None
-    )
+    asked = do.Create(row, ORDER, bench.time.now + 30)
+    result = await operations.create(bench.ops, asked, lambda: True, lambda told: None)
     assert isinstance(result, ev.Unsure)
 
 
@@ -70,9 +68,8 @@ async def test_a_dial_that_is_in_the_journal_is_not_asked_again() -> None:
     bench = Bench()
     await bench.journal.dial_asked(DIAL)
     await bench.journal.dial_closed(DIAL.request)
-    result = await operations.create(
-        bench.ops, DIAL, ORDER, bench.time.now + 30, lambda: True, lambda told: None
-    )
+    asked = do.Create(DIAL, ORDER, bench.time.now + 30)
+    result = await operations.create(bench.ops, asked, lambda: True, lambda told: None)
     assert isinstance(result, ev.CreateFailed) and bench.carrier.count("create") == 0
     assert await bench.journal.closed_dials(DIAL.asked) == [replace(DIAL, state="closed")]
 

@@ -21,6 +21,7 @@ from simulation.clock import Process
 
 from trunkline.bus.errors import TrunklineError
 from trunkline.controller import events as ev
+from trunkline.controller import instructions as do
 from trunkline.controller.rules.book.dial import new_dial, order
 from trunkline.controller.twilio import operations
 from trunkline.controller.twilio.apply_restore import apply, restore
@@ -218,11 +219,8 @@ async def a_dial(world: Clockwork) -> None:
     ops = world.ops()
     row = replace(DIAL, asked=world.account.wall())
     dial = new_dial(row, world.loop.time(), "pace", [], "token", {})
-    asked_for = order(dial, ops.public_url, {})
-    deadline = world.loop.time() + 30
-    result: object = await operations.create(
-        ops, row, asked_for, deadline, lambda: True, lambda told: None
-    )
+    asked = do.Create(row, order(dial, ops.public_url, {}), world.loop.time() + 30)
+    result: object = await operations.create(ops, asked, lambda: True, lambda told: None)
     if isinstance(result, ev.Unsure):
         result = await operations.settle(ops, row, lambda: True, lambda sid: False)
     if isinstance(result, ev.Taken):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from trunkline.controller import events as ev
+from trunkline.controller import instructions as do
 from trunkline.controller.twilio import operations
 from trunkline.controller.twilio.carrier import LONGEST_PAUSE
 
@@ -18,7 +19,10 @@ async def create(bench: Bench, wanted: int = 100) -> Any:
     told: list[Any] = []
     looks = iter([True] * wanted)
     result = await operations.create(
-        bench.ops, DIAL, ORDER, bench.time.now + 30, lambda: next(looks, False), told.append
+        bench.ops,
+        do.Create(DIAL, ORDER, bench.time.now + 30),
+        lambda: next(looks, False),
+        told.append,
     )
     assert told == [ev.AskedTwilio(DIAL.request)] * (wanted > 0)
     return result
