@@ -126,7 +126,7 @@ class Plane:
     def look_up(self) -> None:
         for found in [w for w in self.work if isinstance(w, do.LookUp)]:
             self.work.remove(found)
-            self.feed(ev.NumberFound(found.number, "PN1"))
+            self.feed(ev.LookedUp(found.number, "PN1"))
 
     def take(self, kind: type[Any]) -> Any:
         found = next(w for w in self.work if isinstance(w, kind))
