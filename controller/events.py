@@ -146,10 +146,10 @@ class Instructed(Result, frozen=True):
 
 
 class StreamAsked(Result, frozen=True):
-    """``error`` None: Twilio opens the one-way stream."""
+    """``serial``: of the row of digits that the stream is for. ``error`` None: Twilio opens it."""
 
     call: str
-    digits: int
+    serial: int
     error: TrunklineError | None
 
 
@@ -165,7 +165,7 @@ class DigitsSent(Result, frozen=True):
     """``unsure``: Twilio may have taken the document all the same."""
 
     call: str
-    digits: int
+    serial: int
     error: TrunklineError | None
     unsure: bool = False
 

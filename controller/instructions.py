@@ -151,10 +151,11 @@ class Instruct(Instruction, frozen=True):
 
 
 class StartStream(Instruction, frozen=True):
-    """Ask for a one-way stream of a call's inbound sound -> StreamAsked. ``token`` lets it in."""
+    """Ask for a one-way stream of a call's inbound sound -> StreamAsked. ``serial``: of the row of
+    digits that it is for. ``token`` lets it in."""
 
     call: str
-    digits: int
+    serial: int
     sid: str
     url: str
     token: str
@@ -165,7 +166,7 @@ class PlayDigits(Instruction, frozen=True):
     where Twilio cannot have taken it."""
 
     call: str
-    digits: int
+    serial: int
     sid: str
     twiml: str
     deadline: float

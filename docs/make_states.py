@@ -173,8 +173,8 @@ def _after(event: str, following: str) -> Iterator[tuple[str, str]]:
     if following == "settle":
         yield "Done", f"{event} (certain)"
         yield "Read", f"{event} (in doubt, later)"
-    elif following == "plan":
-        yield "Put", f"{event} (planned anew)"
+    elif following == "intend":
+        yield "Put", f"{event} (intended anew)"
     else:
         yield following.capitalize(), event
 

@@ -124,14 +124,14 @@ def instructed(at: Moment, result: ev.Instructed) -> None:
 
 def stream_asked(at: Moment, result: ev.StreamAsked) -> None:
     """Where REST does not open the one-way stream, the document itself starts it."""
-    row = at.book.digits.of(result.call, result.digits)
+    row = at.book.digits.of(result.call, result.serial)
     if row is not None and row.state == "opening" and result.error is not None:
         _play(at, row, "deaf")
 
 
 def sent(at: Moment, result: ev.DigitsSent) -> None:
     """Twilio has the document, has it not, or has it perhaps."""
-    row = at.book.digits.of(result.call, result.digits)
+    row = at.book.digits.of(result.call, result.serial)
     if row is None or row.state != "asking":
         return
     if result.error is None:

@@ -243,7 +243,7 @@ def apply_failed(at: Moment, result: ev.ApplyFailed) -> None:
     lease = at.book.lease_of(result.row.id)
     assert lease is not None, "an override failed that nobody holds"
     waiting = lease.take_waiting()
-    lease.failed()
+    lease.drop_holders()
     if result.open:
         at.do(lease.put_back(at.now))
     else:

@@ -44,13 +44,13 @@ log = logging.getLogger("trunkline.controller")
 Outcome = Literal["restored", "left_alone"]
 
 
-async def put_on(ops: Operations, instruction: do.Apply) -> ev.Applied | ev.ApplyFailed:
+async def put_on(ops: Operations, asked: do.Apply) -> ev.Applied | ev.ApplyFailed:
     """Apply an override; says whether its row is still open after a failure."""
     try:
-        return ev.Applied(await apply(ops, instruction.row, instruction.deadline))
+        return ev.Applied(await apply(ops, asked.row, asked.deadline))
     except TrunklineError as error:
-        row = await ops.journal.override(instruction.row.id)
-        return ev.ApplyFailed(instruction.row, error, open=row is not None and row.open)
+        row = await ops.journal.override(asked.row.id)
+        return ev.ApplyFailed(asked.row, error, open=row is not None and row.open)
 
 
 async def apply(ops: Operations, row: OverrideRow, deadline: float) -> OverrideRow:
@@ -182,7 +182,7 @@ class _Errand:
         nothing is written: somebody may have changed the number since it was read."""
         began = self.ops.clock()
         if put.anew:
-            await self._plan()
+            await self._intend()
         # An apply needs no further note: "planned" says that its write may be under way.
         restoring = self.write.job == "restore"
         if restoring:
@@ -200,7 +200,7 @@ class _Errand:
         await self.ops.carrier.write_number(row.number_sid, fields)
         return "written"
 
-    async def _plan(self) -> None:
+    async def _intend(self) -> None:
         """Journal the number's present fields, and those that we are going to write.
 
         All of its voice fields are kept, not only those that change. Then we can tell later which

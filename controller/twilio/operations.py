@@ -356,13 +356,13 @@ async def end(
 
 
 async def stop_listening(
-    ops: Operations, order: do.StopListening, tell: Callable[[ev.EndFailed], None]
+    ops: Operations, asked: do.StopListening, tell: Callable[[ev.EndFailed], None]
 ) -> ev.EndTaken:
     """Stop the stream of a call that is listened to; goes on as long as a hang-up does."""
-    stop = functools.partial(ops.carrier.stop_stream, order.sid, order.name)
-    stops = [(f"stop a stream of call {order.sid}", order.sid, stop)]
-    await _until_taken(ops, order.call, stops, tell)
-    return ev.EndTaken(order.call, (order.sid,))
+    stop = functools.partial(ops.carrier.stop_stream, asked.sid, asked.name)
+    stops = [(f"stop a stream of call {asked.sid}", asked.sid, stop)]
+    await _until_taken(ops, asked.call, stops, tell)
+    return ev.EndTaken(asked.call, (asked.sid,))
 
 
 async def _until_taken(
@@ -467,58 +467,58 @@ async def vouch(ops: Operations, asked: do.Vouch) -> ev.Vouched:
     return ev.Vouched(asked.sid, status in LIVE_STATUSES)
 
 
-async def instruct(ops: Operations, instruction: do.Instruct) -> ev.Instructed:
+async def instruct(ops: Operations, asked: do.Instruct) -> ev.Instructed:
     """Have a leg that carries no stream of ours run other TwiML, which plays digits."""
     try:
         # Digits are not idempotent, so they are sent once: "1" twice is "11" to a phone menu.
-        await ops.carrier.instruct_call(instruction.sid, instruction.twiml)
+        await ops.carrier.instruct_call(asked.sid, asked.twiml)
     except RestFailure as failure:
-        return ev.Instructed(instruction.reply_to, failure.error("send the digits"))
-    return ev.Instructed(instruction.reply_to, None)
+        return ev.Instructed(asked.reply_to, failure.error("send the digits"))
+    return ev.Instructed(asked.reply_to, None)
 
 
-async def start_stream(ops: Operations, instruction: do.StartStream) -> ev.StreamAsked:
+async def start_stream(ops: Operations, asked: do.StartStream) -> ev.StreamAsked:
     """Ask for a one-way stream of the far end's sound while digits play (docs/architecture.md,
     "Digits"). It is asked for once: without it the digits are sent all the same, and some of the
     far end is lost."""
     error = None
     try:
-        await ops.carrier.start_stream(instruction.sid, instruction.url, instruction.token)
+        await ops.carrier.start_stream(asked.sid, asked.url, asked.token)
     except RestFailure as failure:
         error = failure.error("open a one-way stream")
-        log.warning("call %s: %s", instruction.sid, error)
-    return ev.StreamAsked(instruction.call, instruction.digits, error)
+        log.warning("call %s: %s", asked.sid, error)
+    return ev.StreamAsked(asked.call, asked.serial, error)
 
 
-async def open_listening(ops: Operations, order: do.OpenListening) -> ev.ListeningAsked:
+async def open_listening(ops: Operations, asked: do.OpenListening) -> ev.ListeningAsked:
     """Journal the stream, then ask Twilio for both tracks. If we die in between, the next
     controller stops the stream by its name, which Twilio would otherwise bill until the call ends.
     A repeat does no harm, because the token lets one stream in."""
-    row = order.row
+    row = asked.row
     await ops.journal.listening_asked(row)
-    if order.former:
+    if asked.former:
         try:
-            await ops.carrier.stop_stream(row.sid, order.former)
+            await ops.carrier.stop_stream(row.sid, asked.former)
         except RestFailure as failure:
             log.warning("call %s: a former stream was not stopped (%s)", row.sid, failure.text)
-    start = functools.partial(ops.carrier.listen, row.sid, order.url, order.token, row.name)
+    start = functools.partial(ops.carrier.listen, row.sid, asked.url, asked.token, row.name)
     try:
-        await retried(ops, f"open a stream of call {row.sid}", start, order.deadline)
+        await retried(ops, f"open a stream of call {row.sid}", start, asked.deadline)
     except CarrierError as error:
         log.warning("call %s cannot be listened to: %s", row.sid, error)
         return ev.ListeningAsked(row.call, row.name, error)
     return ev.ListeningAsked(row.call, row.name, None)
 
 
-async def play_digits(ops: Operations, instruction: do.PlayDigits) -> ev.DigitsSent:
+async def play_digits(ops: Operations, asked: do.PlayDigits) -> ev.DigitsSent:
     """Have the leg that carries our stream play digits. They are not idempotent, so they are sent
     again only where Twilio cannot have taken them. ``unsure`` in the result: it may have."""
-    call, digits = instruction.call, instruction.digits
-    play = functools.partial(ops.carrier.instruct_call, instruction.sid, instruction.twiml)
+    call, serial = asked.call, asked.serial
+    play = functools.partial(ops.carrier.instruct_call, asked.sid, asked.twiml)
     try:
-        await retried(ops, "send the digits", play, instruction.deadline, idempotent=False)
+        await retried(ops, "send the digits", play, asked.deadline, idempotent=False)
     except CarrierError as error:
         failure = error.__cause__
         unsure = isinstance(failure, RestFailure) and failure.uncertain
-        return ev.DigitsSent(call, digits, error, unsure=unsure)
-    return ev.DigitsSent(call, digits, None)
+        return ev.DigitsSent(call, serial, error, unsure=unsure)
+    return ev.DigitsSent(call, serial, None)

@@ -21,7 +21,7 @@ before writing again, and remember how much is in doubt.
 
 An apply whose first write gets no answer, for example::
 
-    Read   somebody's URL is there   other   none   -> Put, planned anew
+    Read   somebody's URL is there   other   none   -> Put, intended anew
     Put    no answer                 lost    one    -> Read, after a back-off
     Read   ours is there             ours    none   -> Done(certain=True)
 
@@ -84,10 +84,10 @@ DOUBT: Final[dict[Doubt, dict[str, Doubt]]] = {
     "many": {},
 }
 
-#: The next step of each job. *plan*: journal a new intent, then write. *settle*: done if that is
+#: The next step of each job. *intend*: journal a new intent, then write. *settle*: done if that is
 #: certain, otherwise read again later.
-NEXT: Final[dict[Event, dict[Job, Literal["read", "plan", "put", "done", "settle"]]]] = {
-    "other": {"apply": "plan", "restore": "settle"},
+NEXT: Final[dict[Event, dict[Job, Literal["read", "intend", "put", "done", "settle"]]]] = {
+    "other": {"apply": "intend", "restore": "settle"},
     "prior": {"apply": "put", "restore": "settle"},
     "ours": {"apply": "done", "restore": "put"},
     "written": {"apply": "done", "restore": "settle"},
@@ -108,8 +108,8 @@ class Put(NamedTuple):
     """Write the fields -> written, lost, refused or late.
 
     ``until``: if it gets no answer, it may land until then. That must be in the journal before,
-    because we may die while we write. ``anew``: make a new plan first, which means to journal the
-    number's present fields and those that we are going to write over them.
+    because we may die while we write. ``anew``: journal a new intent first, which is the number's
+    present fields and those that we are going to write over them.
     """
 
     until: float
@@ -165,8 +165,8 @@ class Write:
             self.stale = 0.0
         certain = self.doubt == "none" or self.until <= now
         following = NEXT[event][self.job]
-        if following in ("put", "plan"):
-            return Put(now + UNCERTAIN_SECONDS, anew=following == "plan")
+        if following in ("put", "intend"):
+            return Put(now + UNCERTAIN_SECONDS, anew=following == "intend")
         if following == "read":
             return Read()
         if following == "settle" and not certain:

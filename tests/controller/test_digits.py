@@ -49,13 +49,13 @@ class Scene:
     def listen(self, gateway: str = "g2") -> m.StreamAccepted:
         """REST takes the one-way stream, which comes up at ``gateway``."""
         order = self.stage.take(do.StartStream)
-        self.stage.feed(ev.StreamAsked(order.call, order.digits, None))
+        self.stage.feed(ev.StreamAsked(order.call, order.serial, None))
         return self.stage.let_in(order.token, gateway=gateway)
 
     def told(self, error: CarrierError | None = None, *, unsure: bool = False) -> do.PlayDigits:
         """REST answers the document."""
         order = self.stage.take(do.PlayDigits)
-        self.stage.feed(ev.DigitsSent(order.call, order.digits, error, unsure))
+        self.stage.feed(ev.DigitsSent(order.call, order.serial, error, unsure))
         return order
 
     def stopped(self, ordinal: int = 1, reason: m.StreamEndReason = "stop") -> None:
@@ -184,9 +184,9 @@ def test_without_a_one_way_stream_the_document_starts_one_itself(scene: Scene, w
     asked = scene.press("7")
     first = stage.take(do.StartStream)
     if why == "refused":
-        stage.feed(ev.StreamAsked(first.call, first.digits, REFUSED))
+        stage.feed(ev.StreamAsked(first.call, first.serial, REFUSED))
     else:
-        stage.feed(ev.StreamAsked(first.call, first.digits, None))
+        stage.feed(ev.StreamAsked(first.call, first.serial, None))
         stage.pass_time(LISTENS_WITHIN + 0.1)
     document = scene.told().twiml
     listener, nonce = tokens(document)
@@ -209,7 +209,7 @@ def test_without_a_one_way_stream_the_document_starts_one_itself(scene: Scene, w
 def test_the_digits_go_where_no_one_way_stream_ever_comes(scene: Scene) -> None:
     asked = scene.press("7")
     first = scene.stage.take(do.StartStream)
-    scene.stage.feed(ev.StreamAsked(first.call, first.digits, REFUSED))
+    scene.stage.feed(ev.StreamAsked(first.call, first.serial, REFUSED))
     _, nonce = tokens(scene.told().twiml)
     scene.stopped(1)
     assert not scene.back(nonce).overlaps
@@ -326,7 +326,7 @@ async def test_the_document_is_asked_for_again_only_where_twilio_cannot_have_tak
     ops = ops_for(time, carrier, MemoryJournal())
     order = do.PlayDigits("c1", 7, "CA1", "<Response/>", time.now + 10.0)
     told = await operations.play_digits(ops, order)
-    assert (told.call, told.digits, told.error is None, told.unsure) == ("c1", 7, taken, unsure)
+    assert (told.call, told.serial, told.error is None, told.unsure) == ("c1", 7, taken, unsure)
     assert carrier.log == [("instruct", ("CA1", "<Response/>"))] * tries
 
 
@@ -337,7 +337,7 @@ async def test_the_one_way_stream_is_asked_for_once(kind: str) -> None:
     carrier.plan("stream", kind)
     ops = ops_for(time, carrier, MemoryJournal())
     asked = await operations.start_stream(ops, do.StartStream("c1", 7, "CA1", "wss://h/s", "t"))
-    assert (asked.call, asked.digits, asked.error is None) == ("c1", 7, kind == "ok")
+    assert (asked.call, asked.serial, asked.error is None) == ("c1", 7, kind == "ok")
     assert carrier.log == [("stream", ("CA1", "wss://h/s", "t"))]
 
 
@@ -458,7 +458,7 @@ def test_the_far_end_hangs_up_where_nobody_listens(scene: Scene) -> None:
     """No one-way stream tells of it: REST does, 2 s later."""
     asked = scene.press()
     first = scene.stage.take(do.StartStream)
-    scene.stage.feed(ev.StreamAsked(first.call, first.digits, REFUSED))
+    scene.stage.feed(ev.StreamAsked(first.call, first.serial, REFUSED))
     scene.told()
     scene.stopped(1)
     scene.stage.pass_time(2.2)

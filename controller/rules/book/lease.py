@@ -168,8 +168,8 @@ class Lease(Subject):
         self.step("applied")
         self.row = row
 
-    def failed(self) -> None:
-        """The override could not be put on; nobody holds the number."""
+    def drop_holders(self) -> None:
+        """The override could not be put on, so nobody holds the number."""
         self.holders.clear()
 
     def put_back(self, now: float) -> Restore:
