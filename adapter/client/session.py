@@ -291,7 +291,10 @@ class ClientSession:
             up = await self._control.request(asked, m.Listening, timeout=timeout, trace=trace)
         except TimedOutError:
             await self.stop_listening(call)
-            raise
+            raise TimedOutError(
+                f"no stream of call {sid} was up within {timeout:g} s, and the controller has not "
+                "told meanwhile why"
+            ) from None
         tracks = []
         for outbound in (False, True):
             track = Track(up.info, self._media.send, self._clock, both, outbound=outbound)

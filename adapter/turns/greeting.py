@@ -9,9 +9,10 @@ twice. Where nobody speaks in time, the sound of that wait is handed out next.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
+
+from trunkline.bus.messages import LONGEST_WAIT
 
 from ..pcm16 import BYTES_A_SECOND
 
@@ -34,8 +35,11 @@ def check_greeting(timeout: float, *, wanted: bool = False, mode: str = "b-leg")
     """ValueError unless ``greeting_timeout`` is a positive number of seconds and, where a greeting
     is wanted, a call in this stream mode carries sound."""
     number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if not number or not 0 < timeout < math.inf:
-        raise ValueError(f"greeting_timeout must be a positive number of seconds, got {timeout!r}.")
+    if not number or not 0 < timeout <= LONGEST_WAIT:
+        raise ValueError(
+            f"greeting_timeout must be a positive number of seconds, {LONGEST_WAIT} at most, "
+            f"got {timeout!r}."
+        )
     if wanted and mode == "originator-only":
         raise ValueError(
             "callee_speaks_first=True needs a call with sound; an originator-only call "

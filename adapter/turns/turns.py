@@ -93,7 +93,9 @@ class Heard:
                 return chunk
             if gate.answering and self._answer_is_over(timeout, began):
                 gate.end_answer()
-                raise TimeoutError(f"no speech for {timeout:g} s: the answer is over")
+                raise TimeoutError(
+                    f"no speech for {timeout:g} s: the answer is over ({self.call._state()})"
+                )
             if self._waiting:
                 continue
             if sound.drained:
@@ -104,7 +106,7 @@ class Heard:
                     return gate.take_silence(most_silence)
                 late = monotonic() - began >= timeout
                 if late and not (first and self._alive()):
-                    raise TimeoutError(f"no speech for {timeout:g} s")
+                    raise TimeoutError(f"no speech for {timeout:g} s ({self.call._state()})")
                 left = None if most_silence is None else most_silence - silence
             else:
                 left = timeout - gate.silence

@@ -11,6 +11,9 @@ class FakeCall:
         self.ended_reason: str | None = None
         self.sound.put(sound)
 
+    def _state(self) -> str:
+        return "its stream is up"
+
     def end(self) -> None:
         self.ended_reason = "stop"
         self.sound.close()

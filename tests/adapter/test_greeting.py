@@ -101,7 +101,9 @@ async def test_on_a_line_that_carries_no_silence_it_ends_by_the_clock() -> None:
     assert len(answer) > 0.9 * 2 * len(more())
 
 
-@pytest.mark.parametrize("wrong", [0, -1, True, "10", None, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "wrong", [0, -1, True, "10", None, float("nan"), float("inf"), 1e300, 10**400]
+)
 def test_a_timeout_that_is_none(wrong: float) -> None:
     with pytest.raises(ValueError, match="greeting_timeout must be a positive number"):
         check_greeting(wrong)

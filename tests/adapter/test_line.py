@@ -170,6 +170,9 @@ async def test_what_was_waited_for_in_vain_tells_the_state_of_the_call(stack: Fa
             r"again\)",
             str(caught.value),
         )
+        gone = r"no speech for 0\.2 s \(its stream has been gone for 0\.\d s, and may come again\)"
+        with pytest.raises(asyncio.TimeoutError, match=gone):
+            await call.next_turn(timeout=0.2)
 
 
 async def test_a_stream_that_was_cut_off_is_named_in_the_log(

@@ -205,6 +205,14 @@ async def test_an_error_of_the_carrier_reaches_the_user(stack: FakeStack) -> Non
     assert refused.value.status == 404
 
 
+async def test_a_stream_that_does_not_come_in_time_is_named(stack: FakeStack) -> None:
+    stack.controller.answers[m.Listen] = None
+    async with Line(OURS, bus=stack.bus) as line:
+        with pytest.raises(TimedOutError, match=rf"no stream of call {SID} was up within 0\.1 s"):
+            async with line.listen(SID, timeout=0.1):
+                pass
+
+
 @pytest.mark.parametrize("how", ["late", "cancelled"])
 async def test_a_stream_that_nobody_waits_for_any_more_is_stopped(
     stack: FakeStack, how: str
