@@ -21,6 +21,7 @@ from trunkline.calls import known, player, told
 from trunkline.calls.known import KnownCall
 from trunkline.calls.timeline import moments, strip
 from trunkline.carrier_sim.wav import SPEECH_DIR
+from trunkline.cli import calls as cli_calls
 from trunkline.cli.calls import calls, play, show
 from trunkline.controller.journal import file
 from trunkline.controller.journal.rows import DialRow
@@ -316,6 +317,19 @@ def test_a_live_call_without_a_recording_shows_how_it_stands(
     assert "not recorded" in said
     told = json.loads(run(show, "CAlive", "--json").stdout)
     assert told["call"]["state"] == "live" and told["report"] is None
+
+
+def test_a_recording_of_somebody_elses_sends_no_control_characters(
+    surroundings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil = "\x1b[31mX\x07"
+    call = KnownCall(
+        sid=evil, direction=evil, caller=evil, callee=evil, state=evil, began=evil, recording=evil
+    )
+    monkeypatch.setattr(known, "of_recording", lambda path: call)
+    monkeypatch.setattr(cli_calls, "_hear", lambda path: None)
+    result = run(show, str(recorded(surroundings)))
+    assert "\x1b" not in result.stdout and "\x07" not in result.stdout
 
 
 def test_json_has_the_report_and_the_moments(surroundings: Path) -> None:

@@ -186,10 +186,12 @@ def _print(call: KnownCall, heard: Heard | None, console: Console) -> None:
 
     who = " -> ".join(printable(each or "?") for each in (call.caller, call.callee))
     lasted = "" if call.seconds is None else f" for {call.seconds:.1f} s"
-    console.print(Text(f"{printable(call.sid)}  {call.direction or 'call'}  {who}", style="bold"))
+    console.print(
+        Text(f"{printable(call.sid)}  {printable(call.direction or 'call')}  {who}", style="bold")
+    )
     why = "" if call.reason is None else f" ({printable(call.reason)})"
-    began = call.began or "at a time nobody noted"
-    console.print(Text(f"{call.state}{why}{lasted}, began {began}"))
+    began = printable(call.began or "at a time nobody noted")
+    console.print(Text(f"{printable(call.state)}{why}{lasted}, began {began}"))
     if call.frames_lost is not None:
         style = "bold red" if call.frames_lost or call.underruns else ""
         counted = f"{call.frames_lost} frames lost, {call.underruns or 0} underruns so far"
@@ -200,7 +202,7 @@ def _print(call: KnownCall, heard: Heard | None, console: Console) -> None:
     if heard is None:
         console.print("not recorded: TRUNKLINE_RECORDINGS_DIR keeps the sound of later calls")
         return
-    console.print(Text(f"recording {call.recording or heard.title}"))
+    console.print(Text(f"recording {printable(call.recording or heard.title)}"))
     report = heard.report
     for reason in report.unreliable_because:
         console.print(Text(f"UNRELIABLE: {reason}", style="bold red"))
