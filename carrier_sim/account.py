@@ -65,6 +65,10 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     status_callback_event: frozenset[str] = frozenset(["completed"])
     detection: Detection | None = None
 
+    def __repr__(self) -> str:
+        """Without the document: a token is in it."""
+        return f"CallOptions(url={self.url!r}, timeout={self.timeout:g})"
+
 
 class CallRecord(msgspec.Struct, kw_only=True):
     """A Call resource: one leg, seen from the account. Times in ``…_at`` are monotonic;

@@ -44,6 +44,10 @@ class Stream(msgspec.Struct, frozen=True, tag=True):
     status_callback_method: str = "POST"
     parameters: dict[str, str] = {}
 
+    def __repr__(self) -> str:
+        """Without the parameters: a token is among them."""
+        return f"Stream(name={self.name!r}, url={self.url!r})"
+
 
 class Connect(msgspec.Struct, frozen=True, tag=True):
     stream: Stream

@@ -45,7 +45,7 @@ class Wishes:
     level: float = LEVEL
     to: str | None = None
     from_: str | None = None
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def replay(file: Path, settings: Settings, wishes: Wishes, *, as_json: bool) -> int:

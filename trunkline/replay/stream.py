@@ -44,9 +44,9 @@ class Player:
     ``parameters``: custom parameters of the streams' starts."""
 
     account: str
-    token: str = ""
+    token: str = field(default="", repr=False)
     fast: bool = False
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     async def play(
         self,
