@@ -20,7 +20,9 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from trunkline.bus import http
 from trunkline.bus.errors import SettingsError
+from trunkline.bus.wire import LONGEST_WAIT
 
 from .twilio.threads import DaemonPool
 
@@ -36,6 +38,8 @@ INTERVAL: Final = "OTEL_METRIC_EXPORT_INTERVAL"
 #: Milliseconds between two pushes: the default of OpenTelemetry's specification ("Periodic
 #: exporting MetricReader"), which our own loop has to keep to because it takes the reader's place.
 _EVERY_MS: Final = "60000"
+#: Seconds between two pushes, at least: each collects all metrics on the controller's loop.
+_LEAST_EVERY: Final = 0.01
 #: Seconds that the last push of a controller that ends may take. It ends within 4 s in all, and
 #: most of that belongs to its numbers.
 _LAST_WITHIN: Final = 0.5
@@ -68,9 +72,14 @@ class Pusher:
         try:
             self._every = float(every) / 1000
         except ValueError:
-            raise SettingsError(f"{INTERVAL}={every}: milliseconds are expected") from None
+            self._every = 0.0
+        if not _LEAST_EVERY <= self._every <= LONGEST_WAIT:
+            raise SettingsError(
+                f"{INTERVAL}={every}: milliseconds are expected, from {_LEAST_EVERY * 1000:g} to "
+                f"{LONGEST_WAIT * 1000}"
+            )
         self._metrics = metrics
-        self._exporter = OTLPMetricExporter()
+        self._exporter = OTLPMetricExporter(session=http.Session())
         self._resource = Resource.create(
             {"service.name": "trunkline", "service.instance.id": stack}
         )

@@ -97,6 +97,21 @@ async def test_a_collector_gets_every_metric_at_each_interval_and_at_the_end(
     assert roles == ["gateway", "codec_worker", "controller"]
 
 
+async def test_a_collector_on_this_machine_is_not_reached_through_a_proxy(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as dead:
+        proxy = f"http://127.0.0.1:{dead.getsockname()[1]}"
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    monkeypatch.setenv("http_proxy", proxy)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    pusher = otlp.Pusher(Metrics(Stage().core.book, lambda: 0.0), "stack")
+    await pusher.push()
+    assert len(collector.pushed) == 1
+    await pusher.close()
+
+
 @pytest.mark.parametrize("is_there", [True, False])
 async def test_a_collector_that_does_not_answer_or_is_away_does_not_hold_up_the_end(
     is_there: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -123,9 +138,10 @@ async def test_a_collector_that_does_not_answer_or_is_away_does_not_hold_up_the_
     await until(over.is_set)
 
 
-async def test_a_wrong_interval_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(otlp.INTERVAL, "often")
-    with pytest.raises(SettingsError, match="OTEL_METRIC_EXPORT_INTERVAL=often: milliseconds"):
+@pytest.mark.parametrize("every", ["often", "0", "-5", "nan", "inf", "1e300"])
+async def test_a_wrong_interval_is_named(every: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(otlp.INTERVAL, every)
+    with pytest.raises(SettingsError, match=f"OTEL_METRIC_EXPORT_INTERVAL={every}: milliseconds"):
         otlp.Pusher(Metrics(Stage().core.book, lambda: 0.0), "stack")
 
 
