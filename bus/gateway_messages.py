@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Literal
 
 from .call_records import CallInfo
+from .refusals import Kind
 from .wire import (
     Counts,
     Fields,
@@ -167,14 +168,15 @@ class CallMoved(Message, frozen=True):
 
 
 class WebhooksRefused(Message, frozen=True):
-    """gateway: how many voice webhooks had no signature, or a wrong one, since the last
-    WebhooksRefused, by the number (To) that they named.
+    """gateway: how many voice webhooks were refused for their signature or their fields since the
+    last WebhooksRefused of this kind, by the number (To) that they named.
 
-    Sent twenty times a second at most. A stranger may have made the webhooks up, so the controller
-    only counts them.
+    Each kind is sent twenty times a second at most. A stranger may have made the webhooks up, so
+    the controller only counts them.
     """
 
     gateway: PeerName
+    kind: Kind
     numbers: Counts
 
 

@@ -183,7 +183,8 @@ class GatewayApp:
                 headers.get(signature.HEADER), headers.get(signature.SETTINGS_HEADER), matches
             )
             if why is not None:
-                self._authenticator.refused_voice(fields.get("To") if path == VOICE_PATH else None)
+                if path == VOICE_PATH:
+                    self._authenticator.refused_voice(why, fields.get("To"))
                 raise self._forbidden(path, why, checked, number)
         if is_json:
             try:
@@ -195,6 +196,8 @@ class GatewayApp:
         account, of_voice = self._authenticator.account(), path == VOICE_PATH
         fault = twilio_forms.fault(form, account, of_voice=of_voice)
         if fault is not None:
+            if of_voice:
+                self._authenticator.refused_voice("odd fields", fields.get("To"))
             raise self._forbidden(f"{path} ({fault})", "odd fields", checked, number)
         return _Webhook(asked, fields, query, raw_query, public_url)
 

@@ -16,6 +16,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from trunkline.bus.redact import is_e164, redact_number
+from trunkline.bus.refusals import Kind
 from trunkline.bus.twilio_urls import STREAM_PATH, stream_base
 
 from . import signature, twiml
@@ -45,25 +46,29 @@ class Authenticator:
     #: where refusals are counted
     refusals: Refusals
     account: Callable[[], str | None] = lambda: None
-    #: called with how many voice webhooks of each number (To) were refused for their signature
-    refused: Callable[[dict[str, int]], object] = lambda numbers: None
+    #: called with a kind of refusals, and how many voice webhooks of each number (To) it was
+    refused: Callable[[Kind, dict[str, int]], object] = lambda kind, numbers: None
 
     def __post_init__(self) -> None:
-        self._refused: Counter[str] = Counter()
+        self._refused: Counter[tuple[Kind, str]] = Counter()
 
-    def refused_voice(self, number: str | None) -> None:
+    def refused_voice(self, kind: Kind, number: str | None) -> None:
         """Count a refused voice webhook to ``number`` (which a stranger may have made up), and soon
         report it."""
         if number is None or not is_e164(number):
             return
         if not self._refused:
             asyncio.get_running_loop().call_later(REFUSED_TOLD_AFTER, self._tell_refused)
-        if number in self._refused or len(self._refused) < MAX_REFUSED_NUMBERS:
-            self._refused[number] += 1
+        if (kind, number) in self._refused or len(self._refused) < MAX_REFUSED_NUMBERS:
+            self._refused[kind, number] += 1
 
     def _tell_refused(self) -> None:
-        numbers, self._refused = self._refused, Counter()
-        self.refused(dict(numbers))
+        by_kind: dict[Kind, dict[str, int]] = {}
+        for (kind, number), count in self._refused.items():
+            by_kind.setdefault(kind, {})[number] = count
+        self._refused.clear()
+        for kind, numbers in by_kind.items():
+            self.refused(kind, numbers)
 
     def forbidden(
         self,

@@ -180,8 +180,8 @@ class Gateway:
             public_url=lambda: self._public_url,
             refusals=self.refusals,
             account=lambda: self._account,
-            refused=lambda numbers: self.client.notify(
-                m.WebhooksRefused(gateway=self.peer, numbers=numbers)
+            refused=lambda kind, numbers: self.client.notify(
+                m.WebhooksRefused(gateway=self.peer, kind=kind, numbers=numbers)
             ),
         )
         self.shell = Shell(

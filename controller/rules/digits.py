@@ -305,4 +305,6 @@ def _late(at: Moment, row: Row) -> None:
     text = f"the stream was not back {BACK_WITHIN:g} s after the digits"
     if row.doubt is not None:
         text += f", and whether they were sent is not known ({row.doubt})"
+    else:
+        text += "; Twilio has taken them, and the stream may still come again"
     _over(at, row, TimedOutError(text))

@@ -37,6 +37,7 @@ from typing import Final
 from trunkline.bus import messages as m
 from trunkline.bus.callers import caller_key
 from trunkline.bus.redact import redact_number
+from trunkline.bus.refusals import KINDS
 from trunkline.bus.twilio_urls import CALL_FIELD, DIAL_FIELD, OVERRIDE_FIELD
 
 from .. import events as ev
@@ -60,8 +61,6 @@ HELD_AFTER_START: Final = 2.0
 #: A token is good for this long (seconds). Twilio opens the stream at once, but it may have to wait
 #: for a gateway that is just being started again.
 TOKEN_GOOD_FOR: Final = 30.0
-#: Why a webhook was refused that Twilio did not sign, or not for this stack.
-SIGNATURE: Final = "its signature was wrong"
 
 
 class Pending(Enum):
@@ -425,13 +424,14 @@ def _let_in(at: Moment, call: Call) -> m.VoiceAnswer:
 
 
 def refused(at: Moment, counted: m.WebhooksRefused) -> None:
-    """Webhooks without a good signature: told to those whose number they named."""
+    """Webhooks that a gateway refused: told to those whose number they named."""
+    why = f"{KINDS[counted.kind]}; the gateway's log says more"
     for number, count in counted.numbers.items():
         lease = at.book.leases.get(number)
         for session in lease.holders if lease is not None else ():
-            _count(at, session, received=count, rejected=count, why=SIGNATURE)
+            _count(at, session, received=count, rejected=count, why=why)
         for dial in at.book.open_b_legs(number):
-            dial.known.tell_refused("", f"{count} × {SIGNATURE}")
+            dial.known.tell_refused_webhooks(why, count)
 
 
 def _refuse(at: Moment, sessions: list[Session], caller: str, number: str, why: str) -> None:

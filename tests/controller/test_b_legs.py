@@ -369,9 +369,13 @@ def test_an_error_names_the_call_that_was_refused_meanwhile() -> None:
 def test_refused_signatures_are_told_with_the_dial() -> None:
     stage, info = caller()
     request = dialled(stage, info)
-    stage.feed(m.WebhooksRefused(gateway="g1", numbers={SECOND: 3}))
+    stage.feed(m.WebhooksRefused(gateway="g1", kind="wrong signature", numbers={SECOND: 3}))
+    stage.feed(m.WebhooksRefused(gateway="g1", kind="shared key", numbers={SECOND: 1}))
     stage.callback(request, "CAa", "failed")
-    assert "3 × its signature was wrong" in failure(stage, request).text
+    text = failure(stage, request).text
+    assert f"no voice webhook of ***{SECOND[-4:]} was accepted" in text
+    assert "3 webhooks to this number refused (its signature is wrong" in text
+    assert "1 webhook to this number refused (a shared key has signed it" in text
 
 
 # --------------------------------------------------------------------------- after a restart

@@ -226,7 +226,7 @@ def test_who_waits_is_told_which_calls_did_not_become_its_own() -> None:
     stage = Stage()
     info = stage.armed(allowed_callers=[THEIRS, "client:joe"])
     assert stage.webhook("CA1", "sip:alice@example.com").kind == "reject"
-    stage.feed(m.WebhooksRefused(gateway="g1", numbers={OURS: 3}))
+    stage.feed(m.WebhooksRefused(gateway="g1", kind="wrong signature", numbers={OURS: 3}))
     assert stage.webhook("CA2", THEIRS).kind == "stream"
     assert stage.webhook("CA3", "client:joe").kind == "busy"
     # The first caller hangs up before the stream is there.
@@ -234,7 +234,7 @@ def test_who_waits_is_told_which_calls_did_not_become_its_own() -> None:
     stage.looked("completed")
     assert whys(stage, info) == [
         (1, "sip:***", "not in allowed_callers"),
-        (3, "", "its signature was wrong"),
+        (3, "", "its signature is wrong; the gateway's log says more"),
         (1, "client:***", "busy: there was a call already"),
         (0, CALLEE, "let in, and over before its stream came"),
     ]

@@ -45,7 +45,9 @@ def test_a_caller_of_one_session_is_none_of_the_others() -> None:
 def test_refused_signatures_are_told_to_who_holds_the_number() -> None:
     stage = Stage()
     info = stage.armed()
-    stage.feed(m.WebhooksRefused(gateway="g1", numbers={OURS: 3, SECOND: 1}))
+    stage.feed(
+        m.WebhooksRefused(gateway="g1", kind="wrong signature", numbers={OURS: 3, SECOND: 1})
+    )
     assert counted(stage, info) == (3, 3)
 
 

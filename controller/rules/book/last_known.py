@@ -11,6 +11,7 @@ first, and not at the network.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -39,6 +40,8 @@ class LastKnown:
     status_since: float = 0.0
     _webhook: tuple[str, float] | None = None
     _refused: list[str] = field(default_factory=list)
+    #: why a gateway refused webhooks to the callee's number -> how many
+    _unheard: Counter[str] = field(default_factory=Counter)
 
     def tell_unasked(self) -> None:
         """Twilio is going to be asked for the call."""
@@ -74,13 +77,21 @@ class LastKnown:
         """Another call on the callee's number was refused (``how``)."""
         self._refused.append(f"from {redact_number(caller)} ({how})")
 
+    def tell_refused_webhooks(self, why: str, count: int) -> None:
+        """A gateway refused webhooks to the callee's number, before anything in them counted."""
+        self._unheard[why] += count
+
     def refused(self) -> str:
-        """Calls that were refused on the callee's number meanwhile; "" where there were none."""
-        count = len(self._refused)
-        if not count:
-            return ""
-        calls = "a call was" if count == 1 else f"{count} calls were"
-        return f"meanwhile {calls} refused on {self.callee}: {listed(self._refused)}"
+        """Calls and webhooks that were refused on the callee's number meanwhile; "" where there
+        were none."""
+        parts, count = [], len(self._refused)
+        if count:
+            calls = "a call was" if count == 1 else f"{count} calls were"
+            parts.append(f"meanwhile {calls} refused on {self.callee}: {listed(self._refused)}")
+        for why, number in self._unheard.items():
+            hooks = "1 webhook" if number == 1 else f"{number} webhooks"
+            parts.append(f"{hooks} to this number refused ({why})")
+        return "; ".join(parts)
 
     def leg(self, now: float) -> str:
         """Our leg as Twilio last told it."""
@@ -95,7 +106,8 @@ class LastKnown:
         if not self.has_webhook:
             return ""
         if self._webhook is None:
-            return f"no voice webhook of {self.callee} has come"
+            come = "was accepted" if self._unheard else "has come"
+            return f"no voice webhook of {self.callee} {come}"
         answer, at = self._webhook
         ago = f"{now - at:.1f} s ago"
         return f"the voice webhook of {self.callee} was answered with {answer!r} {ago}"
