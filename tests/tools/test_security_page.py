@@ -13,18 +13,20 @@ PAGE = ROOT / "docs" / "security.md"
 
 
 def named() -> Iterator[tuple[str, str]]:
-    """(file, test) of each row; a row names a file once, and further tests of it by ``::test``."""
-    for row in PAGE.read_text().splitlines():
-        file = ""
-        for found, test in re.findall(r"`(tests/[\w/.]*|…)?(?:::(\w+))?`", row):
-            file = found if found.startswith("tests/") else file
-            if file and (found or test):
-                yield file, test
+    """(file, test) of each name in the last column of the rows; no test: the whole file. A row may
+    write the file of the name before as ``…``."""
+    rows = PAGE.read_text().split("<!-- rows -->")[1].split("<!-- /rows -->")[0]
+    for row in rows.splitlines():
+        file = "…"
+        for name in re.findall(r"`(.+?)`", row.removesuffix("|").rpartition("|")[2]):
+            start, _, test = name.partition("::")
+            file = file if start == "…" else start
+            yield file, test
 
 
 @pytest.mark.parametrize(("file", "test"), sorted(set(named())))
 def test_a_row_s_test_is_there(file: str, test: str) -> None:
     path = ROOT / file
-    assert path.exists(), f"{file} is not there"
+    assert re.fullmatch(r"tests/[\w/]+\.py", file) and path.is_file(), f"{file} is not there"
     if test:
         assert re.search(rf"^(async )?def {test}\b", path.read_text(), re.MULTILINE), test
