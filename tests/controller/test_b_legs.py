@@ -381,7 +381,9 @@ def test_refused_signatures_are_told_with_the_dial() -> None:
 # --------------------------------------------------------------------------- after a restart
 
 
-def restarted(info: m.SessionInfo, row: DialRow, *, holders: tuple[m.SessionInfo, ...]) -> Stage:
+def restarted(
+    info: m.SessionInfo, row: DialRow, *rows: DialRow, holders: tuple[m.SessionInfo, ...]
+) -> Stage:
     override = OverrideRow(
         id="o1",
         number=SECOND,
@@ -393,7 +395,7 @@ def restarted(info: m.SessionInfo, row: DialRow, *, holders: tuple[m.SessionInfo
         prior={"voice_url": "p"},
         written={"voice_url": "w"},
     )
-    return again(dials=[row], overrides=[override])
+    return again(dials=[row, *rows], overrides=[override])
 
 
 def b_row(info: m.SessionInfo, **fields: object) -> DialRow:
@@ -495,6 +497,18 @@ def test_a_callers_session_may_still_announce_itself() -> None:
     assert stage.webhook("CA1", THEIRS, SECOND).kind == "pause"
     # That the number is the one that we dial from leaves no doubt.
     assert stage.webhook("CAb", OURS, SECOND).kind == "stream"
+
+
+def test_a_rewritten_caller_is_nobodys_where_two_dials_still_wait_for_their_other_legs() -> None:
+    """The first dial's call was up, so the second one had its turn. Then the client stood still
+    before it heard of the first call, and both the controller and that call's gateway died."""
+    info = Stage().info()
+    first = b_row(info)
+    second = replace(first, request="2" * 32, call="d" * 32, sid="CAd")
+    stage = restarted(info, first, second, holders=(info,))
+    dials = [dial for row in (first, second) for dial in back(info, row).dials]
+    stage.hello("adapter", "a1", sessions=[replace(back(info, first), dials=dials)])
+    assert stage.webhook("CAb", "anonymous", SECOND).kind == "busy"
 
 
 def test_a_session_that_has_closed_does_not_keep_the_other_leg_waiting() -> None:
