@@ -111,6 +111,7 @@ def test_each_child_gets_what_it_needs_and_no_other_secret(
     monkeypatch.setenv("TWILIO_API_SECRET", "not ours")
     monkeypatch.setenv("TWILIO_AUTH_TOKEN", "from the shell")
     monkeypatch.setenv("TRUNKLINE_SIM_SEED", "7")
+    monkeypatch.setenv("TRUNKLINE_DATABASE_URL", "postgresql://me:pa55w0rd@db.example.com/x")
     given = bus_settings.load(
         env_file=None,
         account_sid="AC" + "1" * 32,
@@ -124,6 +125,8 @@ def test_each_child_gets_what_it_needs_and_no_other_secret(
     def settings_in(role: str | None) -> set[str]:
         environment = settings_environment(given, role)
         assert "not ours" not in environment.values()
+        if role not in ("controller", None):
+            assert not any("pa55w0rd" in value for value in environment.values())
         assert environment["TRUNKLINE_SIM_SEED"] == "7"
         return {name for name in environment if name.startswith(("TWILIO_", "TRUNKLINE_"))}
 
