@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,7 @@ from trunkline.bus.errors import ProtocolMismatchError
 from trunkline.bus.settings import Settings, load
 from trunkline.bus.sockets import connect_dealer
 from trunkline.bus.testing import Context, FakeController, poison, until
-from trunkline.codec_worker import calls
+from trunkline.codec_worker import calls, process
 from trunkline.codec_worker.playout import Playout
 from trunkline.codec_worker.process import CLOCKED_FROM, DENSE_FROM, WorkerProcess, main
 
@@ -291,6 +291,23 @@ async def test_a_worker_whose_turns_fail_falls_silent_and_is_well_again_when_the
     for peer in (client, carrier):
         peer.socket.close()
     controller.stop()
+
+
+async def test_a_worker_gives_signs_of_life_while_it_is_healthy(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its keeper restarts it once there are none."""
+    wells: list[Callable[[], bool]] = []
+    monkeypatch.setattr(process, "lives_while", wells.append)
+    stop = asyncio.Event()
+    serving = asyncio.create_task(process.serve(settings, stop))
+    await until(lambda: bool(wells))
+    (well,) = wells
+    assert well()
+    monkeypatch.setattr(WorkerProcess, "healthy", False)
+    assert not well()
+    stop.set()
+    assert await serving == 0
 
 
 async def test_one_message_that_cannot_be_encoded_keeps_none_of_the_others(
