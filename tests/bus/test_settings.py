@@ -111,6 +111,11 @@ def test_given_wins_over_the_environment_and_that_over_the_file(
         ("TRUNKLINE_LOG_FORMAT", "xml", "='xml': expected text or json"),
         ("TRUNKLINE_CALLS_PER_SECOND", "0", "='0': expected a number above 0, and 1000 at most"),
         (
+            "TRUNKLINE_CALLS_PER_SECOND",
+            "1000.5",
+            "='1000.5': expected a number above 0, and 1000 at most",
+        ),
+        (
             "TRUNKLINE_VALIDATE_SIGNATURE",
             "perhaps",
             "='perhaps': expected 1 or 0",
@@ -150,6 +155,7 @@ def test_a_wrong_value_is_named_once_in_one_line(
         ("TRUNKLINE_LOG_FORMAT", "json\r", "log_format", "json"),
         ("TRUNKLINE_VALIDATE_SIGNATURE", " 0 ", "validate_signature", False),
         ("TRUNKLINE_HTTP_PORT", "  ", "http_port", 8765),
+        ("TRUNKLINE_CALLS_PER_SECOND", " 1000 ", "calls_per_second", 1000.0),
         ("TWILIO_REGION", " IE1 ", "region", "ie1"),
         ("TWILIO_EDGE", "Dublin", "edge", "dublin"),
         ("TWILIO_EDGE", "", "edge", None),

@@ -98,10 +98,12 @@ class Client:
         headers: dict[str, str] | None = None,
         pieces: int = 1,
         ends: bool = True,
+        host: str = "127.0.0.1",
     ) -> tuple[int, dict[str, str], bytes]:
         """``ends``: the body is sent whole."""
         scope = {
             "type": "http",
+            "client": (host, 50_000),
             "method": method,
             "path": path,
             "query_string": query.encode(),
@@ -377,6 +379,22 @@ async def test_half_a_body_costs_nobody_else_an_answer(
     for one in halves[1:]:
         one.cancel()
     await asyncio.gather(*halves[1:], return_exceptions=True)
+
+
+async def test_half_bodies_of_one_address_cost_no_other_address_its_place(client: Client) -> None:
+    async def half(host: str) -> int:
+        asked = client.request("POST", "/twilio/voice", body=b"a=b", ends=False, host=host)
+        return (await asked)[0]
+
+    share = gateway_app.MAX_READING_OF_ONE
+    hosts = ["198.51.101.1", *["203.0.114.1"] * (share + 1)]
+    other, oldest, *halves = (asyncio.create_task(half(host)) for host in hosts)
+    assert await oldest == 408
+    assert client.refusals.counts == {"pushed out": 1}
+    assert not any(one.done() for one in (other, *halves))
+    for one in (other, *halves):
+        one.cancel()
+    await asyncio.gather(other, *halves, return_exceptions=True)
 
 
 async def test_half_a_body_has_its_time(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -332,6 +332,15 @@ def test_a_recording_of_somebody_elses_sends_no_control_characters(
     assert "\x1b" not in result.stdout and "\x07" not in result.stdout
 
 
+def test_a_callers_text_commands_no_terminal(surroundings: Path) -> None:
+    recorder = Recorder(surroundings / "recordings")
+    whose = Whose(direction="inbound", caller="\x1b[2J", callee="\x07")
+    recorder.write(recorder.begin("CA7", 1, first=True, age=0.0, whose=whose), 0, b"\xff" * RATE)
+    recorder.close()
+    said = run(show, "CA7").stdout
+    assert "\\x1b[2J -> \\x07" in said and not {"\x1b", "\x07"} & set(said)
+
+
 def test_json_has_the_report_and_the_moments(surroundings: Path) -> None:
     told = json.loads(run(show, str(recorded(surroundings)), "--json").stdout)
     assert told["call"]["recording"].endswith("CArec.wav")

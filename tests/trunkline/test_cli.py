@@ -7,12 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from trunkline.bus import wav
-from trunkline.cli import main, progress
+from trunkline.cli import call_and_answer, main, progress
 from trunkline.doctor.finding import Finding, Known
 
 COMMANDS = tuple(name for name, command in main.cli.commands.items() if not command.hidden)
@@ -284,6 +286,24 @@ def test_bash_takes_the_script() -> None:
 
 
 # --------------------------------------------------------------------------- for programs
+
+
+def test_a_callers_text_commands_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class ALine(AsyncExitStack):
+        number, pending_restores = "+14155551234", ()
+
+        async def wait_for_call(self, timeout: float) -> object:
+            return SimpleNamespace(caller="\x1b[2J", sid="CA1")
+
+    async def talk(*of: object) -> bool:
+        return True
+
+    monkeypatch.setattr(call_and_answer, "Line", lambda number, **options: ALine())
+    monkeypatch.setattr(call_and_answer, "_talk", talk)
+    assert run("answer", "+14155551234") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "\\x1b[2J calls: CA1"
 
 
 def test_the_doctors_findings_are_one_object(

@@ -197,6 +197,17 @@ async def test_a_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+async def test_all_of_this_is_among_the_doctors_checks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", PROXY)
+    (tmp_path / ".env").write_text("TRUNKLINE_PUBLIC_ULR=https://x.example\n")
+    found = await machine.machine(Known(settings(state_dir=tmp_path / "state")))
+    names = [finding.name for finding in found]
+    assert names == ["versions", ".env", ".env", "proxy", "region", "descriptors", "state"]
+    assert machine.machine in run.CHECKS
+
+
 def test_the_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = machine.state(settings(state_dir=tmp_path / "a/b"))
     assert (found.state, found.text) == ("ok", f"{tmp_path}/a/b")
