@@ -7,7 +7,6 @@ import contextlib
 import errno
 import gc
 import json
-import re
 import resource
 import socket
 import subprocess
@@ -25,8 +24,8 @@ from websockets.exceptions import ConnectionClosed
 
 from trunkline.bus import messages as m
 from trunkline.bus.testing import until
-from trunkline.gateway import admission, shell
 from trunkline.gateway import app as gateway_app
+from trunkline.gateway import shell
 from trunkline.gateway.process import BOUNDS
 
 from .stack import FORM, Stack, event, media, running, sign
@@ -113,17 +112,6 @@ async def test_a_crowd_of_strangers_costs_no_webhook_its_answer(
         assert refused["pushed out"] >= 100
         assert set(refused) == {"pushed out"}
         await until(lambda: [x for x in stack.controller.all(m.Beat) if x.refused == refused])
-
-
-def test_the_readme_has_the_bounds() -> None:
-    text = (Path(gateway_app.__file__).parent / "README.md").read_text()
-    rows = re.findall(r"^\| (\w+) .*? \| ([\d,]+) \| (\d+)[^|]* \|", text, re.MULTILINE)
-    assert {what: (int(most.replace(",", "")), int(of_one)) for what, most, of_one in rows} == {
-        "connections": (BOUNDS.waiting, BOUNDS.waiting_of_one),
-        "bodies": (gateway_app.MAX_READING, gateway_app.MAX_READING_OF_ONE),
-        "signed": (gateway_app.MAX_ASKING, gateway_app.MAX_ASKING_OF_ONE),
-        "sockets": (admission.MAX_STRANGERS, admission.MAX_OF_ONE),
-    }
 
 
 async def test_half_bodies_that_fit_into_the_room_cost_no_webhook_its_answer(stack: Stack) -> None:
