@@ -299,7 +299,6 @@ class WorkerProcess:
             self._turned_at = now
         except Exception as error:  # noqa: BLE001  # counted, logged, and no sign of life is given
             soon = now + FRAME_NS
-            self._read_at = max(self._read_at, soon)
             self._deadline = max(self._deadline, soon)
             self._beat_at = max(self._beat_at, soon)
             self._set_timer()

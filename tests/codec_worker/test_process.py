@@ -308,6 +308,7 @@ async def test_a_worker_gives_signs_of_life_while_it_is_healthy(
     assert not well()
     stop.set()
     assert await serving == 0
+    assert not list(settings.address.directory.glob("w-*")), "its socket's file is gone"
 
 
 async def test_one_message_that_cannot_be_encoded_keeps_none_of_the_others(
@@ -623,6 +624,28 @@ async def test_a_turn_that_fails_sets_the_timer_of_the_next_one(
                 assert worker._timer is not None and worker._timer_at > driven.now * 1_000_000
     driven.wake(160)
     assert worker.dropped["fault"] == 6 and worker.healthy
+
+
+@pytest.mark.parametrize("calls", [0, 1, CLOCKED_FROM])
+async def test_a_turn_that_fails_is_not_tried_again_without_a_pause(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """Whichever clock it has: it would take all of a core."""
+    worker = driven.worker
+    worker.start()
+    worker._receive(b"g", msgspec.msgpack.encode(m.MediaHello("gateway", "g")))
+    for n in range(calls):
+        driven.open(0, f"{n:032x}")
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    for name in ("_beat", "_tick", "_work"):
+        monkeypatch.setattr(worker, name, fail)
+    driven.wake(10_000)
+    assert worker.dropped["fault"] == 1
+    assert worker._timer_at >= (driven.now + 20) * 1_000_000
+    await worker.control.close()
 
 
 async def test_a_worker_at_rest_is_well_however_long(driven: Driven) -> None:
