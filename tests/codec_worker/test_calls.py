@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
+from trunkline.codec_worker import calls
 from trunkline.codec_worker import playout as playouts
 from trunkline.codec_worker.calls import MOST_ATTACHED, Calls
 from trunkline.codec_worker.playout import Playout
@@ -351,10 +352,13 @@ def test_speech_that_leaves_a_gap_is_asked_for_again() -> None:
     bench.tick(20)
     assert len(bench.gateway.written) == 2000
     assert bench.worker.complaints[0].endswith("speech at 1000 leaves a gap, 0 is next")
+    told: list[object] = []
     for _ in range(5):  # an adapter that does not understand is not asked for ever
+        bench.from_adapter(m.Resume(CALL, bench.gateway.generation, 0, 0, 0, 0.0, 0, 0, 0))
         bench.from_adapter(m.Speak(CALL, bench.gateway.generation, 9999, bytes(6)))
-        bench.run()
+        told += [message for _, message in bench.worker.take_instructions()]
     assert bench.worker.dropped["speech-gap"] == 1 + 5
+    assert len([message for message in told if isinstance(message, m.Opened)]) == 3
 
 
 def test_a_worker_that_drains_or_is_full_refuses_new_calls_only() -> None:
@@ -519,6 +523,20 @@ def test_attaches_of_one_client_are_bounded_and_go_with_it() -> None:
     worker.receive(ROGUE, m.Attach("one more", "s"), 0)
     worker.disconnected(ROGUE, 0)
     assert list(worker._attached) == [CALL] and worker._attaches[ROGUE] == 0
+
+
+def test_calls_that_were_forgotten_are_remembered_within_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "_TOMBSTONES", 2)
+    worker = Calls("w")
+    opening = Bench().gateway.open_call()
+    for n in range(3):
+        worker.receive(GATEWAY, replace(opening, call=f"{n}"), 0)
+        worker.receive(GATEWAY, m.CloseCall(f"{n}", opening.generation), 0)
+    for n in range(3):
+        worker.receive(GATEWAY, replace(opening, call=f"{n}"), 0)
+    assert list(worker.calls) == ["0"], "the other two come back under a newer generation only"
 
 
 def test_wrong_secrets_for_a_call_to_come_do_not_push_the_right_one_out() -> None:

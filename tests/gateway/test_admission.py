@@ -213,6 +213,14 @@ def test_a_socket_that_left_before_the_answer_is_told(
     assert door.admission.not_needed("c1") == []  # it does not wait
 
 
+def test_nothing_is_kept_of_what_a_socket_said_that_left_before_the_answer(door: Door) -> None:
+    """Whoever comes and goes again and again would fill the memory with it."""
+    number = door.asked()
+    door.hear(number, frame(0))
+    door.lose(number)
+    assert not door.admission._applicants[number].held
+
+
 def test_a_socket_that_left_and_is_refused_owes_nothing(door: Door) -> None:
     number = door.asked()
     door.lose(number)

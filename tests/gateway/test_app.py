@@ -455,3 +455,5 @@ async def test_signed_requests_that_wait_are_bounded(
     client.app.leave()
     await asyncio.gather(*calls)
     assert client.refusals.counts == {"asked too often": 1, "leaving": 2}
+    late = await asyncio.wait_for(client.post("/twilio/voice", FORM), 1.0)
+    assert b"<Pause" in late[2], "its connection had been there before"

@@ -414,6 +414,7 @@ async def test_one_that_is_dropped_is_not_read_any_more(together: bool) -> None:
         recorder.echo = False
         recorder.socket.close(1008, "enough")
         recorder.socket.drop()
+        assert recorder.socket._descriptor < 0, "it is not read together with others any more"
         recorder.socket.drop()
         await client.send("too late")
         async with asyncio.timeout(ws.CLOSE_WITHIN / 2):
@@ -449,6 +450,28 @@ async def test_frames_that_are_no_messages_are_told() -> None:
         + frame(Opcode.CONT, b"")
     )
     assert (recorder.others, recorder.texts) == (10, [b""])
+    socket.connection_lost(None)
+
+
+async def test_a_message_in_parts_without_end_is_not_kept() -> None:
+    """Parts may be empty, so their bytes alone bound nothing."""
+    socket, recorder, _pipe = piped()
+    socket.data_received(frame(Opcode.TEXT, b"", fin=False))
+    for _ in range(2_000):
+        socket.data_received(frame(Opcode.CONT, b"", fin=False))
+    assert socket._fragments is not None and len(socket._fragments) < 1_000
+    socket.data_received(frame(Opcode.CONT, b""))
+    assert (recorder.wrong, recorder.texts) == (["too-long"], [])
+    socket.connection_lost(None)
+
+
+async def test_a_peer_that_stays_silent_is_pinged_and_then_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ws, "PING_AFTER", 0.02)
+    socket, _recorder, pipe = piped()
+    await until(lambda: pipe.ended)
+    assert pipe.written == b"\x89\x00"
     socket.connection_lost(None)
 
 
