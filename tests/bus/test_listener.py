@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from trunkline.bus import hosts
 from trunkline.bus.listener import AT_ONCE, BoundedHttp, Bounds, Server
@@ -44,6 +45,8 @@ class Listener:
         self.may = asyncio.Event()
         self.asked = asyncio.Event()
         self.left = asyncio.Event()
+        #: the addresses that asked for the page, as the application sees them
+        self.asked_by: list[str | None] = []
         routes = [Route("/", self._page), Route("/", self._post, methods=["POST"])]
         #: refusals of the listener itself, in order
         self.refused: list[str] = []
@@ -64,6 +67,7 @@ class Listener:
 
     async def _page(self, request: Request) -> Response:
         self.asked.set()
+        self.asked_by.append(request.client and request.client.host)
         await self.may.wait()
         return PlainTextResponse("ok")
 
@@ -126,6 +130,35 @@ async def test_a_connection_that_is_idle_is_closed_at_once() -> None:
     date = head.partition("date: ")[2].partition("\r\n")[0]
     assert abs(parsedate_to_datetime(date).timestamp() - time()) < 5
     assert "server:" not in head
+
+
+async def test_a_connection_whose_bytes_cannot_be_read_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a mistake of ours, which the loop logs."""
+
+    def fail(self: object, data: bytes) -> None:
+        raise ZeroDivisionError
+
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: errors.append(told))
+    async with listening() as listener:
+        monkeypatch.setattr(HttpToolsProtocol, "data_received", fail)
+        stranger = await connect(listener, GET)
+        assert await gone(stranger)
+        stranger[1].close()
+    assert len(errors) == 1
+
+
+async def test_nobody_names_another_address_as_its_own() -> None:
+    """An address has a share of the places at the public port."""
+    async with listening() as listener:
+        listener.may.set()
+        asks = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.114.1\r\n\r\n"
+        stranger = await connect(listener, asks)
+        await stranger[0].readuntil(b"ok")
+        assert listener.asked_by == ["127.0.0.1"]
+        stranger[1].close()
 
 
 async def test_an_idle_listener_sets_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -356,6 +356,27 @@ async def test_a_message_over_the_bound_is_not_read_and_ends_its_connection(
         each.close()
 
 
+async def test_a_message_of_more_parts_is_dropped(context: Context, tmp_path: Path) -> None:
+    got: list[bytes] = []
+    router, endpoint = bind_router(context, f"ipc://{tmp_path}/r", lambda _, p: got.append(p))
+    with context.socket(zmq.DEALER) as dealer:
+        dealer.connect(endpoint)
+        dealer.send_multipart([b"one", b"two"])
+        dealer.send(b"whole")
+        await until(lambda: bool(got))
+    assert got == [b"whole"]
+    router.close()
+
+
+async def test_a_host_that_vanished_shows_on_tcp(context: Context) -> None:
+    """Its kernel says nothing, so the connection is asked for a sign of life."""
+    router, endpoint = bind_router(context, "tcp://127.0.0.1:*", lambda *_: None)
+    dealer, _ = watched(context, endpoint)
+    for each in (router, dealer):
+        assert each._socket.heartbeat_timeout == 6_000 > each._socket.heartbeat_ivl > 0
+        each.close()
+
+
 async def test_a_second_bind_steals_an_ipc_path(context: Context, tmp_path: Path) -> None:
     """Why the bus directory is locked: ZeroMQ itself refuses nothing here."""
     got: list[str] = []
