@@ -159,8 +159,8 @@ def test_the_adapter_may_attach_before_or_after_the_call_is_opened() -> None:
     early.receive(GATEWAY, gateway.open_call(), 0)
     late.receive(GATEWAY, gateway.open_call(), 0)
     late.receive(ADAPTER, m.Attach(CALL, SECRET), 0)
-    for calls in (early, late):
-        assert calls.take_instructions() == [(ADAPTER, m.Opened(CALL, gateway.generation, 1, 0))]
+    for worker in (early, late):
+        assert worker.take_instructions() == [(ADAPTER, m.Opened(CALL, gateway.generation, 1, 0))]
 
 
 def test_a_wrong_secret_is_refused_and_the_right_one_keeps_the_call() -> None:

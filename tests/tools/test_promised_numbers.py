@@ -29,7 +29,8 @@ GATEWAY = [
 ]
 SECURITY = [
     f"a `start` within {admission.START_WITHIN:g} s",
-    f"At most {BOUNDS.waiting:,} wait for a request ({BOUNDS.waiting_of_one} of one public address)",
+    f"At most {BOUNDS.waiting:,} wait for a request ({BOUNDS.waiting_of_one} of one public "
+    "address)",
     f"At most {app.MAX_READING} bodies are read at a time "
     f"({app.MAX_BODY_BYTES >> 10} KB each, {app.BODY_WITHIN:g} s)",
     f"{admission.MAX_STRANGERS:,} sockets that were not let in ({admission.MAX_OF_ONE} of one "
