@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.bus.errors import SettingsError
+from trunkline.stack import public_port
 from trunkline.stack.public_port import PortTakenError, PublicPort
 
 BUS = "ipc:///run/a"
@@ -52,6 +53,24 @@ def test_an_ipv6_address(host: str, directory: Path) -> None:
         assert accepts(port)
     finally:
         port.close()
+
+
+def test_who_asks_and_says_nothing_keeps_nobody_waiting_for_long(
+    first: PublicPort, directory: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(str(directory / f"port-{first.address[1]}.sock"))
+        second = PublicPort.claim("127.0.0.1", first.address[1], BUS, directory)
+    second.close()
+
+
+def test_locks_are_not_taken_where_others_may_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o777)
+    monkeypatch.setattr(public_port, "runtime_path", lambda: tmp_path)
+    with pytest.raises(SettingsError, match="chmod 700"):
+        public_port.locks_directory()
 
 
 def test_a_second_gateway_of_the_stack_shares_the_socket(

@@ -168,12 +168,13 @@ class PublicPort:
     def _hand_out(self, door: socket.socket) -> None:
         """Answer one process that asks for the socket. The connection stays open, so that it tells
         that process when we die."""
-        with contextlib.suppress(OSError):  # the process has gone away meanwhile
+        # OSError: the process has gone away meanwhile, or says nothing.
+        with contextlib.suppress(OSError), contextlib.ExitStack() as unless_kept:
             asking, _ = door.accept()
+            unless_kept.callback(asking.close)
             asking.settimeout(1.0)
             if asking.recv(_LONGEST_BUS).decode(errors="replace") != self._bus:
                 asking.sendall(_NO)
-                asking.close()
                 return
             socket.send_fds(asking, [_YES], [self.listening.fileno()])
             asking.setblocking(False)
@@ -181,6 +182,7 @@ class PublicPort:
                 self._sharers.remove(gone)
                 gone.close()
             self._sharers.append(asking)
+            unless_kept.pop_all()
 
     def _succeed(self) -> None:
         """The holder is gone. Take its place, or follow the process that has taken it."""
