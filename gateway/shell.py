@@ -496,8 +496,6 @@ class Shell:
         for link in self._links.values():
             link.close(linger=100)
         self._links.clear()
-        for task in self._tasks:
-            task.cancel()
 
     async def wait_closed(self, seconds: float) -> None:
         """Wait until the carrier has answered the closing of all sockets, at most this long."""
