@@ -60,6 +60,29 @@ async def test_one_stack_serves_all_and_ends_with_the_last(
     assert not os.path.exists(directory)  # noqa: PTH110, ASYNC240  # the same
 
 
+async def test_a_stack_is_its_own_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked child has a copy of it, and ends it not."""
+    run_instead(monkeypatch, str(FAKE_UP), os.devnull)
+    stack = await private_stack.acquire(request())
+    with monkeypatch.context() as forked:
+        forked.setattr(os, "getpid", lambda: stack.pid + 1)
+        stack.stop()
+    assert stack.launched.process.poll() is None
+    await private_stack.release(stack)
+
+
+def test_a_stack_that_cannot_be_started_leaves_no_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    directory = tmp_path / "its"
+    directory.mkdir()
+    monkeypatch.setattr(private_stack, "temporary_directory", lambda prefix: directory)
+    monkeypatch.setattr(PrivateStack, "_command", lambda self: [str(tmp_path / "no program")])
+    with pytest.raises(FileNotFoundError):
+        PrivateStack(request())
+    assert not directory.exists()
+
+
 async def test_a_stack_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     run_instead(monkeypatch, "-c", "print('port 8799 is in use'); raise SystemExit(1)")
     with pytest.raises(StackUnavailableError, match="status 1") as caught:

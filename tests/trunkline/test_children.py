@@ -9,17 +9,20 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from trunkline.bus import settings as bus_settings
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.launch import ParentPipe
+from trunkline.bus.private import NotPrivateError
 from trunkline.bus.process import PARENT_FD_VARIABLE
 from trunkline.bus.testing import until
 from trunkline.stack import children
 from trunkline.stack.children import GOOD_RUN, LONGEST_DELAY, Child, Restarts, settings_environment
 from trunkline.stack.keep_alive import _health_files
+from trunkline.stack.supervisor import Supervisor, exit_status
 
 # ---------------------------------------------------------------- the rules
 
@@ -342,6 +345,65 @@ async def test_stop_before_the_first_start_starts_nothing(parent: ParentPipe) ->
 
 
 @pytest.mark.e2e
+async def test_stop_while_it_is_being_started_ends_it(
+    parent: ParentPipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = python(WAITS, parent)
+    start = asyncio.create_subprocess_exec
+
+    async def stopped_meanwhile(*argv: str, **options: Any) -> asyncio.subprocess.Process:
+        child.stop()
+        return await start(*argv, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", stopped_meanwhile)
+    assert await asyncio.wait_for(child.keep(), 10.0) == -signal.SIGTERM
+
+
+@pytest.mark.e2e
+async def test_a_child_that_was_asked_to_end_may_be_silent_meanwhile(
+    parent: ParentPipe, signs: str, tmp_path: Path
+) -> None:
+    """It restores numbers first, which may take longer."""
+    up = tmp_path / "up"
+    end = "return 3"
+    slow = signs.replace(end, f"import time; time.sleep(0.8); {end}")
+    child = python(f"up = {str(up)!r}{slow}", parent, silent_for=0.2)
+    keeping = asyncio.create_task(child.keep())
+    await until(lambda: up.exists() and up.read_text() == "x")
+    child.stop()
+    assert await keeping == 3
+
+
+@pytest.mark.e2e
+async def test_who_does_not_end_in_time_is_killed(tmp_path: Path) -> None:
+    up = tmp_path / "up"
+    code = f"""
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open({str(up)!r}, "w").close()
+signal.alarm(10)
+signal.pause()
+"""
+    async with Supervisor(within=0.2) as supervisor:
+        child = supervisor.keep("child", [sys.executable, "-c", code], dict(os.environ))
+        await until(up.exists)
+    assert child.ended.result() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("status", "role", "then"),
+    [
+        *((0, "controller", 0), (3, "controller", 3), (-15, "controller", 0)),
+        *((-9, "controller", 3), (-9, "gateway", 0), (1, "gateway", 1)),
+    ],
+)
+def test_a_controller_that_was_killed_may_have_left_something_to_put_back(
+    status: int, role: str, then: int
+) -> None:
+    assert exit_status(status, role) == then
+
+
+@pytest.mark.e2e
 async def test_a_child_sees_the_end_of_its_parent(
     parent: ParentPipe, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -354,6 +416,14 @@ async def test_a_child_sees_the_end_of_its_parent(
     await until(lambda: bool(caplog.messages) or keeping.done())
     child.kill()
     await asyncio.gather(keeping)
+
+
+def test_probe_files_are_not_written_where_others_could_put_a_link(tmp_path: Path) -> None:
+    directory = tmp_path / "health"
+    directory.mkdir()
+    directory.chmod(0o777)
+    with pytest.raises(NotPrivateError, match="chmod 700"):
+        _health_files(directory)
 
 
 def test_probe_files_that_cannot_be_written_end_nothing(

@@ -39,3 +39,11 @@ def test_it_is_left_for_a_browser_alone(
     asyncio.run(console.console(settings.load(env_file=None), show=False))
     assert len(list(tmp_path.iterdir())) == opens
     assert ("#token=t0ken" in capsys.readouterr().out) is not opens
+
+
+def test_the_files_link_is_the_consoles_whatever_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    page = console._page('http://127.0.0.1:8766/"><script>').read_text()
+    assert 'href="http://127.0.0.1:8766/&quot;&gt;&lt;script&gt;"' in page

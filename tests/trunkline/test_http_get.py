@@ -57,6 +57,18 @@ async def test_a_body_in_chunks_is_read_whole_and_one_without_end_is_cut() -> No
         assert (await http_get.get(f"http://{at}/")).body == b"x" * 100_000
 
 
+async def test_a_body_that_goes_on_and_on_is_not_waited_for() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD % b"200 OK" + b"\r\n" + b"x" * 150_000)
+        await reader.read()  # until whoever asked has left
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        asked = http_get.get(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        assert (await asyncio.wait_for(asked, 5.0)).body == b"x" * 100_000
+
+
 async def test_no_answer_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))

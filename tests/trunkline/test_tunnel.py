@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 
 from trunkline.bus.errors import SettingsError
@@ -113,6 +114,19 @@ async def test_the_program_gets_no_setting_and_no_secret_of_ours(
     with pytest.raises(TunnelError):
         await Tunnel.open("ngrok", "127.0.0.1", 8765)
     assert "5ecre7" not in seen.read_text() and "NGROK_REGION=eu" in seen.read_text()
+    assert "TRUNKLINE_" not in seen.read_text()
+
+
+@pytest.mark.e2e
+async def test_a_program_that_prints_no_url_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = tmp_path / "pid"
+    install(tmp_path, "ngrok", f"echo $$ > {pid}\necho no url\nexec sleep 60", monkeypatch)
+    monkeypatch.setattr("trunkline.stack.tunnel.URL_WITHIN", 2.0)
+    with pytest.raises(TunnelError, match=r"no public URL within 2 s; it last said: no url\Z"):
+        await Tunnel.open("ngrok", "127.0.0.1", 8765)
+    assert not psutil.pid_exists(int(pid.read_text()))
 
 
 @pytest.mark.e2e
