@@ -153,9 +153,9 @@ def test_a_worker_that_has_just_begun_may_have_filled_up_the_lead(model: CallMod
 
 def tell_the_end(model: CallModel, worker: str, unplayed: int) -> None:
     """The worker says that stream 1 broke, and how much sound lay at the carrier."""
-    loss = m.Loss(CALL, model.generation, "outbound", unplayed, UNPLAYED)
-    model.audio.loss(worker, loss)
-    over = m.StreamOver(CALL, model.generation, 1, "error")
+    generation = model.audio.generation
+    model.audio.loss(worker, m.Loss(CALL, generation, "outbound", unplayed, UNPLAYED))
+    over = m.StreamOver(CALL, generation, 1, "error")
     model.audio.stream_over(worker, over, model.now)
 
 

@@ -15,7 +15,7 @@ from trunkline.adapter.client.call_audio import READ_EVERY
 from trunkline.adapter.client.media_link import MediaPlane
 from trunkline.adapter.client.session import ClientSession
 from trunkline.bus import messages as m
-from trunkline.bus.errors import StackUnavailableError
+from trunkline.bus.errors import NumberBusyError, StackUnavailableError
 from trunkline.bus.testing import poison
 
 
@@ -90,6 +90,22 @@ def one_call(
     session.started(info)
     wires.up.pop()()
     return wires, media, session, info
+
+
+async def test_a_session_whose_arming_failed_is_not_announced_as_armed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next controller would keep the override for it, though nobody waits for a call."""
+
+    async def refuse(self: Taken, body: m.Arm, expect: object, **options: object) -> object:
+        assert session.describe().armed
+        raise NumberBusyError("somebody else has it")
+
+    session = open_session(MediaPlane(None, "a1", None, lambda: 100.0))  # type: ignore[arg-type]  # no sockets here
+    monkeypatch.setattr(Taken, "request", refuse)
+    with pytest.raises(NumberBusyError):
+        await session.arm(1.0, {})
+    assert not session.describe().armed
 
 
 async def test_secret_that_a_restarted_controller_made_is_told_to_the_workers(

@@ -125,10 +125,19 @@ def test_a_settings_key_is_hidden_and_wins_over_the_token_for_clients_alone() ->
         load(env_file=None, bus="tcp://127.0.0.1:7", client_key=made.text).tcp_key()
 
 
-@pytest.mark.parametrize("wrong", ["nobody", "others may write", "no text", "a directory"])
+def test_a_change_that_died_half_way_is_in_nobodys_way(tmp_path: Path) -> None:
+    path = tmp_path / "clients"
+    client = ClientCurve.new(BUS.server_public)
+    (tmp_path / "clients.new").write_text("# half of")
+    allow(path, it=client)
+    assert AllowList(BUS.public, path).has(client.public)
+
+
+@pytest.mark.parametrize("wrong", ["nobody", 0o666, 0o660, "no text", "a directory"])
 def test_a_file_that_cannot_be_trusted_lets_nobody_in(
-    tmp_path: Path, wrong: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, wrong: str | int, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """A number is a mode that lets others write."""
     path = tmp_path / "clients"
     client = ClientCurve.new(BUS.server_public)
     allow(path, it=client)
@@ -136,9 +145,9 @@ def test_a_file_that_cannot_be_trusted_lets_nobody_in(
     assert allowed.has(client.public) and allowed.has(BUS.public)
     if wrong == "nobody":
         path.unlink()
-    elif wrong == "others may write":
+    elif isinstance(wrong, int):
         path.write_text(path.read_text() + "\n")
-        path.chmod(0o666)
+        path.chmod(wrong)
     elif wrong == "no text":
         path.write_bytes(b"\xff\xfe")
     else:
