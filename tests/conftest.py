@@ -73,6 +73,7 @@ COMPUTE: Final = (
         "adapter/test_pcm16.py",
         "adapter/test_scenario_adapter.py",
         "adapter/test_tunnel_readiness.py",
+        "trunkline/test_secrets.py",
         "adapter/test_by_hand.py",
         "adapter/test_greeting.py",
         "adapter/test_speech_gate.py",
