@@ -156,12 +156,17 @@ class Line:
         """
         if self._session is not None:
             return self
+        self.number = self._asked_number
+        self.pending_restores = []
+        self.webhooks = self.webhooks_rejected = 0
         await self._join(self._bus)
         self.mode = "idle"
         return self
 
     async def _join(self, bus: str | None) -> tuple[BusClient, ClientSession]:
-        """Begin a session at this bus and, once that has succeeded, leave the present one."""
+        """Begin a session at this bus and, once that has succeeded, leave the present one. If there
+        is one, the number stays the same. WrongModeError where the line is closed meanwhile."""
+        was_open = self._session is not None
         found = settings.load(bus=bus, auth_token=self._auth_token)
         client = await acquire_in_thread(lambda: _client(found.address, lambda: found.client_curve))
         try:
@@ -172,6 +177,9 @@ class Line:
             raise
         assert session.opened is not None
         session.taped = self._report
+        if was_open and self._session is None:
+            await asyncio.shield(self._leave(client, session))
+            raise WrongModeError("the line was closed meanwhile")
         before = self._client, self._session
         self._client, self._session = client, session
         self.number = session.opened.number
@@ -187,11 +195,22 @@ class Line:
         return SessionInfo(
             session=secrets.token_hex(16),
             secret=secrets.token_hex(16),
-            number=self._asked_number,
+            number=self.number,
             account=self._account,
             allowed_callers=_sorted(self.allowed_callers),
             allowed_callees=_sorted(self.allowed_callees),
         )
+
+    async def allow(self, callers: set[str] | None, callees: set[str] | None) -> None:
+        """Let these callers in, and dial these callees, from now on. If they are others than
+        before, a new session takes the number over, and the calls of the present one are hung
+        up."""
+        client, session = self._opened()
+        self.allowed_callers, self.allowed_callees = callers, callees
+        wanted = self._info()
+        lists = (session.info.allowed_callers, session.info.allowed_callees)
+        if (wanted.allowed_callers, wanted.allowed_callees) != lists:
+            await self._join(client.address.text)
 
     async def close(self) -> None:
         """Hang up, put the number back, leave the stack. A closed line may be opened again.
@@ -209,10 +228,11 @@ class Line:
     async def _leave(self, client: BusClient, session: ClientSession) -> None:
         try:
             await client.run(session.close())
-            self.pending_restores = session.pending_restores
+            pending = session.pending_restores
+            self.pending_restores += [n for n in pending if n not in self.pending_restores]
         finally:
-            self.webhooks = session.webhooks
-            self.webhooks_rejected = session.webhooks_rejected
+            self.webhooks += session.webhooks
+            self.webhooks_rejected += session.webhooks_rejected
             await client.release()
 
     async def __aenter__(self) -> Line:

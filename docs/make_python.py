@@ -46,7 +46,15 @@ async def main():
 
 asyncio.run(main())"""
 #: Members that trunkline's own modules share, and tests have no use for.
-OURS: Final = {"check_mode", "dial", "carries_sound", "keeps_sound", "ending", "abandon"}
+OURS: Final = {
+    "abandon",
+    "allow",
+    "carries_sound",
+    "check_mode",
+    "dial",
+    "ending",
+    "keeps_sound",
+}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

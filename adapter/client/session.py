@@ -63,6 +63,8 @@ class ClientSession:
         info: m.SessionInfo,
     ) -> None:
         self.id = info.session
+        #: as it was asked for
+        self.info = info
         self.number = info.number
         self.mode: Literal["idle", "answer", "call"] = "idle"
         self.armed = False
@@ -83,7 +85,6 @@ class ClientSession:
         self.missed = MissedCalls()
         #: numbers whose restore had not succeeded when the session was closed
         self.pending_restores: list[str] = []
-        self._info = info
         self._trace: dict[str, str] = {}
         self._dials: dict[str, _Dialling] = {}
         #: by call, of dials whose streams are still to come. The controller that was told may die
@@ -100,7 +101,7 @@ class ClientSession:
     def describe(self) -> m.SessionInfo:
         """The session and all that it holds, for OpenSession and Hello."""
         return replace(
-            self._info,
+            self.info,
             number=self.number,
             armed=self.armed,
             mode=self.mode,

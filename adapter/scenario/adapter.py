@@ -210,18 +210,12 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             self._warn_of_ignored(line)
         return line
 
-    async def _as_it_is_set(self, line: Line) -> Line:
-        """``line``, which is opened again if the lists of who may call and whom we may dial were
-        changed meanwhile in the adapter's attributes."""
-        callers = caller_set(self.allowed_callers)
-        callees = callee_set(self.allowed_callees) or None
-        if (callers, callees) == (line.allowed_callers, line.allowed_callees):
-            return line
-        self.allowed_callers, self.allowed_callees = callers, callees
-        assert self._joined is not None
-        await line.close()
-        self._line = await self._open_line(self._joined)
-        return self._line
+    async def _allow_as_set(self, line: Line) -> None:
+        """Lists of who may call and whom we may dial hold from now on, if they were changed
+        meanwhile in the adapter's attributes."""
+        self.allowed_callers = caller_set(self.allowed_callers)
+        self.allowed_callees = callee_set(self.allowed_callees) or None
+        await line.allow(self.allowed_callers, self.allowed_callees)
 
     def _warn_of_ignored(self, line: Line) -> None:
         ignored = []
@@ -390,7 +384,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
                 url = self.public_base_url or line.public_url
                 await wait_for_tunnel(self.tunnel_readiness, url)
             await self._drop_call()
-            line = await self._as_it_is_set(line)
+            await self._allow_as_set(line)
             with dialling(type(self).__name__, plan.to, line.number) as span:
                 began = time.monotonic()
                 call = await line.dial(plan, timeout)
@@ -431,7 +425,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         check_greeting(greeting_timeout)
         with self._one_at_a_time():
             await self._drop_call()
-            line = await self._as_it_is_set(line)
+            await self._allow_as_set(line)
             with dialling(type(self).__name__, line.number) as span:
                 base = mask_url(line.public_url)
                 log.info("TwilioAgentAdapter: webhook set to %s/twilio/voice", base)

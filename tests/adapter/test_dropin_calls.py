@@ -231,6 +231,51 @@ async def test_lists_that_are_written_later_hold_from_the_next_call_on(stack: Fa
         assert stack.controller.all(m.OpenSession)[-1].info.allowed_callers == ["+14155550001"]
 
 
+async def test_new_lists_change_no_number_of_the_pool(stack: FakeStack) -> None:
+    """The number would be somebody else's as soon as no session is on it."""
+    async with adapter(stack, phone_number="any", allowed_callees=[THEIRS]) as agent:
+        agent.allowed_callees = {OTHER}
+        await placed(stack, agent, OTHER, attach_stream="a-leg")
+        opened, opened_again, closed = stack.controller.requests[:3]
+        assert isinstance(opened, m.OpenSession) and opened.info.number == "any"
+        assert isinstance(opened_again, m.OpenSession) and opened_again.info.number == OURS
+        assert closed == m.CloseSession(session=opened.info.session)
+    async with agent:
+        assert stack.controller.all(m.OpenSession)[-1].info.number == "any"
+
+
+async def test_disconnect_while_new_lists_are_told_leaves_no_call(stack: FakeStack) -> None:
+    agent = adapter(stack, allowed_callees=[THEIRS])
+    await agent.connect()
+    agent.allowed_callees = {OTHER}
+    stack.controller.answers[m.OpenSession] = None  # asked, and not answered
+    placing = asyncio.ensure_future(agent.place_call(OTHER, attach_stream="a-leg"))
+    opening = await stack.controller.wait_for(m.OpenSession, 2)
+    await agent.disconnect()
+    del stack.controller.answers[m.OpenSession]
+    answer = stack.controller.usual(opening)
+    assert isinstance(answer, m.SessionOpened)
+    stack.controller.answer_last(answer)
+    with pytest.raises(WrongModeError, match="closed meanwhile"):
+        await asyncio.wait_for(placing, 5)
+    assert dials(stack) == [] and not agent.is_connected()
+    closed = [body.session for body in stack.controller.all(m.CloseSession)]
+    assert closed == [body.info.session for body in stack.controller.all(m.OpenSession)]
+
+
+async def test_disconnect_before_new_lists_are_told_leaves_no_session(stack: FakeStack) -> None:
+    class Tunnel:
+        async def wait_until_edge_reachable(self) -> None:
+            await agent.disconnect()
+
+    agent = adapter(stack, allowed_callees=[THEIRS], tunnel_readiness=Tunnel())
+    await agent.connect()
+    agent.allowed_callees = {OTHER}
+    with pytest.raises(WrongModeError, match="not connected"):
+        await agent.place_call(OTHER, attach_stream="a-leg")
+    assert len(stack.controller.all(m.OpenSession)) == 1 and not agent.is_connected()
+
+
 async def test_an_adapter_without_credentials_can_be_made_and_says_so_when_it_connects() -> None:
     agent = adapter(account_sid=None, auth_token=None)
     with pytest.raises(SettingsError, match="account_sid is required"):
