@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +37,7 @@ from ..turns.greeting import GREETING_TIMEOUT, check_greeting, greet, hear_greet
 from ..turns.speech_gate import GateCounters
 from ..turns.turns import PIECE, Heard
 from .greeting_turn import GreetingTurn, running_scenario
+from .handed_digits import HandedDigits
 from .join import Joined, join, leave
 from .private_stack import StackRequest
 from .spans import Attributes, dialling, set_attributes, set_twilio, sound_arrived
@@ -133,11 +133,10 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         #: the present call, or the one before
         self._last_call: Call | None = None
         self._heard: Heard | None = None
-        self._digits: asyncio.Task[None] | None = None
+        self._digits = HandedDigits(lambda: self.on_dtmf, self._look_at_end)
         self._answered: Context | None = None
         self._marked: Context | None = None
         self._frames_before = 0
-        self._dtmf_received = 0
         self._gate_before = GateCounters()
 
     def __repr__(self) -> str:
@@ -177,7 +176,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             self._joined, self._line = joined, line
             self._forget_call()
             self.agent_hung_up = False
-            self._frames_before = self._dtmf_received = 0
+            self._frames_before = self._digits.received = 0
             self._gate_before = GateCounters()
             self.greeting = None
         set_twilio(
@@ -249,6 +248,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             await line.close()
         finally:
             await asyncio.shield(leave(joined))
+        await self._digits.finish()
         if self._heard is not None:
             await self._heard.look_at_rest()
         if call is not None and reason == "none":
@@ -257,7 +257,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         set_twilio(
             span,
             frames_received=self.frames_received,
-            dtmf_received=self._dtmf_received,
+            dtmf_received=self._digits.received,
             stream_ended_reason=reason,
             webhook_invocations=line.webhooks,
             webhook_rejected=line.webhooks_rejected,
@@ -265,7 +265,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         )
         set_attributes(span, {**self._gate_attributes(), **self._report_attributes(call)})
         self._forget_call()
-        self._frames_before = self._dtmf_received = 0
+        self._frames_before = 0
 
     def is_connected(self) -> bool:
         """False once disconnected, and once the call is over and all of it was handed out."""
@@ -482,6 +482,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         call, heard = self._call, self._heard
         if call is not None and call.ended_reason is None:
             await call.hang_up()
+        await self._digits.finish()
         if heard is not None:
             await heard.look_at_rest()
         self._forget_call()
@@ -491,34 +492,18 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
     def _take(self, call: Call, span: Span, began: float | None) -> None:
         self._call = self._last_call = call
         self._heard = Heard(call, self._gate_options, piece=PIECE)
-        self._digits = asyncio.get_running_loop().create_task(self._hand_on_digits(call))
+        self._digits.follow(call)
         latency = None if began is None else round((time.monotonic() - began) * 1000)
         set_twilio(span, call_sid=call.dialled_sid or call.sid, stream_connect_latency_ms=latency)
 
     def _forget_call(self) -> None:
-        # scenario.run has a loop of its own. A task of another loop is not cancelled from here; it
-        # ends with the call's digits.
-        digits = self._digits
-        if digits is not None and digits.get_loop() is asyncio.get_running_loop():
-            digits.cancel()
+        self._digits.drop()
         self._frames_before = self.frames_received
         self._gate_before = self.gate_counters
-        self._call = self._heard = self._digits = None
+        self._call = self._heard = None
         self._answered = self._marked = None
 
-    async def _hand_on_digits(self, call: Call) -> None:
-        async for digit in call.dtmf:
-            self._dtmf_received += 1
-            if self.on_dtmf is None:
-                continue
-            try:
-                answer = self.on_dtmf(digit)
-                if inspect.isawaitable(answer):
-                    await answer
-            except Exception:  # a user's callback may raise anything
-                log.warning(
-                    "TwilioAgentAdapter: on_dtmf callback raised; continuing", exc_info=True
-                )
+    def _look_at_end(self, call: Call) -> None:
         if call is self._call:
             self.agent_hung_up = call.ended_by_far_end
             if call.ended_reason == "max_duration":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
 from later import imported, scenario, testing
-from phone import CREDENTIALS, adapter, answered, dials, placed
+from phone import CREDENTIALS, adapter, answered, dials, placed, press
 
 from trunkline.bus import messages as m
 from trunkline.bus.testing import until
@@ -363,6 +363,81 @@ async def test_the_longest_duration_is_said_and_ends_the_call(
         assert not agent.agent_hung_up
     warned = [r for r in caplog.records if "max call duration" in r.message]
     assert [(r.name, r.levelno) for r in warned] == [("scenario.voice.twilio", logging.WARNING)]
+
+
+async def test_the_longest_duration_is_said_though_the_next_call_follows_at_once(
+    stack: FakeStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def slow(digit: str) -> None:
+        await asyncio.sleep(0.05)
+
+    async with adapter(stack, allowed_callees=[THEIRS], on_dtmf=slow) as agent:
+        _, info = await placed(stack, agent, attach_stream="a-leg", max_call_duration_seconds=1)
+        press(stack, info, "1")
+        stack.end_call(info, "max_duration")
+        assert (await agent.recv_audio(5)).data == b""
+        await placed(stack, agent, attach_stream="a-leg")
+        assert "max call duration reached" in caplog.text
+
+
+async def test_digits_that_came_before_the_end_are_handed_on_after_it(stack: FakeStack) -> None:
+    got: list[str] = []
+
+    async def slow(digit: str) -> None:
+        await asyncio.sleep(0.05)
+        got.append(digit)
+
+    async with adapter(stack, on_dtmf=slow) as agent:
+        _, info = await answered(stack, agent)
+        press(stack, info, "12")
+        stack.end_call(info)
+        await until(lambda: agent.stream_ended_reason == "stop")
+        _, info = await answered(stack, agent)
+        assert got == ["1", "2"]
+        press(stack, info, "345")
+        stack.end_call(info)
+        await until(lambda: agent.stream_ended_reason == "stop")
+    assert got == ["1", "2", "3", "4", "5"]
+
+
+async def test_a_callback_that_never_ends_is_cancelled_and_said(
+    stack: FakeStack, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported()
+    monkeypatch.setattr("trunkline.adapter.scenario.handed_digits.HANDED_ON_WITHIN", 0.05)
+
+    began = asyncio.Event()
+
+    async def stuck(digit: str) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    agent = adapter(stack, on_dtmf=stuck)
+    await agent.connect()
+    _, info = await answered(stack, agent)
+    press(stack, info, "12")
+    await began.wait()
+    stack.end_call(info, "max_duration")
+    await until(lambda: agent.stream_ended_reason == "max_duration")
+    await asyncio.wait_for(agent.disconnect(), 5)
+    assert f"on_dtmf took longer than 0.05 s after the end of call {info.sid}" in caplog.text
+    assert "max call duration reached" in caplog.text
+
+
+async def test_a_callback_may_disconnect(stack: FakeStack) -> None:
+    done = asyncio.Event()
+
+    async def disconnect(digit: str) -> None:
+        await agent.disconnect()
+        await asyncio.sleep(0)
+        done.set()
+
+    agent = adapter(stack, on_dtmf=disconnect)
+    await agent.connect()
+    _, info = await answered(stack, agent)
+    press(stack, info, "#")
+    await asyncio.wait_for(done.wait(), 2)
+    assert not agent.is_connected()
 
 
 async def test_disconnect_when_idle_or_unconnected_asks_for_nothing(stack: FakeStack) -> None:
