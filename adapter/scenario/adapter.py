@@ -136,7 +136,6 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         self._digits = HandedDigits(lambda: self.on_dtmf, self._look_at_end)
         self._answered: Context | None = None
         self._marked: Context | None = None
-        self._frames_before = 0
         self._gate_before = GateCounters()
 
     def __repr__(self) -> str:
@@ -176,7 +175,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             self._joined, self._line = joined, line
             self._forget_call()
             self.agent_hung_up = False
-            self._frames_before = self._digits.received = 0
+            self._digits.received = 0
             self._gate_before = GateCounters()
             self.greeting = None
         set_twilio(
@@ -251,7 +250,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         await self._digits.finish()
         if self._heard is not None:
             await self._heard.look_at_rest()
-        if call is not None and reason == "none":
+        if call is not None and call.carries_sound and reason == "none":
             reason = "close"  # it lived until just now
         span = trace.get_current_span()
         set_twilio(
@@ -265,7 +264,6 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         )
         set_attributes(span, {**self._gate_attributes(), **self._report_attributes(call)})
         self._forget_call()
-        self._frames_before = 0
 
     def is_connected(self) -> bool:
         """False once disconnected, and once the call is over and all of it was handed out."""
@@ -284,8 +282,10 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
 
     @property
     def stream_ended_reason(self) -> TwilioStreamEndedReason:
-        """How the present call's stream ended; "none" while it lives, or without a call."""
-        return (self._call.ended_reason if self._call is not None else None) or "none"
+        """How the present call's stream ended; "none" while it lives, without a call, and for a
+        call that has no stream (originator-only)."""
+        call = self._call
+        return (call.ended_reason if call is not None and call.carries_sound else None) or "none"
 
     @property
     def speech_gate(self) -> SpeechGateSetting:
@@ -319,9 +319,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
 
     @property
     def frames_received(self) -> int:
-        """20 ms frames heard since connect()."""
-        heard = 0 if self._call is None else self._call.heard_samples // 160
-        return self._frames_before + heard
+        """20 ms frames heard of the present call."""
+        return 0 if self._call is None else self._call.heard_samples // 160
 
     def report(self) -> Report:
         """How both sides of the call have talked with each other; see ``Call.report``. Of the
@@ -498,7 +497,6 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
 
     def _forget_call(self) -> None:
         self._digits.drop()
-        self._frames_before = self.frames_received
         self._gate_before = self.gate_counters
         self._call = self._heard = None
         self._answered = self._marked = None

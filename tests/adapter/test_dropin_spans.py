@@ -169,6 +169,65 @@ async def test_disconnect_says_what_came_and_how_it_ended(
     }
 
 
+async def test_disconnect_counts_the_frames_of_its_last_call_and_the_webhooks_of_all(
+    stack: FakeStack, spans: InMemorySpanExporter
+) -> None:
+    agent = adapter(stack)
+    await agent.connect()
+
+    async def called(frames: int, callers: list[str]) -> None:
+        agent.allowed_callers = callers  # type: ignore[assignment]  # as users write it
+        _, info = await answered(stack, agent)
+        stack.controller.tell(m.WebhooksCounted(session=info.session, received=2, rejected=1))
+        stack.workers[0].hear(info.call, bytes(960 * frames))
+        await until(lambda: agent.frames_received == frames)
+
+    await called(7, ["+14155550001"])
+    await called(3, ["+14155550002"])
+    with trace.get_tracer("test").start_as_current_span("voice.adapter.disconnect"):
+        await agent.disconnect()
+    found = attributes_of(spans, "voice.adapter.disconnect")
+    assert found[f"{PREFIX}frames_received"] == 3
+    assert found[f"{PREFIX}webhook_invocations"] == 4
+    assert found[f"{PREFIX}webhook_rejected"] == 2
+
+
+async def test_disconnect_tells_of_a_restore_that_failed_when_the_lists_were_changed(
+    stack: FakeStack, spans: InMemorySpanExporter
+) -> None:
+    agent = adapter(stack)
+    await agent.connect()
+    await answered(stack, agent)
+    stack.controller.answers[m.CloseSession] = lambda body: m.SessionClosed(
+        session=body.session, pending=[OURS]
+    )
+    agent.allowed_callers = [THEIRS]
+    await answered(stack, agent)
+    del stack.controller.answers[m.CloseSession]
+    with trace.get_tracer("test").start_as_current_span("voice.adapter.disconnect"):
+        await agent.disconnect()
+    found = attributes_of(spans, "voice.adapter.disconnect")
+    assert found[f"{PREFIX}rest_restore_failed"] is True
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_a_call_that_has_no_stream_ends_no_stream(
+    stack: FakeStack, spans: InMemorySpanExporter, busy: bool
+) -> None:
+    agent = adapter(stack)
+    await agent.connect()
+    await agent.place_call(THEIRS, attach_stream_to_self=False)
+    if busy:
+        (dial,) = dials(stack)
+        failed = m.DialFailed(request=dial.request, call=dial.request[::-1], status="busy")
+        stack.controller.tell(failed)
+        await until(lambda: not agent.is_connected())
+    with trace.get_tracer("test").start_as_current_span("voice.adapter.disconnect"):
+        await agent.disconnect()
+    found = attributes_of(spans, "voice.adapter.disconnect")
+    assert found[f"{PREFIX}stream_ended_reason"] == "none"
+
+
 @pytest.mark.parametrize("looked", [True, False])
 async def test_disconnect_has_the_figures_of_a_call_that_was_judged_and_of_no_other(
     stack: FakeStack, spans: InMemorySpanExporter, looked: bool
