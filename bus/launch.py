@@ -32,8 +32,8 @@ from typing import Final
 
 import msgspec
 
-from .errors import SettingsError, StackUnavailableError
-from .process import PARENT_FD_VARIABLE
+from .errors import ErrorInfo, SettingsError, StackUnavailableError, TrunklineError
+from .process import PARENT_FD_VARIABLE, REFUSAL_FILE_VARIABLE
 from .redact import mask_url
 
 #: Seconds that a stack may take to be ready, and to end once it was asked to. It puts its numbers
@@ -249,17 +249,19 @@ class Launched:
     ) -> None:
         self.log = directory / f"{name}.log"
         self.ready_file = directory / f"{name}.json"
+        self._refusal_file = directory / f"{name}.refusal"
         self._what = what
         self._own_session = own_session
         self._parent: ParentPipe | None = None
-        self.ready_file.unlink(missing_ok=True)  # of one that was killed
+        for left in (self.ready_file, self._refusal_file):  # by one before
+            left.unlink(missing_ok=True)
         if parent_fd is None:
             self._parent = ParentPipe()
             parent_fd = self._parent.read_fd
         try:
             self.process = spawn(
                 [*argv, "--ready-file", str(self.ready_file)],
-                environment,
+                {**environment, REFUSAL_FILE_VARIABLE: str(self._refusal_file)},
                 self.log,
                 parent_fd,
                 cwd=cwd,
@@ -270,15 +272,15 @@ class Launched:
             raise
 
     def look(self) -> StackInfo | None:
-        """How to reach it; None: it is not ready yet. StackUnavailableError, with the last lines
-        that it said, where it has ended instead."""
+        """How to reach it; None: it is not ready yet. Where it has ended instead: the CarrierError
+        by which Twilio refused it, else StackUnavailableError, with the last lines that it said."""
         if self.process.poll() is not None:
             raise self._failed(f"it ended with status {self.process.returncode}")
         return read_ready_file(self.ready_file)
 
     def wait_ready(self) -> StackInfo:
-        """Block until it is ready. StackUnavailableError as ``look``, and when it takes longer than
-        :data:`READY_WITHIN`."""
+        """Block until it is ready. Errors as ``look``, and StackUnavailableError when it takes
+        longer than :data:`READY_WITHIN`."""
         deadline = time.monotonic() + READY_WITHIN
         while (info := self.look()) is None:
             if time.monotonic() > deadline:
@@ -301,10 +303,15 @@ class Launched:
         said = self.log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
         return "\n".join(f"    {line}" for line in said) or "    (nothing)"
 
-    def _failed(self, how: str) -> StackUnavailableError:
-        return StackUnavailableError(
-            f"{self._what} did not come up: {how}; it said:\n{self.tail()}"
-        )
+    def _failed(self, how: str) -> TrunklineError:
+        why = f"{self._what} did not come up: {how}; it said:\n{self.tail()}"
+        try:
+            told = msgspec.json.decode(self._refusal_file.read_bytes(), type=ErrorInfo)
+        except (FileNotFoundError, msgspec.DecodeError):  # a full disk leaves a part of it
+            return StackUnavailableError(why)
+        refusal = told.exception()
+        refusal.add_note(why)
+        return refusal
 
     def stop(self, within: float = ENDS_WITHIN) -> int:
         """:func:`end` it, and let go of its pipe; its exit status. May be called again."""

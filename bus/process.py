@@ -22,12 +22,15 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import uvloop
 
 from .clock import until_next
 from .descriptors import KEEPER_FD_VARIABLE, raise_limit
+from .errors import CarrierError, ErrorInfo
 from .redact import printable
 
 T = TypeVar("T")
@@ -35,6 +38,8 @@ T = TypeVar("T")
 #: The file descriptor of a pipe whose other end the parent holds: it reads as closed when the
 #: parent is gone, however it went.
 PARENT_FD_VARIABLE = "TRUNKLINE_PARENT_FD"
+#: The file in which whoever launched the process looks for Twilio's refusal (JSON of an ErrorInfo).
+REFUSAL_FILE_VARIABLE = "TRUNKLINE_REFUSAL_FILE"
 #: The words that a process writes for its keeper: :data:`ALIVE` every :data:`SIGN_SECONDS` while
 #: its loop turns and it does its work, and :data:`READY`.
 ALIVE, READY = b".", b"r"
@@ -202,8 +207,13 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
 
 
 def complain(process: str, error: object) -> None:
-    """Say on stderr why a process or a command ends, in one line, whatever the error quotes."""
+    """Say on stderr why a process or a command ends, in one line, whatever the error quotes. A
+    refusal of Twilio's goes to whoever launched the process, too."""
     print(f"trunkline {process}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+    file = os.environ.get(REFUSAL_FILE_VARIABLE)
+    if file is not None and isinstance(error, CarrierError):
+        with contextlib.suppress(OSError):  # stderr has it
+            Path(file).write_bytes(msgspec.json.encode(ErrorInfo.of(error)))
 
 
 def say_ready() -> None:

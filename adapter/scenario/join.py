@@ -42,8 +42,8 @@ class Joined:
 
 async def join(bus: str | None, wanted: StackRequest) -> Joined:
     """Find the stack, or start one as ``wanted``. Raises RuntimeError where one has to be started
-    and there is no URL, StackUnavailableError where it does not get ready, SettingsError where a
-    setting is wrong."""
+    and there is no URL, CarrierError where Twilio refuses it, StackUnavailableError where it does
+    not get ready for another reason, SettingsError where a setting is wrong."""
     found = await find(bus, wanted.account_sid, wanted.auth_token)
     if found is not None:
         return Joined(found)

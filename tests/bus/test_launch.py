@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.bus import launch
-from trunkline.bus.errors import StackUnavailableError
+from trunkline.bus.errors import CarrierError, StackUnavailableError
 from trunkline.bus.launch import Launched, StackInfo, free_ports
 
 INFO = StackInfo(
@@ -44,6 +44,13 @@ Path("parent-gone").touch()
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + READY.replace(
     "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))", "os.fork() or signal.pause()"
 )
+#: A stack that Twilio refuses at its start.
+REFUSED = """
+from trunkline.bus.errors import CarrierError
+from trunkline.bus.process import complain
+complain("controller", CarrierError("Twilio refused", status=401, code=20003, message="No."))
+raise SystemExit(1)
+"""
 
 
 def launched(tmp_path: Path, code: str, **given: bool) -> Launched:
@@ -83,6 +90,22 @@ async def test_one_that_ends_instead_says_why(tmp_path: Path) -> None:
         "the stack did not come up: it ended with status 4; it said:\n    port 1 is taken"
     )
     assert stack.stop() == 4
+
+
+async def test_what_twilio_refuses_is_raised_as_twilio_said_it(tmp_path: Path) -> None:
+    (tmp_path / "it.refusal").write_text("of one before")
+    stack = launched(tmp_path, REFUSED)
+    with pytest.raises(CarrierError, match=r"^Twilio refused\n") as caught:
+        await stack.until_ready()
+    assert (caught.value.status, caught.value.code, caught.value.message) == (401, 20003, "No.")
+    assert caught.value.__notes__ == [
+        "the stack did not come up: it ended with status 1; it said:\n"
+        "    trunkline controller: Twilio refused"
+    ]
+    assert stack.stop() == 1
+    # What is left of it is not taken for the next one's.
+    with pytest.raises(StackUnavailableError, match="status 4"):
+        await launched(tmp_path, "raise SystemExit(4)").until_ready()
 
 
 async def test_one_that_takes_too_long_is_not_waited_for(

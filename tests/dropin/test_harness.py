@@ -16,6 +16,7 @@ from later import scenario
 from scene import Scene
 
 from trunkline.bus.http import Session
+from trunkline.errors import CarrierError
 
 pytestmark = [pytest.mark.e2e, pytest.mark.carrier_sim]
 
@@ -63,6 +64,30 @@ def cloudflared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
     monkeypatch.setattr(socket, "getaddrinfo", only_ours)
     return tmp_path / "started"
+
+
+async def test_credentials_that_twilio_refuses_are_told_as_twilio_tells_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trunkline import TwilioAgentAdapter
+    from trunkline.adapter.testing import free_port
+
+    monkeypatch.delenv("TRUNKLINE_BUS")
+    monkeypatch.setenv("TRUNKLINE_TWILIO_API_URL", scene.stack.sim or "")
+    with tempfile.TemporaryDirectory(prefix="tl-h-", dir="/tmp") as own:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", own)
+        monkeypatch.setenv("TRUNKLINE_STATE_DIR", f"{own}/state")
+        agent = TwilioAgentAdapter(
+            account_sid=scene.stack.account_sid,
+            auth_token="0" * 32,
+            phone_number=scene.number(),
+            public_base_url=f"https://{NAME}",
+            http_port=free_port(),
+        )
+        with pytest.raises(CarrierError) as caught:
+            await agent.connect()
+    assert (caught.value.status, caught.value.code) == (401, 20003)
+    assert not agent.is_connected()
 
 
 async def test_a_harness_brings_up_tunnel_stack_and_adapter_and_takes_all_of_it_down(

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from trunkline.bus.errors import StackUnavailableError
+from trunkline.bus.errors import CarrierError, StackUnavailableError
 from trunkline.bus.launch import (
     Launched,
     StackInfo,
@@ -146,8 +146,8 @@ def twilio(directory: Path, settings: Settings, tunnel: str | None) -> Wanted:
 def acquire(directory: Path, kind: str, wanted: Wanted) -> StackInfo:
     """The run's stack of this kind. Where none runs yet, it is started as ``wanted`` says.
 
-    Blocks until the stack is up. StackUnavailableError, with the last lines of its log, where it
-    does not come up.
+    Blocks until the stack is up. Where it does not come up: CarrierError if Twilio refuses it, else
+    StackUnavailableError, each with the last lines of its log.
     """
     log = directory / f"{kind}.log"
     with _locked(directory / f"{kind}.lock"):
@@ -180,7 +180,7 @@ def _start(directory: Path, kind: str, wanted: Wanted) -> StackInfo:
                     sim.add_callee(number, bot)
     except BaseException as error:
         launched.stop()
-        if isinstance(error, StackUnavailableError):
+        if isinstance(error, StackUnavailableError | CarrierError):
             launched.log.unlink()  # the error has its last lines
         raise
     _started.append(launched)
