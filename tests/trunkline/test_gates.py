@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -144,12 +147,89 @@ def test_the_baseline_tells_what_is_slower_and_nothing_else() -> None:
     assert list(baseline.slower("t", {}, before)) == []
 
 
+def test_a_handful_of_samples_is_not_compared_and_that_is_said() -> None:
+    """The interval of one sample has no width: an agent that is as quick as before would fail in
+    two runs of five."""
+    few, many = {"latency": [1.0] * 4}, {"latency": [2.0] * 5}
+    for before, now in ((few, many), (many, few), ({}, many), (many, {})):
+        assert list(baseline.slower("t", before, now)) == []
+        assert len(list(baseline.too_few("t", before, now))) == 1
+    assert list(baseline.too_few("t", few, many)) == [
+        "t: latency is not compared with the baseline: that has 4, and this run has 5, where each "
+        "needs 5"
+    ]
+    assert len(list(baseline.slower("t", {"latency": [1.0] * 5}, many))) == 1
+    assert list(baseline.too_few("t", {"latency": [1.0] * 5}, many)) == []
+    assert list(baseline.too_few("t", {"time_to_yield": []}, {})) == [], "nobody broke in"
+
+
+@dataclass
+class Told:
+    """What travels in pytest's report of one repetition of a test."""
+
+    phone_test: str
+    phone_samples: dict[str, list[float]]
+    outcome: Literal["passed", "failed", "skipped"] = "passed"
+    phone_repetitions: int = 5
+
+    def report(self) -> pytest.TestReport:
+        return pytest.TestReport(self.phone_test, ("", 0, ""), {}, self.outcome, None, "call")
+
+
+def run_of(file: Path, *told: Told) -> list[str]:
+    """What a run with these reports says of the baseline in ``file``."""
+    gates = Gates(file, None)
+    for each in told:
+        report = each.report()
+        vars(report).update(vars(each))
+        gates.note(report)
+    assert gates.conclude() == []
+    return gates.notes
+
+
+def test_only_a_test_that_passed_each_time_is_added_to_the_baseline(tmp_path: Path) -> None:
+    """A slow run that its limit refused would be the norm from then on, and one that somebody has
+    interrupted would stay a norm of few samples."""
+    file = tmp_path / "phone.json"
+    notes = run_of(
+        file,
+        *[Told("passes", {"latency": [1.0]})] * 5,
+        *[Told("fails", {"latency": [9.0]}, "failed")],
+        *[Told("fails", {"latency": [9.0]})] * 4,
+        *[Told("interrupted", {"latency": [1.0] * 9})] * 2,
+        *[Told("once", {"latency": [1.0], "time_to_yield": [1.0] * 2}, phone_repetitions=1)],
+        *[Told("no answers", {"latency": []})] * 5,
+        *[Told("skipped", {}, "skipped")] * 5,
+    )
+    assert json.loads(file.read_text()) == {"passes": {"latency": [1.0] * 5}}
+    assert notes == [
+        "fails: not added to the baseline: it passed 4 of 5 times",
+        "interrupted: not added to the baseline: it passed 2 of 5 times",
+        "once: not added to the baseline: its figures have 2 samples at most, and a comparison "
+        "needs 5 (--phone-repeat)",
+    ]
+
+
+def test_a_run_says_what_the_baseline_cannot_be_compared_with(tmp_path: Path) -> None:
+    file = tmp_path / "phone.json"
+    file.write_text('{"t": {"latency": [1.0]}}')
+    (note,) = run_of(file, Told("t", {"latency": [9.0]}, phone_repetitions=1))
+    assert note.startswith("t: latency is not compared with the baseline")
+
+
 def test_a_repetition_has_the_name_of_its_test() -> None:
     repeat = REPEAT_ID.format(n=3, count=12)
-    assert name_of(f"a.py::test_b[{repeat}]") == "a.py::test_b"
-    assert name_of(f"a.py::test_b[x-{repeat}]") == "a.py::test_b[x]"
-    assert name_of(f"a.py::test_b[{repeat}-x]") == "a.py::test_b[x]"
-    assert name_of("a.py::test_b[y]") == "a.py::test_b[y]"
+    for ids, left in (
+        (repeat, ""),
+        (f"x-{repeat}", "[x]"),
+        (f"{repeat}-x", "[x]"),
+        (f"-1-{repeat}", "[-1]"),
+        (f"{repeat}--1", "[-1]"),
+        (f"x-{repeat}-y", "[x-y]"),
+        (f"retry3of12-{repeat}", "[retry3of12]"),
+    ):
+        assert name_of(f"a.py::test_b[{ids}]", ids, repeat) == f"a.py::test_b{left}"
+    assert name_of(f"a.py::test_b[{repeat}]@group", repeat, repeat) == "a.py::test_b@group"
 
 
 @pytest.mark.parametrize(

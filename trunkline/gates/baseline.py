@@ -3,6 +3,9 @@
 The median of a handful of calls varies by chance. So its change is bootstrapped: the samples of
 both runs are drawn again many times, with replacement. The run is slower where the interval that
 holds 95 % of the drawn changes lies above 0. A change that nobody would hear is not reported.
+
+Of a few samples that interval is too narrow, and that of a single one has no width at all: the same
+agent would fail by chance. So nothing is compared under LEAST_SAMPLES.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import numpy as np
 
 #: Seconds by which a median has to be slower to be reported.
 LEAST_CHANGE: Final = 0.05
+#: Samples that each run has to have. From 5 on, a run of the same agent fails about once in 60.
+LEAST_SAMPLES: Final = 5
 #: How often the samples are drawn.
 DRAWS: Final = 4_000
 #: The draws are the same each time, so that a verdict can be repeated.
@@ -37,9 +42,8 @@ def change(before: Sequence[float], now: Sequence[float]) -> tuple[float, float,
 
 def slower(test: str, before: Figures, now: Figures) -> Iterator[str]:
     """The figures of a test that have become slower, a line for each."""
-    for name, samples in now.items():
-        earlier = before.get(name, ())
-        if not samples or not earlier:
+    for name, earlier, samples in _pairs(before, now):
+        if min(len(earlier), len(samples)) < LEAST_SAMPLES:
             continue
         median, low, high = change(earlier, samples)
         if low > 0.0 and median > LEAST_CHANGE:
@@ -47,3 +51,19 @@ def slower(test: str, before: Figures, now: Figures) -> Iterator[str]:
                 f"{test}: {name} is slower by {1000 * median:.0f} ms than the baseline (median of "
                 f"{len(samples)}; 95 % interval {1000 * low:.0f} to {1000 * high:.0f} ms)"
             )
+
+
+def too_few(test: str, before: Figures, now: Figures) -> Iterator[str]:
+    """The figures of a test that have too few samples to be compared, a line for each."""
+    for name, earlier, samples in _pairs(before, now):
+        if (earlier or samples) and min(len(earlier), len(samples)) < LEAST_SAMPLES:
+            yield (
+                f"{test}: {name} is not compared with the baseline: that has {len(earlier)}, and "
+                f"this run has {len(samples)}, where each needs {LEAST_SAMPLES}"
+            )
+
+
+def _pairs(before: Figures, now: Figures) -> Iterator[tuple[str, Sequence[float], Sequence[float]]]:
+    """Each figure of a test with its samples of both runs."""
+    for name in sorted(before.keys() | now.keys()):
+        yield name, before.get(name, ()), now.get(name, ())

@@ -1,14 +1,14 @@
 """The calls of each test of a run: judged when the test has passed, and reported at the run's end.
 
 With pytest-xdist each worker follows the calls of its own tests. What the end of the run needs of
-them travels in pytest's report of the test (attributes ``phone_test``, ``phone_samples`` and
-``phone_failed``). The parts of the page travel as files.
+them travels in pytest's report of the test (attributes ``phone_test``, ``phone_repetitions``,
+``phone_samples`` and ``phone_failed``). The parts of the page travel as files in the run's own
+directory.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -28,15 +28,19 @@ if TYPE_CHECKING:
 
     from ..reports.recordings import Heard
 
+#: The fixture by which pytest repeats a test. Its parameter counts from 0.
+REPEAT: Final = "_phone_repeat"
 #: The id of one repetition. It is left out of the test's name.
 REPEAT_ID: Final = "try{n}of{count}"
-_REPEAT: Final = re.compile(r"-?try\d+of\d+")
 _PARTS: Final = ".parts"
 
 
-def name_of(nodeid: str) -> str:
-    """A test's name, the same for all of its repetitions."""
-    return _REPEAT.sub("", nodeid).replace("[-", "[").replace("[]", "")
+def name_of(nodeid: str, ids: str, repetition: str) -> str:
+    """The name of a repeated test, the same for all of its repetitions. ``ids``: what ``nodeid``
+    has in brackets. ``repetition``: the id in it that is left out."""
+    left = f"-{ids}-".replace(f"-{repetition}-", "-", 1)[1:-1]
+    before, _, after = nodeid.rpartition(f"[{ids}]")
+    return f"{before}[{left}]{after}" if left else before + after
 
 
 @contextmanager
@@ -54,11 +58,25 @@ def followed() -> Iterator[list[Call]]:
 
 @dataclass
 class _Tries:
-    """All repetitions of a test."""
+    """All repetitions of a test. ``asked``: how many there are to be."""
 
+    asked: int
     passed: int = 0
     of: int = 0
     samples: dict[str, list[float]] = field(default_factory=dict)
+
+    def no_measure(self) -> str | None:
+        """Why a later run is not to be compared with these samples. None: it may be, or there are
+        no samples."""
+        most = max(map(len, self.samples.values()), default=0)
+        if most and self.passed < self.asked:
+            return f"it passed {self.passed} of {self.asked} times"
+        if 0 < most < baseline.LEAST_SAMPLES:
+            return (
+                f"its figures have {most} samples at most, and a comparison needs "
+                f"{baseline.LEAST_SAMPLES} (--phone-repeat)"
+            )
+        return None
 
 
 class Gates:
@@ -70,6 +88,8 @@ class Gates:
         self._pages = pages
         self._tests: dict[str, _Tries] = {}
         self._failed: list[Failed] = []
+        #: what the end of the run says, though it is no reason to fail
+        self.notes: list[str] = []
         #: Set where the stack keeps cassettes that the run can find. Returns the seed of the
         #: stand-in carrier, or None at Twilio.
         self.seed: Callable[[], int | None] | None = None
@@ -122,7 +142,13 @@ class Gates:
     def tell(item: pytest.Item, report: pytest.TestReport) -> None:
         """Put what the run's end needs into pytest's report of a test."""
         told: Any = report
-        told.phone_test = name_of(item.nodeid)
+        told.phone_test, told.phone_repetitions = item.nodeid, 1
+        params = getattr(item, "callspec", None)
+        if params is not None and REPEAT in params.params:
+            count = item.config.getoption("--phone-repeat")
+            repetition = REPEAT_ID.format(n=params.params[REPEAT] + 1, count=count)
+            told.phone_test = name_of(item.nodeid, params.id, repetition)
+            told.phone_repetitions = count
         told.phone_samples = item.stash.get(_samples_key, {})
         told.phone_failed = item.stash.get(_failed_key, [])
 
@@ -133,7 +159,7 @@ class Gates:
         name = getattr(report, "phone_test", None)
         if name is None or (report.when != "call" and not report.failed):
             return
-        tries = self._tests.setdefault(name, _Tries())
+        tries = self._tests.setdefault(name, _Tries(report.phone_repetitions))
         if report.when == "call":
             self._failed += [Failed(**each) for each in getattr(report, "phone_failed", [])]
             tries.passed += report.passed
@@ -154,7 +180,7 @@ class Gates:
 
     def conclude(self) -> list[str]:
         """At the run's end, write the page, and compare with the baseline or add to it. Returns the
-        reasons why the run fails, one line each."""
+        reasons why the run fails, one line each. What else there is to say is in ``notes``."""
         found = []
         if self._pages is not None:
             try:
@@ -191,14 +217,15 @@ class Gates:
         from ..reports import files
 
         found: list[str] = []
+        fresh = {}
         for name, tries in sorted(self._tests.items()):
             if name in before:
                 found += baseline.slower(name, before[name], tries.samples)
-        fresh = {
-            name: tries.samples
-            for name, tries in self._tests.items()
-            if name not in before and any(tries.samples.values())
-        }
+                self.notes += baseline.too_few(name, before[name], tries.samples)
+            elif (why := tries.no_measure()) is not None:
+                self.notes.append(f"{name}: not added to the baseline: {why}")
+            elif any(tries.samples.values()):
+                fresh[name] = tries.samples
         if fresh:
             file.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps(before | fresh, indent=1, sort_keys=True)

@@ -178,9 +178,10 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
         terminalreporter.write_line(
             f"trunkline: there are no tests in {Path.cwd()}: `trunkline init` writes a first one"
         )
-    for told in config.stash[RUN].pass_rates + config.stash[RUN].replays:
+    run = config.stash[RUN]
+    for told in run.pass_rates + run.notes + run.replays:
         terminalreporter.write_line(f"trunkline: {told}")
-    for problem in config.stash[RUN].problems:
+    for problem in run.problems:
         terminalreporter.write_line(f"trunkline: {problem}", red=True)
 
 
@@ -203,11 +204,11 @@ def _is_followed(item: pytest.Item) -> bool:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     count = metafunc.config.getoption("--phone-repeat")
     if count > 1 and _has_calls(metafunc.definition, metafunc.fixturenames):
-        from ..gates.run import REPEAT_ID
+        from ..gates.run import REPEAT, REPEAT_ID
 
-        metafunc.fixturenames.append("_phone_repeat")
+        metafunc.fixturenames.append(REPEAT)
         ids = [REPEAT_ID.format(n=n + 1, count=count) for n in range(count)]
-        metafunc.parametrize("_phone_repeat", range(count), indirect=True, ids=ids)
+        metafunc.parametrize(REPEAT, range(count), indirect=True, ids=ids)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -21,6 +21,8 @@ class Run:
     def __init__(self, config: pytest.Config) -> None:
         self.problems: list[str] = []
         self.pass_rates: list[str] = []
+        #: what the baseline says, though it is no reason to fail
+        self.notes: list[str] = []
         #: lines that say how to play the calls of failed tests again
         self.replays: list[str] = []
         #: whether the stack that was found or started keeps cassettes in a directory that we know
@@ -62,6 +64,7 @@ class Run:
         if self._given is None and asked:
             self.problems += self.gates.conclude()
             self.pass_rates += self.gates.pass_rates()
+            self.notes += self.gates.notes
 
     def stack(self, *, simulated: bool) -> PhoneStack:
         """The stack of this process's tests. It is found or started when first needed."""
