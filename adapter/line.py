@@ -40,8 +40,9 @@ from .turns.greeting import GREETING_TIMEOUT, check_greeting, greet
 
 log = logging.getLogger("trunkline.adapter")
 
-#: Called with each call of this process when it comes up. The pytest plugin follows a test's calls.
-followers: list[Callable[[Call], None]] = []
+#: Called with each call of this process when it comes up, and with each that it listens to. The
+#: pytest plugin follows a test's calls.
+followers: list[Callable[[Call | Tap], None]] = []
 
 #: Counts the calls of this process, and may raise to refuse one. It is called before a call is
 #: dialled (True) or waited for (False), with the longest time that the call may last (seconds). It
@@ -396,6 +397,8 @@ class Line:
         check_listening(call_sid, theirs)
         check_seconds(timeout)
         tap = await Tap.open(client, session, call_sid, theirs, timeout)
+        for follow in followers:
+            follow(tap)
         try:
             yield tap
         finally:

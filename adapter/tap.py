@@ -125,6 +125,11 @@ class Tap:
             raise StopAsyncIteration
         return piece
 
+    @property
+    def keeps_sound(self) -> bool:
+        """True if :meth:`report` works."""
+        return self._both.is_kept
+
     def both_sides(self) -> tuple[Samples, Samples]:
         """(ours, theirs): what both sides have said so far, on one clock, as PCM16 at 8 kHz."""
         self._check_kept("both_sides")
@@ -145,7 +150,7 @@ class Tap:
         return report
 
     def _check_kept(self, what: str) -> None:
-        if not self._both.is_kept:
+        if not self.keeps_sound:
             raise WrongModeError(f"{what}: this tap keeps no sound, by its Line(report=False)")
 
     async def close(self) -> None:

@@ -18,6 +18,7 @@ from trunkline.adapter.tap import Tap
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError, TimedOutError, WrongModeError
 from trunkline.bus.testing import until
+from trunkline.gates.run import followed
 
 SID = "CA" + "7" * 32
 FRAME = 480
@@ -170,6 +171,14 @@ async def test_a_newer_placement_is_for_both_tracks(stack: FakeStack) -> None:
         await until(lambda: both <= set(other.attached))
         stack.controller.tell(m.CallReconnecting(call=info.call, ordinal=1))
         stack.controller.tell(m.CallStarted(info=info))
+
+
+async def test_who_follows_a_tests_calls_is_told_of_it(stack: FakeStack) -> None:
+    with followed() as calls:
+        async with tapped(stack) as (tap, _):
+            assert calls == [tap]
+    async with tapped(stack):
+        assert calls == [tap], "only during the block"
 
 
 async def test_a_call_of_our_own_goes_on_beside_it(stack: FakeStack) -> None:

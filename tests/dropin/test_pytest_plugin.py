@@ -180,6 +180,14 @@ def test_a_number_of_repetitions_that_cannot_be_is_refused(  # type: ignore[no-u
     result.stderr.fnmatch_lines([f"*argument --phone-repeat: {why}*"])
 
 
+def test_a_page_that_cannot_be_written_is_refused_before_any_call(run_suite, tmp_path) -> None:  # type: ignore[no-untyped-def]  # as above
+    (tmp_path / "file").touch()
+    page = tmp_path / "file" / "out"
+    result, _ = run_suite("def test_it(): pass", f"--phone-report={page}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*--phone-report {page}: Not a directory*"])
+
+
 def test_markers_are_registered(request: pytest.FixtureRequest) -> None:
     markers = "\n".join(request.config.getini("markers"))
     assert "phone_line(number=None" in markers and "carrier_sim: " in markers

@@ -6,14 +6,17 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
+from trunkline.adapter.call import Call
+from trunkline.bus.wav import Samples
 from trunkline.ear import turns
 from trunkline.ear.figures import Report, Segment, Side, Sides, spread
-from trunkline.gates import baseline, limits
+from trunkline.gates import baseline, kept, limits
 from trunkline.gates.run import REPEAT_ID, Gates, name_of
 
 
@@ -178,7 +181,7 @@ class Told:
 
 def run_of(file: Path, *told: Told) -> list[str]:
     """What a run with these reports says of the baseline in ``file``."""
-    gates = Gates(file, None)
+    gates = Gates(file, None, file.parent.absolute)
     for each in told:
         report = each.report()
         vars(report).update(vars(each))
@@ -239,12 +242,106 @@ def test_a_baseline_that_is_none_fails_the_run_in_one_line(tmp_path: Path, text:
     """And is left as it is: it may be somebody's only one."""
     file = tmp_path / "phone.json"
     file.write_bytes(text.encode("latin-1"))
-    (problem,) = Gates(file, None).conclude()
+    (problem,) = Gates(file, None, file.parent.absolute).conclude()
     assert problem.startswith(f"--phone-baseline {file}: ") and "\n" not in problem
     assert file.read_bytes() == text.encode("latin-1")
 
 
+class Listened:
+    """A call that a test listened to."""
+
+    sid = "CA" + "7" * 32
+    keeps_sound = True
+
+    def both_sides(self) -> tuple[Samples, Samples]:
+        return np.zeros(80, np.int16), np.zeros(80, np.int16)
+
+    def report(self) -> Report:
+        return answering(0.8, 1.9)
+
+
+def item_of(test: str, **phone_limits: float) -> Any:
+    """A test of pytest's."""
+    marker = pytest.mark.phone_limits(**phone_limits).mark
+    return SimpleNamespace(
+        nodeid=test,
+        stash=pytest.Stash(),
+        user_properties=[],
+        get_closest_marker=lambda name: marker if phone_limits else None,
+    )
+
+
+def test_a_call_that_is_listened_to_is_judged(tmp_path: Path) -> None:
+    gates = Gates(None, tmp_path / "out", lambda: tmp_path)
+    item = item_of("t", latency_max=1.0)
+    calls: Any = [Listened()]
+    assert gates.judge(item, calls, None) == "latency_max is 1.90 s, over 1 s"
+    assert ("phone_latency_n", 2) in item.user_properties
+    assert gates.conclude() == []
+    assert f"<h2>t: {Listened.sid}</h2>" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_a_call_of_a_tests_own_that_it_also_listens_to_is_judged_once(tmp_path: Path) -> None:
+    class Own(Call):
+        sid = Listened.sid  # type: ignore[assignment]  # a property there
+        keeps_sound = True  # type: ignore[assignment]  # as above
+
+        def __init__(self) -> None:
+            pass
+
+        both_sides = Listened.both_sides  # type: ignore[assignment]  # of another class
+
+        def report(self) -> Report:
+            return answering(0.5)
+
+    item = item_of("t", latency_max=1.0)
+    calls: Any = [Own(), Listened()]
+    assert Gates(None, None, lambda: tmp_path).judge(item, calls, None) is None
+    assert ("phone_latency_n", 1) in item.user_properties
+
+
+def test_a_failed_test_without_a_call_is_on_the_page_with_its_seed(tmp_path: Path) -> None:
+    gates = Gates(None, tmp_path / "out", lambda: tmp_path)
+    gates.seed = lambda: 7
+    gates.judge(item_of("t[<1>]"), [], "CallFailedError: busy")
+    gates.judge(item_of("passes"), [], None)
+    assert gates.conclude() == []
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count("<section>") == 1
+    for said in ("t[&lt;1&gt;]", "CallFailedError: busy", "--phone-sim --phone-seed 7"):
+        assert said in page
+
+
+def test_who_has_no_cassette_is_told_the_seed_once(tmp_path: Path) -> None:
+    (tmp_path / "CA1.cassette").touch()
+    failed = [kept.Failed("a", "CA1", 7), kept.Failed("a", "CA2", 7)]
+    failed += [kept.Failed("b", None, 7), kept.Failed("c", "CA3", 7), kept.Failed("c", "CA4", 7)]
+    failed += [kept.Failed("at Twilio", "CA5", None)]
+    out = tmp_path / "out"
+    seed = "   (--phone-sim --phone-seed 7)"
+    assert kept.keep(failed, tmp_path, out) == [
+        f"a: trunkline replay {out}/CA1.cassette{seed}",
+        f"b: it has no cassette{seed}",
+        f"c: it has no cassette{seed}",
+    ]
+    rows = json.loads((out / "failed.json").read_text())
+    assert [row["call"] for row in rows] == ["CA1", None, None]
+    assert rows[1] == {"test": "b", "call": None, "seed": 7, "command": None}
+
+
+def test_a_page_has_nothing_of_another_run(tmp_path: Path) -> None:
+    """Of one that was killed, or that goes on at the same time."""
+    pages = tmp_path / "out"
+    for run in ("killed", "other"):
+        (tmp_path / run).mkdir()
+        gates = Gates(None, pages, (tmp_path / run).absolute)
+        gates.judge(item_of(run), [], "as planted")
+    assert gates.conclude() == []
+    page = (pages / "index.html").read_text()
+    assert "other" in page and "killed" not in page
+
+
 def test_a_page_that_cannot_be_written_fails_the_run_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    (problem,) = Gates(None, tmp_path / "file" / "out").conclude()
+    (problem,) = Gates(None, tmp_path / "file" / "out", lambda: tmp_path).conclude()
     assert problem == f"--phone-report {tmp_path}/file/out: Not a directory"

@@ -20,21 +20,23 @@ LIST: Final = "failed.json"
 
 @dataclass(frozen=True)
 class Failed:
-    """A call of a test that failed. ``seed``: the stand-in carrier's, by which it drew its habits;
-    None at Twilio."""
+    """A call of a test that failed. ``call`` is None where no call came up. ``seed``: the stand-in
+    carrier's, by which it drew its habits; None at Twilio."""
 
     test: str
-    call: str
+    call: str | None
     seed: int | None = None
 
-    def command(self, pages: Path) -> str:
+    def command(self, pages: Path) -> str | None:
         """The command that plays the call again."""
+        if self.call is None:
+            return None
         return f"trunkline replay {shlex.quote(str(pages / (self.call + SUFFIX)))}"
 
     def told(self, pages: Path) -> str:
         """The same command, with the options that run the test with the same carrier."""
         seed = "" if self.seed is None else f"   (--phone-sim --phone-seed {self.seed})"
-        return self.command(pages) + seed
+        return (self.command(pages) or "it has no cassette") + seed
 
 
 def source(directory: Path | None, *, asked: bool) -> Path | None:
@@ -63,16 +65,20 @@ def seed_of(sim: str | None) -> int | None:
 
 
 def keep(failed: list[Failed], source: Path, pages: Path) -> list[str]:
-    """Copy the cassettes from ``source`` to ``pages``. Returns a line for each one found."""
-    kept = []
+    """Copy the cassettes from ``source`` to ``pages``. Returns a line for each one found, and one
+    for each test that has none, if there is a seed to tell."""
+    pages.mkdir(parents=True, exist_ok=True)
+    kept: list[Failed] = []
     for each in failed:
-        found = source / (each.call + SUFFIX)
-        if found.exists():
-            pages.mkdir(parents=True, exist_ok=True)
+        found = source / f"{each.call}{SUFFIX}"
+        if each.call is not None and found.exists():
             target = pages / found.name
             if not (target.exists() and target.samefile(found)):
                 shutil.copyfile(found, target)
             kept.append(each)
+    played = {each.test for each in kept}
+    others = [each for each in failed if each.test not in played and each.seed is not None]
+    kept += {each.test: Failed(each.test, None, each.seed) for each in others}.values()
     rows = [asdict(each) | {"command": each.command(pages)} for each in kept]
     listed = pages / LIST
     if rows:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,7 @@ from .kept import Failed
 
 if TYPE_CHECKING:
     from trunkline.adapter.call import Call
+    from trunkline.adapter.tap import Tap
 
     from ..reports.recordings import Heard
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 REPEAT: Final = "_phone_repeat"
 #: The id of one repetition. It is left out of the test's name.
 REPEAT_ID: Final = "try{n}of{count}"
-_PARTS: Final = ".parts"
+_PARTS: Final = "parts-of-the-page"
 
 
 def name_of(nodeid: str, ids: str, repetition: str) -> str:
@@ -44,11 +44,12 @@ def name_of(nodeid: str, ids: str, repetition: str) -> str:
 
 
 @contextmanager
-def followed() -> Iterator[list[Call]]:
-    """A list to which every call is added that comes up in this process during the block."""
+def followed() -> Iterator[list[Call | Tap]]:
+    """A list to which every call is added that comes up in this process, or is listened to, during
+    the block."""
     from trunkline.adapter import line
 
-    calls: list[Call] = []
+    calls: list[Call | Tap] = []
     line.followers.append(calls.append)
     try:
         yield calls
@@ -81,11 +82,15 @@ class _Tries:
 
 class Gates:
     """Judges the calls of a run, and collects what is told of them. ``baseline_file`` and
-    ``pages``: the file and the directory of the options, None where these are not given."""
+    ``pages``: the file and the directory of the options, None where these are not given.
+    ``directory`` returns the run's directory, where the parts of the page are until its end."""
 
-    def __init__(self, baseline_file: Path | None, pages: Path | None) -> None:
+    def __init__(
+        self, baseline_file: Path | None, pages: Path | None, directory: Callable[[], Path]
+    ) -> None:
         self._baseline = baseline_file
         self._pages = pages
+        self._directory = directory
         self._tests: dict[str, _Tries] = {}
         self._failed: list[Failed] = []
         #: what the end of the run says, though it is no reason to fail
@@ -96,9 +101,10 @@ class Gates:
 
     # ------------------------------------------------------------------ of one test
 
-    def judge(self, item: pytest.Item, calls: list[Call], failed: str | None) -> str | None:
+    def judge(self, item: pytest.Item, calls: list[Call | Tap], failed: str | None) -> str | None:
         """Note the figures of a test's calls. Returns the limits that they break, or None.
         ``failed``: how the test has failed by itself; its limits are then not judged."""
+        calls = _once(calls)
         heard = [_hear(call) for call in calls if call.keeps_sound]
         reports = [call.report for call in heard]
         marker = item.get_closest_marker("phone_limits")
@@ -115,12 +121,13 @@ class Gates:
             again = []
             if (failed or verdict) and self.seed is not None:
                 seed = self.seed()
-                again = [Failed(item.nodeid, call.sid, seed) for call in calls]
+                sids: list[str | None] = [call.sid for call in calls]
+                again = [Failed(item.nodeid, sid, seed) for sid in sids or [None]]
                 item.stash[_failed_key] = [asdict(each) for each in again]
             try:
                 self._write(item.nodeid, heard, failed or verdict or "", again)
             except OSError as error:  # must not hide how the test has failed by itself
-                wrong = f"--phone-report {self._pages}: {error.strerror}"
+                wrong = f"--phone-report: {error.filename}: {error.strerror}"
                 verdict = f"{verdict}\n{wrong}" if verdict else wrong
         return verdict
 
@@ -129,13 +136,19 @@ class Gates:
 
         assert self._pages is not None
         again = {each.call: each.told(self._pages) for each in failed}
-        parts = self._pages / _PARTS
-        parts.mkdir(parents=True, exist_ok=True)
-        for call in heard:
-            worst = call.report.latency.max or 0.0
+        sections = [
+            (
+                call.report.latency.max or 0.0,
+                page.section(call, verdict, f"{nodeid}: {call.title}", again.get(call.title, "")),
+            )
+            for call in heard
+        ]
+        if verdict and not heard:
+            sections = [(0.0, page.without_sound(nodeid, verdict, "\n".join(again.values())))]
+        parts = self._directory() / _PARTS
+        parts.mkdir(exist_ok=True)
+        for worst, text in sections:
             name = f"{bool(verdict):d}-{worst:010.3f}-{secrets.token_hex(8)}"
-            title = f"{nodeid}: {call.title}"
-            text = page.section(call, verdict, title, again.get(call.title, ""))
             files.write(parts / name, text)
 
     @staticmethod
@@ -175,7 +188,8 @@ class Gates:
         started in it have ended by now."""
         if self._pages is None or (source := kept.source(directory, asked=True)) is None:
             return []
-        kept.settle(directory)
+        if self._failed:
+            kept.settle(directory)
         return kept.keep(self._failed, source, self._pages)
 
     def conclude(self) -> list[str]:
@@ -202,13 +216,11 @@ class Gates:
     def _assemble(self, directory: Path) -> None:
         from ..reports import files, page
 
-        parts = directory / _PARTS
         directory.mkdir(parents=True, exist_ok=True)
         # Failed tests come first, and then the slowest answers.
-        worst_first = sorted(parts.glob("*"), reverse=True)
+        worst_first = sorted((self._directory() / _PARTS).glob("*"), reverse=True)
         whole = page.page("Phone calls", (part.read_text("utf-8") for part in worst_first))
         files.write(directory / "index.html", whole)
-        shutil.rmtree(parts, ignore_errors=True)
 
     def _compare(self, file: Path) -> list[str]:
         before: dict[str, dict[str, list[float]]] = {}
@@ -248,7 +260,17 @@ _failed_key = pytest.StashKey[list[dict[str, Any]]]()
 _samples_key = pytest.StashKey[dict[str, list[float]]]()
 
 
-def _hear(call: Call) -> Heard:
+def _once(calls: list[Call | Tap]) -> list[Call | Tap]:
+    """The calls, without taps of those that the test itself has held."""
+    if not calls:
+        return []
+    from trunkline.adapter.call import Call
+
+    own = {call.sid for call in calls if isinstance(call, Call)}
+    return [call for call in calls if isinstance(call, Call) or call.sid not in own]
+
+
+def _hear(call: Call | Tap) -> Heard:
     from ..reports.recordings import Heard
 
     ours, theirs = call.both_sides()

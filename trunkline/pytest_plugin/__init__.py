@@ -143,11 +143,22 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """With ``--phone-sim``, start the stack before tests are imported, and name it in the
-    environment, so that tests which do not use this plugin's fixtures join it, too."""
+    """Refuse a page that cannot be written. With ``--phone-sim``, start the stack before tests are
+    imported, and name it in the environment, so that tests which do not use this plugin's fixtures
+    join it, too."""
     config = session.config
     leads = config.pluginmanager.has_plugin("dsession")  # the controller of pytest-xdist
-    if not option(config, "phone_sim") or config.option.collectonly or leads:
+    if config.option.collectonly:
+        return
+    pages = config.getoption("--phone-report")
+    if pages is not None and not hasattr(config, "workerinput"):
+        from ..reports import files
+
+        try:
+            files.check(pages / "index.html")  # before calls are paid for
+        except OSError as error:
+            raise pytest.UsageError(f"--phone-report {pages}: {error.strerror}") from error
+    if not option(config, "phone_sim") or leads:
         return
     from trunkline.bus.errors import TrunklineError
 

@@ -51,7 +51,9 @@ class Run:
             from ..gates.run import Gates
 
             option = self._config.getoption
-            self._gates = Gates(option("--phone-baseline"), option("--phone-report"))
+            self._gates = Gates(
+                option("--phone-baseline"), option("--phone-report"), lambda: self.directory
+            )
         return self._gates
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -75,6 +75,15 @@ def section(call: Heard, verdict: str = "", title: str | None = None, again: str
     )
 
 
+def without_sound(title: str, verdict: str, again: str) -> str:
+    """The HTML of a failed test without a call, or without the sound of one. ``again``: how to meet
+    the same again."""
+    return (
+        f'<section><h2>{escape(title)}</h2><pre class="bad">{escape(verdict)}</pre>'
+        f"<p>No sound was kept of a call.</p><pre>{escape(again)}</pre></section>\n"
+    )
+
+
 def _sound(ours: Samples, theirs: Samples) -> str:
     """Both sides as the data URL of a WAV file: theirs left and ours right, as in a recording."""
     both = np.zeros((max(len(ours), len(theirs)), 2), "<i2")
