@@ -30,7 +30,7 @@ from trunkline.controller.timeline import Entry, Timeline
 from trunkline.controller.viewers import Viewers
 from trunkline.ear.listen import listen
 from trunkline.errors import InvalidRequestError
-from trunkline.gateway.recording import Recorder
+from trunkline.gateway.recording import Recorder, listened
 from trunkline.gateway.recording_file import Whose
 from trunkline.reports import picture
 from trunkline.reports.recordings import Heard
@@ -255,6 +255,30 @@ def test_a_recording_says_itself_whose_call_it_has(surroundings: Path) -> None:
         ("CAother", None, None),
     ]
     assert listed[0]["seconds"] == 1.0 and listed[1]["began"] == "2020-01-01T00:00:00+00:00"
+
+
+def test_recordings_of_who_listened_do_not_hide_a_calls_own(surroundings: Path) -> None:
+    """In whichever order the directory has them."""
+    sids = [f"CA{n:032d}" for n in range(4)]
+    recorder = Recorder(surroundings / "recordings")
+    for sid in sids:
+        whose = Whose(sid, "outbound", "+14155551234", "+14155557777")
+        for n, name in enumerate((listened(sid, "a" * 8), listened(sid, "b" * 8), sid)):
+            track = recorder.begin(name, 1, first=True, age=100.0 * (3 - n), whose=whose)
+            recorder.write(track, 0, b"\xff" * 2 * 800)
+    recorder.close()
+    told = json.loads(run(calls, "--json").stdout)["calls"]
+    assert sorted(call["sid"] for call in told) == sids
+    for call in told:
+        names = [Path(path).stem[16:] for path in (call["recording"], *call["also_recorded"])]
+        assert names == [
+            call["sid"],
+            f"{call['sid']}_listened_aaaaaaaa",
+            f"{call['sid']}_listened_bbbbbbbb",
+        ]
+    assert "and 2 more" in run(calls).stdout
+    shown = run(show, sids[0]).stdout.replace("\n", "")
+    assert "also recorded in" in shown and "_listened_bbbbbbbb.wav" in shown
 
 
 def test_a_recording_whose_name_has_no_date_is_listed_without_one(surroundings: Path) -> None:

@@ -59,6 +59,8 @@ class KnownCall(msgspec.Struct, frozen=True, kw_only=True):
     #: why it ended
     reason: str | None = None
     recording: str | None = None
+    #: its further recordings, such as those of who listened to it
+    also_recorded: list[str] = []
     #: the events that the stack remembers
     events: list[Event] | None = None
 
@@ -188,11 +190,13 @@ def of_dials(rows: Iterable[DialRow]) -> list[KnownCall]:
 
 
 def of_recordings(directory: Path) -> list[KnownCall]:
-    """The calls whose recordings are in a directory, which may be missing."""
+    """The calls whose recordings are in a directory, which may be missing. Of one call, those that
+    its own streams have made come before those of who listened to it, and then the older ones."""
     if not directory.is_dir():
         return []
-    found = (of_recording(path) for path in directory.iterdir() if NAME.match(path.name))
-    return [call for call in found if call is not None]
+    paths = [path for path in directory.iterdir() if NAME.match(path.name)]
+    paths.sort(key=lambda path: ("_" in path.name, path.name))
+    return [call for call in map(of_recording, paths) if call is not None]
 
 
 def of_recording(path: Path) -> KnownCall | None:
@@ -222,7 +226,7 @@ def of_recording(path: Path) -> KnownCall | None:
 
 def joined(*sources: list[KnownCall]) -> list[KnownCall]:
     """One call for each CallSid, in the order of :class:`Found`. A field that one source does not
-    know is taken from the next source."""
+    know is taken from the next source. Its recordings after the first are all listed."""
     found: dict[str, KnownCall] = {}
     for call in (call for source in sources for call in source):
         known = found.get(call.sid)
@@ -234,6 +238,8 @@ def joined(*sources: list[KnownCall]) -> list[KnownCall]:
             for name in call.__struct_fields__
             if getattr(known, name) is None and (value := getattr(call, name)) is not None
         }
+        if call.recording is not None and "recording" not in missing:
+            missing["also_recorded"] = [*known.also_recorded, call.recording]
         found[call.sid] = replace(known, **missing)
     return sorted(found.values(), key=lambda call: (call.live, call.began or ""), reverse=True)
 

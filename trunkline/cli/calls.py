@@ -94,6 +94,8 @@ def _table(found: list[KnownCall]) -> None:
         began = (call.began or "-").replace("T", " ").partition("+")[0]
         seconds = "-" if call.seconds is None else f"{call.seconds:.1f}"
         recording = "-" if call.recording is None else Path(call.recording).name
+        if call.also_recorded:
+            recording += f" and {len(call.also_recorded)} more"
         cells = (call.sid, began, call.direction, call.caller, call.callee, call.state)
         table.add_row(
             *(Text(printable(cell or "-")) for cell in cells), seconds, Text(printable(recording))
@@ -203,6 +205,8 @@ def _print(call: KnownCall, heard: Heard | None, console: Console) -> None:
         console.print("not recorded: TRUNKLINE_RECORDINGS_DIR keeps the sound of later calls")
         return
     console.print(Text(f"recording {printable(call.recording or heard.title)}"))
+    for path in call.also_recorded:
+        console.print(Text(f"also recorded in {printable(path)}", style="dim"))
     report = heard.report
     for reason in report.unreliable_because:
         console.print(Text(f"UNRELIABLE: {reason}", style="bold red"))
