@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import wave
 from pathlib import Path
 
@@ -46,6 +47,69 @@ def test_every_width(tmp_path: Path, width: int, bound: int) -> None:
     }[width]
     write_raw(tmp_path / "a.wav", data, rate=24_000, width=width)
     assert np.max(np.abs(wav.read(tmp_path / "a.wav") - samples)) <= bound + 255 * (width == 1)
+
+
+def as_wav(path: Path, kind: int, bits: int, data: bytes, *, extensible: bool = False) -> Path:
+    """A file of two channels at 8 kHz, with a chunk of odd length before its sound."""
+    head = struct.pack("<HHIIHH", kind, 2, 8_000, 2_000 * bits, bits // 4, bits)
+    if extensible:
+        guid = kind.to_bytes(2, "little") + bytes.fromhex("000000001000800000aa00389b71")
+        head = b"\xfe\xff" + head[2:] + struct.pack("<HHI", 22, bits, 3) + guid
+    chunks = ((b"fmt ", head), (b"LIST", b"INFOx\0"[:5]), (b"data", data))
+    body = b"".join(
+        name + struct.pack("<I", len(chunk)) + chunk + b"\0" * (len(chunk) % 2)
+        for name, chunk in chunks
+    )
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body) + 4) + b"WAVE" + body)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "scale"), [(1, "<i2", 1), (3, "<f4", 1 / 32_768), (3, "<f8", 1 / 32_768)]
+)
+@pytest.mark.parametrize("extensible", [False, True])
+def test_what_editors_of_sound_write_is_read(
+    tmp_path: Path, kind: int, dtype: str, scale: float, extensible: bool
+) -> None:
+    both = np.stack([sine(8_000), -sine(8_000)], axis=1)
+    data = (both * scale).astype(dtype).tobytes()
+    path = as_wav(tmp_path / "a.wav", kind, 8 * int(dtype[2]), data, extensible=extensible)
+    left, right = wav.read_channels(path, 8_000)
+    assert np.array_equal(left, both[:, 0]) and np.array_equal(right, both[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "codes", "samples"),
+    # as alaw2lin and ulaw2lin of Python's former audioop have them
+    [
+        (6, b"\xd5\x55\x80\x00\xaa\x2a\xf5\x65", [8, -8, 5504, -5504, 32256, -32256, 528, -1056]),
+        (7, b"\xff\x7f\x80\x00\xf0\x70\xef\x8f", [0, 0, 32124, -32124, 120, -120, 132, 16764]),
+    ],
+)
+def test_the_laws_of_telephones_are_read(
+    tmp_path: Path, kind: int, codes: bytes, samples: list[int]
+) -> None:
+    path = as_wav(tmp_path / "a.wav", kind, 8, codes)
+    left, right = wav.read_channels(path, 8_000)
+    assert [int(each) for pair in zip(left, right, strict=True) for each in pair] == samples
+
+
+def test_floats_that_are_no_sound_are_silent_or_as_loud_as_can_be(tmp_path: Path) -> None:
+    data = np.array([np.nan, np.inf, -np.inf, 1e30], "<f4").tobytes()
+    left, right = wav.read_channels(as_wav(tmp_path / "a.wav", 3, 32, data), 8_000)
+    assert (left.tolist(), right.tolist()) == ([0, -32768], [32767, 32767])
+
+
+def test_another_format_is_named(tmp_path: Path) -> None:
+    path = as_wav(tmp_path / "bad.wav", 0x55, 16, bytes(320))  # MP3
+    with pytest.raises(InvalidRequestError, match=r"bad\.wav is no PCM WAV file: .* format 85"):
+        wav.read(path)
+
+
+def test_sound_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = as_wav(tmp_path / "a.wav", 1, 16, bytes(320))
+    path.write_bytes(path.read_bytes()[:-161])
+    assert [len(each) for each in wav.read_channels(path, 8_000)] == [39, 39]
 
 
 def test_channels_are_mixed(tmp_path: Path) -> None:

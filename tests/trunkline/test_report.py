@@ -16,6 +16,7 @@ from trunkline.cli.main import cli
 from trunkline.ear.levels import RATE
 from trunkline.ear.listen import listen
 from trunkline.gateway.recording_file import Key, RecordingFile
+from trunkline.reports import recordings
 from trunkline.reports.page import section
 from trunkline.reports.recordings import Heard
 
@@ -166,6 +167,17 @@ def test_the_page_stands_by_itself(tmp_path: Path) -> None:
     assert page.count("data:audio/wav;base64,") == 1 and "<polygon" in page
     links = re.findall(r"(?:src|href)=\"(?!data:)[^\"]*\"|https?://[^\s\"<]+", page)
     assert links == [], "it opens without a network"
+
+
+def test_a_page_gets_its_directory_or_is_refused_before_anything_is_listened_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = recording(tmp_path / "call.wav")
+    assert run(path, "--html", tmp_path / "new" / "report.html").exit_code == 0
+    assert (tmp_path / "new" / "report.html").exists()
+    monkeypatch.setattr(recordings, "hear", lambda *_: pytest.fail("it was listened to"))
+    refused = run(path, "--html", path / "report.html")
+    assert isinstance(refused.exception, OSError), refused.output
 
 
 def test_the_page_says_what_is_wrong_with_the_recording_before_anything_of_the_agent() -> None:

@@ -429,8 +429,9 @@ def report(
     """Say how both sides of a recorded call talked with each other.
 
     The report has latency, time to yield, talk-over, silences and keys. They are measured on the
-    sound alone, so any stereo WAV file with one side on each channel will do. Name a file, a
-    directory of files, or the CallSid of a call in TRUNKLINE_RECORDINGS_DIR.
+    sound alone, so any stereo WAV file (PCM, float, mu-law or A-law) with one side on each channel
+    will do. Name a file, a directory of files, or the CallSid of a call in
+    TRUNKLINE_RECORDINGS_DIR.
 
     \b
     Examples:
