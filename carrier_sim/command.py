@@ -146,6 +146,14 @@ def _refusing(option: str) -> Iterator[None]:
 @click.option("--ca-file", type=click.Path(exists=True), help="Trusted for https and wss.")
 @click.option("--keep-audio/--no-keep-audio", default=True)
 @click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="After SIGTERM or Ctrl-C, go on until every number is as it was before any REST request "
+    "and no call is up, but no longer than this.",
+)
+@click.option(
     "--ready-file",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Once it listens, write JSON there: account_sid, auth_token, pid, sim (its URL).",
@@ -156,6 +164,7 @@ def command(
     caller_ids: tuple[str, ...],
     habits: tuple[str, ...],
     ready_file: Path | None,
+    grace: float,
     **settings: Any,
 ) -> None:
     """A stand-in for Twilio on this machine: REST, webhooks, Media Streams, callees, faults.
@@ -175,7 +184,7 @@ def command(
     if ready_file is not None and not ready_file.parent.is_dir():
         raise click.BadParameter(f"{ready_file.parent} is no directory", param_hint="--ready-file")
     try:
-        uvloop.run(_serve(sim, ready_file))
+        uvloop.run(_serve(sim, ready_file, grace))
     except OSError as e:
         at = f"{settings['host']}:{settings['port']}"
         raise click.ClickException(
@@ -184,7 +193,7 @@ def command(
         ) from e
 
 
-async def _serve(sim: CarrierSim, ready_file: Path | None) -> None:
+async def _serve(sim: CarrierSim, ready_file: Path | None, grace: float) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
@@ -205,6 +214,17 @@ async def _serve(sim: CarrierSim, ready_file: Path | None) -> None:
                 f"seed {sim.exchange.seed})"
             )
             await ended.wait()
+            # Whoever asked us to end may have asked the stack at the same moment.
+            with contextlib.suppress(TimeoutError):
+                await sim.wait_until(lambda: _as_before(sim), grace)
+
+
+def _as_before(sim: CarrierSim) -> bool:
+    """Every number is as it was before any REST request, and no call is up."""
+    numbers = sim.numbers
+    return not any(call.live for call in sim.calls.values()) and all(
+        number.fields() == numbers.before(number, since=0.0).fields() for number in numbers.values()
+    )
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ _UP_SIM: Final = "trunkline/test_up_sim.py::test_without_any_setting_it_can_be_u
 _TUNNEL: Final = "trunkline/test_tunnel.py::test_the_url_is_found_and_the_program_ended"
 _SCALES: Final = "survival/test_scaling.py::test_a_worker_that_is_added_takes_new_calls"
 _HONCHO: Final = "e2e/test_honcho.py::test_a_call_through_honchos_stack_to_another_process"
+_HONCHO_SIM: Final = "e2e/test_honcho.py::test_the_stack_beside_the_stand_in_puts_its_numbers_back"
 _FLEET: Final = "survival/test_fleet.py::test_a_host_dies_for_ever_while_its_calls_talk"
 _KEEPER: Final = "trunkline/test_keep_alive.py::test_a_keeper_ends_with_its_child"
 _LIVE: Final = "trunkline/live/test_command.py::test_all_holds"
@@ -69,7 +70,7 @@ ELSEWHERE: Final[dict[str, str]] = {
     "honcho start": _HONCHO,
     "honcho start -c codec_worker=4,gateway=2": _HONCHO,
     "honcho start -c gateway=4,codec_worker=6": _HONCHO,
-    "honcho -e .env.sim -f Procfile.sim start": _HONCHO,
+    "honcho -e .env.sim -f Procfile.sim start": _HONCHO_SIM,
     "trunkline demo": _FIRST,
     "trunkline demo --json --out demo": "e2e/test_surroundings.py::test_the_demo_runs_without_home",
     "trunkline doctor --live --number +14155551234": _LIVE,

@@ -97,13 +97,16 @@ class Stack(Run):
         for number, fields in PRIOR.items():
             self.sim.add_number(number, **fields)
 
-    def honcho(self, scale: str, **environment: str) -> subprocess.Popen[bytes]:
-        """``honcho start`` of the repository's Procfile; returns at once."""
-        (self.directory / "no.env").touch()
+    def honcho(
+        self, *options: str, procfile: str = "Procfile", env: str = "", **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """``honcho start`` of a Procfile of the repository's; returns at once. ``env``: what stands
+        in its file of settings."""
+        settings = self.directory / "honcho.env"
+        settings.write_text(env)
         argv = trunkline_argv(
             *("with-parent", "--grace", "8", "--", sys.executable, "-m", "honcho", "--no-colour"),
-            *("-e", str(self.directory / "no.env"), "-f", str(ROOT / "Procfile")),
-            *("start", "-c", scale),
+            *("-e", str(settings), "-f", str(ROOT / procfile), "start", *options),
         )
         return self.run(argv, "honcho", cwd=ROOT, **environment)
 

@@ -12,7 +12,7 @@ from .conversations import BROKEN, UNREACHED, kill, talking
 async def test_a_component_under_honcho(new_stack: Callable[[], Stack]) -> None:
     stack = new_stack()
     stack.provoked |= BROKEN | UNREACHED
-    honcho = stack.honcho("gateway=1,codec_worker=1")
+    honcho = stack.honcho("-c", "gateway=1,codec_worker=1")
     await until(lambda: stack.complete(1, 1), "the stack is complete", 30.0)
     async with talking(stack, 1) as conversations:
         for section in ("codec_workers", "gateways", "controller"):
