@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from e2e.stack import ALICE, BOB, CAROL, DAVE, PRIOR, Stack, until
+from e2e.stack import ALICE, BOB, CAROL, DAVE, DEFAULTS, PRIOR, Stack, until
 
 from trunkline import Line
 from trunkline.errors import CarrierError
@@ -117,3 +117,27 @@ async def test_twilios_rest_while_dialling_leaves_no_call_ringing(
         await until(lambda: not stack.live_calls(), "it is hung up")
         assert len(stack.calls_to(callee)) == int(late)
     assert {r["id"]: r["fired"] for r in stack.sim.faults()}[rule] == 1
+
+
+async def test_someone_else_changes_voice_url_meanwhile(stack: Stack) -> None:
+    """Alice's is theirs then. Bob's has its prior one again, so only that is not ours any more."""
+    theirs = {"voice_url": "https://someone.else.example/voice", "voice_method": "POST"}
+    alice, bob = PRIOR[ALICE]["voice_url"], PRIOR[BOB]["voice_url"]
+    lines = [Line(number, bus=stack.bus) for number in (ALICE, BOB)]
+    async with lines[0], lines[1]:
+        waiting = [asyncio.ensure_future(line.wait_for_call(60.0)) for line in lines]
+        await until(lambda: stack.armed(ALICE) and stack.armed(BOB), "both are armed")
+        assert stack.voice(ALICE)["voice_fallback_url"] == alice
+        assert stack.voice(BOB)["voice_fallback_url"] == bob
+        for number, by_hand in ((ALICE, theirs), (BOB, {"voice_url": bob})):
+            ours = {name: value for name, value in stack.voice(number).items() if value}
+            stack.sim.add_number(number, **ours | by_hand)
+        for task in waiting:
+            task.cancel()
+    await until(lambda: stack.overrides() == {}, "both are settled")
+    fallback = {"voice_fallback_url": alice, "voice_fallback_method": "GET"}
+    assert stack.changed_numbers() == {ALICE: DEFAULTS | theirs | fallback}, "and is left alone"
+    writes = [w["number"] for w in stack.sim.number_writes()]
+    assert (writes.count(ALICE), writes.count(BOB)) == (1, 2), "ours, and Bob's put back"
+    assert any("changed by someone else" in line for line in stack.lines("up"))
+    stack.sim.add_number(ALICE, **PRIOR[ALICE])
