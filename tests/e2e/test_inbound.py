@@ -9,8 +9,6 @@ from trunkline import Line
 from .sound import compare, from_pcm, from_wire, speech
 from .stack import ALICE, BOB, CALLER, Ear, Stack, be_called, called, until
 
-STRANGER = "+14155550066"
-
 
 async def test_sound_goes_both_ways_whole_until_the_far_end_hangs_up(stack: Stack) -> None:
     sent = speech(3.0, first=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 import time
 
 import pytest
@@ -15,6 +14,8 @@ from .stack import ALICE, CALLEE, Stack, until
 
 #: Seconds of speech that the far end may still hear after an interrupt.
 STOPS_WITHIN = 0.1
+#: And after one of the interrupts, where the machine was busy.
+ONCE_WITHIN = 0.5
 
 
 @pytest.mark.measures
@@ -45,7 +46,8 @@ async def test_sound_stops_at_the_far_end_and_what_was_sent_is_told(stack: Stack
             assert sent == 3 * sum(size for _, size, _ in taken[arrived:])
             arrived = len(taken)
         # One round may meet a moment in which the machine is busy with something else.
-        assert statistics.median(delays) <= STOPS_WITHIN, delays
+        *usual, longest = sorted(delays)
+        assert usual[-1] <= STOPS_WITHIN and longest <= ONCE_WITHIN, delays
         # What is said next is heard at once, and whole.
         last = speech(1.0, first=2)
         assert await call.send_audio(last) == len(last) // 2
