@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 import stat
+import wave
 from pathlib import Path
 
 from .surroundings import hostile
 
 ROOT = Path(__file__).parents[2]
+#: What the demo measures of each of its two calls.
+MEASURED = (
+    *("set-up", "pacing drift", "jitter", "frames lost", "underruns"),
+    *("test to far end", "far end to test", "likeness"),
+)
 
 
 def test_the_demo_runs_without_home_environment_and_proxy() -> None:
@@ -18,7 +24,15 @@ def test_the_demo_runs_without_home_environment_and_proxy() -> None:
         assert ended.stdout.count("as before") == 2
         wavs = re.findall(r"^(?:answering|calling): (\S+\.wav) ", ended.stdout, re.MULTILINE)
         assert wavs == ["out/demo/answering.wav", "out/demo/calling.wav"]
-        assert all((around.where / wav).stat().st_size > 100_000 for wav in wavs)
+        for each in wavs:
+            path = around.where / each
+            with wave.open(str(path)) as sound:
+                assert sound.getnchannels() == 2, "the agent left, the test right"
+                assert sound.getnframes() > 6 * sound.getframerate()
+            assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+        for name in MEASURED:
+            row = re.search(rf"^{name}  +(\S.*?\d.*)$", ended.stdout, re.MULTILINE)
+            assert row is not None and len(re.split("  +", row[1])) == 2, name
 
 
 def test_the_offline_example_runs_without_home_environment_and_proxy() -> None:
