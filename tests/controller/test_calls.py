@@ -24,6 +24,17 @@ def closed(stage: Stage, call: m.CallInfo, reason: m.StreamEndReason, ordinal: i
 # --------------------------------------------------------------------------- letting calls in
 
 
+def test_an_inbound_call_belongs_to_the_trace_of_whoever_waits_for_it() -> None:
+    stage = Stage()
+    info = stage.open()
+    trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    stage.feed(
+        m.Request(peer="a1", id=999, ttl=60.0, body=m.Arm(session=info.session), trace=trace)
+    )
+    stage.apply()
+    assert stage.called(info).trace == trace
+
+
 def test_inbound_call() -> None:
     stage = Stage()
     info = stage.armed()
