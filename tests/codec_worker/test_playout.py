@@ -507,6 +507,13 @@ def test_a_stream_that_goes_on_elsewhere_has_to_be_spoken_to_from_there() -> Non
     assert playout.interrupt(1, 99_999, T0).playback == 8  # type: ignore[union-attr]  # it is new
 
 
+def test_a_call_holds_300_s_of_sound() -> None:
+    playout = Playout()
+    whole = 300 * 8_000
+    assert playout.speak(0, bytes(whole)) == 0
+    assert playout.speak(whole, bytes(160)) == 160
+
+
 def test_what_is_over_the_bound_is_counted_and_played_as_silence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
