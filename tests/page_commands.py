@@ -1,9 +1,9 @@
 """The commands that stand on the pages, and what is done with each of them.
 
-A command is a line of a code block without a language, unless the block is a drawing; a ``run:`` of
-a workflow; an example in the help of a command; or code in a sentence that has options or
-arguments. A block that leaves something running (``&``) is one command. What only says how a
-command looks, such as ``trunkline show SID``, is none.
+A command is a line of a code block without a language or in ``sh``, unless the block is a drawing;
+a ``run:`` of a workflow; an example in the help of a command; or code in a sentence that has
+options or arguments. A block that leaves something running (``&``) is one command. What only says
+how a command looks, such as ``trunkline show SID``, is none.
 
 ``console`` blocks are run as they stand, with what they print. All other commands are run beside
 them (tests/dropin/test_pages.py), but for those of these two lists. Both are literal. What stands
@@ -40,7 +40,7 @@ _SHELLS: Final = "trunkline/test_cli.py::test_each_shell_gets_its_script"
 _STREET: Final = "trunkline/test_phone_line.py::test_far_ends_are_put_on_the_line"
 _WATCHES: Final = "e2e/test_prometheus.py::test_every_panel_and_every_alert_has_data"
 _TRACED: Final = "dropin/test_own_stack.py::test_all_processes_join_the_trace"
-_OTLP: Final = "controller/test_otlp.py::test_a_collector_gets_every_metric_at_each_interval"
+_OTLP: Final = "controller/test_process.py::test_metrics_go_to_a_collector_where_the_environment"
 
 #: A command, and the beginning of the name of the test that runs it: with these options, or with
 #: others where the page's are too many calls or processes for a test.
@@ -158,6 +158,12 @@ NOT_RUN: Final[dict[str, str]] = {
     "docker build -f deploy/Containerfile -t trunkline .": DEPLOYS,
     "docker run --init --env-file .env -p 8765:8765 -v trunkline-state:/var/lib/trunkline "
     "trunkline": DEPLOYS,
+    "kubectl create namespace trunkline": DEPLOYS,
+    "kubectl -n trunkline create secret generic trunkline --from-env-file=secrets.env": DEPLOYS,
+    "kubectl apply -k deploy/kubernetes/example": DEPLOYS,
+    "kubectl -n trunkline create secret generic trunkline-bus-clients "
+    "--from-file=bus-clients": DEPLOYS,
+    "kubectl -n trunkline create secret generic load-tests --from-env-file=load-tests.env": DEPLOYS,
     "docker compose -f deploy/compose.yaml --profile tunnel --profile watch up --build": DEPLOYS,
 }
 
@@ -202,13 +208,14 @@ def in_console(page: Path) -> list[str]:
 
 def commands(page: Path) -> list[str]:
     """The commands of a page that stand elsewhere, in order."""
-    found = [line for text in blocks(page, "") if not _DRAWN.search(text) for line in _lines(text)]
+    shown = [text for language in ("", "sh") for text in blocks(page, language)]
+    found = [line for text in shown if not _DRAWN.search(text) for line in _lines(text)]
     for text in blocks(page, "yaml"):
         found += _RUN.findall(text)
     for text in blocks(page, "text"):
         found += [line for part in _EXAMPLES.findall(text) for line in _lines(part)]
-    for shown in _IN_A_SENTENCE.findall(_BLOCK.sub("", page.read_text())):
-        code = re.sub(r"\n *", " ", shown)
+    for code in _IN_A_SENTENCE.findall(_BLOCK.sub("", page.read_text())):
+        code = re.sub(r"\n *", " ", code)
         if len(code.split()) > 2 or not code.startswith("trunkline "):
             found.append(code)
     return [

@@ -514,6 +514,30 @@ async def test_wrong_credentials_end_the_start(tmp_path: Path, sim: CarrierSim) 
     assert list((tmp_path / "state" / "stacks").glob("*/journal.sqlite3"))
 
 
+async def test_metrics_go_to_a_collector_where_the_environment_asks_for_that(
+    tmp_path: Path, sim: CarrierSim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def collect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readline()).decode())
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(collect, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "otlp")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    async with running(settings_for(tmp_path, sim)) as stack:
+        await stack.join("gateway")
+        assert await stack.stop() == EXIT_DONE
+    assert asked == ["POST /v1/metrics HTTP/1.1\r\n"], (
+        "at the end, before the first interval is over"
+    )
+    server.close()
+    await server.wait_closed()
+
+
 async def test_taken_console_port(tmp_path: Path, sim: CarrierSim) -> None:
     server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

@@ -160,6 +160,11 @@ def test_what_a_machine_is_given_is_there(command: str) -> None:
         services = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"].values()
         profiles = {profile for each in services for profile in each.get("profiles", ())}
         assert {b for a, b in pairwise(words) if a == "--profile"} == profiles
+    if words[0] == "kubectl" and words[-2] != "-k":
+        rendered = (ROOT / "deploy/kubernetes/rendered.yaml").read_text()
+        name = words[words.index("create") + (3 if "generic" in words else 2)]
+        # The tests' own pods, which nobody renders, take this one.
+        assert name == "load-tests" or re.search(rf"[nN]ame(space)?: {name}$", rendered, re.M)
 
 
 def test_a_call_that_costs_is_read_from_the_environment() -> None:
