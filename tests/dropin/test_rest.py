@@ -161,7 +161,6 @@ async def test_a_leg(scene: Scene) -> None:
     assert [
         w for w in scene.sim.number_writes() if w["number"] in (agent.phone_number, callee)
     ] == []
-    # In this mode digits are tones in the sound; the carrier's own detector knows them.
     assert scene.sim.call(call["sid"])["digits_heard"] == "5#"
     assert scene.sim.wait_for(call["sid"])["status"] == "completed"
 
