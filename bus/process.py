@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 import msgspec
 import uvloop
 
+from . import settings
 from .clock import until_next
 from .descriptors import KEEPER_FD_VARIABLE, raise_limit
 from .errors import CarrierError, ErrorInfo
@@ -139,6 +140,16 @@ def setup_logging(process: str, log_format: str = "text") -> Callable[[], None]:
     listener = _PatientListener(records, target)
     listener.start()
     return listener.stop
+
+
+def tell_slips(log: logging.Logger) -> None:
+    """Warn of names that look like settings and are none: a cap with a misspelt name is no cap. Of
+    a process that is kept running its keeper has warned."""
+    if KEEPER_FD_VARIABLE in os.environ:
+        return
+    for name, near in settings.slips().items():
+        hint = f": perhaps {near} is meant" if near else ""
+        log.warning("%s is not a setting, and is ignored%s", name, hint)
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:

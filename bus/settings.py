@@ -6,6 +6,7 @@ SettingsError with one line that names it.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Callable
@@ -81,6 +82,10 @@ def private_state_dir(state_dir: Path, name: str) -> Path:
 
 
 #: Settings whose variables are the names that Twilio's own tools have for them.
+#: How our names begin, and which of them are no settings: the stand-in carrier's, and that of
+#: ``--debug``.
+_OURS: Final = "TRUNKLINE_"
+_NO_SETTINGS: Final = ("TRUNKLINE_SIM_", "TRUNKLINE_DEBUG")
 _OF_TWILIO: Final = ("account_sid", "auth_token", "auth_token_secondary", "region", "edge")
 
 
@@ -473,6 +478,27 @@ def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
             shown = _shown(env_name(name), values[name])
             raise SettingsError(f"{env_name(name)}{shown}: {error}") from None
     return Settings(**values, given=set_here)
+
+
+def slips(env_file: Path = Path(".env")) -> dict[str, str]:
+    """Names that begin with ``TRUNKLINE_`` and are no settings, each with the setting that it may
+    mean, or "". As a rule each is a misspelling, and what was meant has its default.
+
+    Of the environment only those are told that are close to a setting. Other programs may have put
+    names there: Kubernetes gives a pod TRUNKLINE_PORT and the like, if a service has that name.
+    """
+    known = {env_name(name).removeprefix(_OURS): env_name(name) for name in FIELDS}
+    # A pipe cannot be read twice, and the settings have been read from it.
+    written = {} if env_file.is_fifo() else dotenv.read(env_file)
+    found = {}
+    for name in sorted(written | os.environ):
+        of_ours = name.removeprefix(_OURS)
+        if of_ours in known or not name.startswith(_OURS) or name.startswith(_NO_SETTINGS):
+            continue
+        near = difflib.get_close_matches(of_ours, known, n=1, cutoff=0.8)
+        if near or name in written:
+            found[name] = known[near[0]] if near else ""
+    return found
 
 
 def _check_not_swapped(values: dict[str, Any]) -> None:

@@ -44,6 +44,7 @@ from trunkline.bus.process import (
     complain,
     run,
     setup_logging,
+    tell_slips,
 )
 from trunkline.bus.settings import Settings
 
@@ -96,6 +97,7 @@ def main(settings: Settings) -> int:
     region_and_edge(settings.region, settings.edge)
     end_logging = setup_logging("controller", settings.log_format)
     try:
+        tell_slips(log)
         return run(lambda stop: serve(settings, stop))
     except (StackRunsError, JournalError, SettingsError, CarrierError) as error:
         complain("controller", error)

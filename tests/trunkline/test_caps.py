@@ -132,4 +132,4 @@ def test_a_run_without_calls_says_nothing(tmp_path: Path) -> None:
 def test_a_cap_that_is_no_whole_number_is_named_for_what_it_is(text: str) -> None:
     """argparse shows an ArgumentTypeError's words, and of other errors this function's name."""
     with pytest.raises(argparse.ArgumentTypeError, match=f"{text!r} is not a whole number"):
-        caps._whole(text)
+        caps.whole_number(text)

@@ -306,6 +306,34 @@ def test_a_callers_text_commands_no_terminal(
     assert capsys.readouterr().out.splitlines()[-1] == "\\x1b[2J calls: CA1"
 
 
+def test_a_greeting_is_part_of_the_calls_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class ALine(AsyncExitStack):
+        number, pending_restores = "+14155551234", ()
+
+        async def place_call(self, to: str, **options: object) -> object:
+            return SimpleNamespace(
+                greeting=bytes(4 * 48_000),
+                age=15.0,
+                sid="CA1",
+                direction="outbound",
+                caller=self.number,
+                callee=to,
+                ended_reason="hang_up",
+                hang_up=nothing,
+            )
+
+    async def nothing(*of: object, **options: object) -> None: ...
+
+    monkeypatch.setattr(call_and_answer, "Line", lambda number, **options: ALine())
+    for name in ("_hear", "_tell_digits", "_speak"):
+        monkeypatch.setattr(call_and_answer, name, nothing)
+    assert run("call", "+14155557777", "--from", ALine.number, "--callee-speaks-first") == 0
+    said = capsys.readouterr().out
+    assert "greeted for 4.0 s" in said and "ended (hang_up) after 15.0 s; heard 4.0 s" in said
+
+
 def test_the_doctors_findings_are_one_object(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,16 +65,30 @@ async def test_a_wrong_setting_is_a_finding(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == "trunkline doctor: settings: TRUNKLINE_BUS='foo': no\n"
 
 
-def test_a_slip_of_the_pen_in_the_file_is_told(tmp_path: Path) -> None:
+def test_a_slip_of_the_pen_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the environment only where it is close to a setting: other programs have names there."""
     path = tmp_path / ".env"
     path.write_text(
         "TRUNKLINE_PUBLIC_ULR=https://a.example\nTRUNKLINE_BUS=ipc:///b\n"
-        "TRUNKLINE_SIM_SEED=1\nOTHER=1\n"
+        "TRUNKLINE_SIM_SEED=1\nOTHER=1\nTRUNKLINE_WHATEVER=1\n"
     )
-    (found,) = machine.unknown(path)
-    assert (found.state, found.hint) == ("warn", "perhaps TRUNKLINE_PUBLIC_URL is meant")
-    assert found.text == "TRUNKLINE_PUBLIC_ULR is not a setting, and is ignored"
-    assert machine.unknown(tmp_path / "none") == []
+    for name in ("MAX_CALL", "PORT", "SERVICE_PORT", "PORT_8765_TCP", "SERVICE_HOST", "KEEPER_FD"):
+        monkeypatch.setenv(f"TRUNKLINE_{name}", "2")
+    found = {finding.text: (finding.state, finding.hint) for finding in machine.unknown(path)}
+    assert found == {
+        "TRUNKLINE_MAX_CALL is not a setting, and is ignored": (
+            "warn",
+            "perhaps TRUNKLINE_MAX_CALLS is meant",
+        ),
+        "TRUNKLINE_PUBLIC_ULR is not a setting, and is ignored": (
+            "warn",
+            "perhaps TRUNKLINE_PUBLIC_URL is meant",
+        ),
+        "TRUNKLINE_WHATEVER is not a setting, and is ignored": (
+            "warn",
+            "docs/settings.md has all of them",
+        ),
+    }
 
 
 def test_no_proxy() -> None:
@@ -204,7 +218,7 @@ async def test_all_of_this_is_among_the_doctors_checks(
     (tmp_path / ".env").write_text("TRUNKLINE_PUBLIC_ULR=https://x.example\n")
     found = await machine.machine(Known(settings(state_dir=tmp_path / "state")))
     names = [finding.name for finding in found]
-    assert names == ["versions", ".env", ".env", "proxy", "region", "descriptors", "state"]
+    assert names == ["versions", ".env", "settings", "proxy", "region", "descriptors", "state"]
     assert machine.machine in run.CHECKS
 
 

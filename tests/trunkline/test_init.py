@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -90,11 +91,15 @@ def test_a_file_that_has_other_settings_counts_for_nothing(new: Path, name: str)
     assert "pytest.ini" in write(Path()).wrote
 
 
-def test_a_repository_should_not_take_the_token_along(new: Path) -> None:
-    (new / ".git").mkdir()
-    assert "add the line .env" in left(write(Path()))[".gitignore"]
-    (new / ".gitignore").write_text("/out\n.env\n")
-    assert ".gitignore" not in left(write(Path()))
+@pytest.mark.parametrize("directory", ["", "voice"])
+@pytest.mark.parametrize("ignored", [".env", "/.env", "**/.env", "*env"])
+def test_a_repository_should_not_take_the_token_along(
+    new: Path, directory: str, ignored: str
+) -> None:
+    subprocess.run(["git", "init", "--quiet", str(new)], check=True)  # noqa: S607  # this machine's
+    assert "add the line .env" in left(write(Path(directory)))[".gitignore"]
+    (new / directory / ".gitignore").write_text(f"/out\n{ignored}\n")
+    assert ".gitignore" not in left(write(Path(directory)))
 
 
 def test_another_directory_is_made_and_entered_first(new: Path) -> None:

@@ -60,7 +60,7 @@ def frames(sim: SimClient) -> int:
 
 
 def test_without_any_setting_it_can_be_used_at_once(trunkline: Trunkline) -> None:
-    running, ready_file, info = start(trunkline, **UNSET)
+    running, ready_file, info = start(trunkline, **UNSET, TRUNKLINE_MAX_CALL="2")
     assert stat.S_IMODE(ready_file.stat().st_mode) == 0o600
     assert json.loads(ready_file.read_text()) == {
         "account_sid": "AC" + "5" * 32,
@@ -96,6 +96,8 @@ def test_without_any_setting_it_can_be_used_at_once(trunkline: Trunkline) -> Non
     assert all_end(children, 0.0)
     assert not ready_file.exists()
     assert not (trunkline.directory / "state").exists()  # its journal goes with the carrier
+    slip = "TRUNKLINE_MAX_CALL is not a setting, and is ignored: perhaps TRUNKLINE_MAX_CALLS is"
+    assert running.err.count(slip) == 1  # its controller says nothing of it
     assert f"the state directory {trunkline.directory / 'state'} is ignored" in running.err
     assert running.err.splitlines()[-1].endswith("ended with status 0")
 

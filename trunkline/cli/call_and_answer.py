@@ -134,7 +134,6 @@ def _closed(line: Line, line_held: bool) -> int:
 
 async def _talk(call: Call, wishes: Wishes, saying: bytes | None, stop: asyncio.Event) -> bool:
     """Do what the options ask for until the call ends. False: the stack lost the call."""
-    began = monotonic()
     heard = _Heard(bytearray(call.greeting or b""))
     if call.greeting is not None:
         wishes.say_line(f"greeted for {heard.seconds:.1f} s")
@@ -154,9 +153,8 @@ async def _talk(call: Call, wishes: Wishes, saying: bytes | None, stop: asyncio.
         if wishes.record is not None:
             wav.write(wishes.record, wav.from_bytes(bytes(heard.pcm)))
     kept = f" -> {wishes.record}" if wishes.record is not None else ""
-    lasted = monotonic() - began
     wishes.say_line(
-        f"ended ({call.ended_reason}) after {lasted:.1f} s; heard {heard.seconds:.1f} s{kept}"
+        f"ended ({call.ended_reason}) after {call.age:.1f} s; heard {heard.seconds:.1f} s{kept}"
     )
     if wishes.as_json:
         told = {
@@ -165,7 +163,7 @@ async def _talk(call: Call, wishes: Wishes, saying: bytes | None, stop: asyncio.
             "caller": call.caller,
             "callee": call.callee,
             "ended_reason": call.ended_reason,
-            "seconds": round(lasted, 3),
+            "seconds": round(call.age, 3),
             "heard_seconds": round(heard.seconds, 3),
             "digits": "".join(keys),
             "recording": None if wishes.record is None else str(wishes.record),

@@ -7,7 +7,6 @@ trunkline. So each is printed, even where it is as it should be.
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import os
 import platform
@@ -20,21 +19,17 @@ from urllib.parse import urlsplit
 import zmq
 
 from trunkline.bus import descriptors
-from trunkline.bus import env_file as dotenv
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.hosts import is_here
 from trunkline.bus.http import proxy_for
 from trunkline.bus.private import WRITE, check_private
 from trunkline.bus.redact import mask_url
-from trunkline.bus.settings import FIELDS, Settings, env_name
+from trunkline.bus.settings import Settings, slips
 from trunkline.controller.twilio.api_host import api_url
 
 from .account import rest_base
 from .finding import Finding, Known
 
-#: Names that are read from the environment and are not settings: the stand-in carrier's, and that
-#: of ``--debug``.
-_NO_SETTINGS: Final = ("TRUNKLINE_SIM_", "TRUNKLINE_DEBUG")
 _PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 
@@ -82,18 +77,16 @@ def env_file(path: Path) -> Finding:
 
 
 def unknown(path: Path) -> list[Finding]:
-    """Names in the file that begin with ``TRUNKLINE_`` and are not settings. As a rule each is a
-    misspelling, and the setting that was meant has its default."""
-    known = [env_name(name) for name in FIELDS]
-    findings = []
-    # A pipe cannot be read twice, and the settings have been read from it.
-    for name in {} if path.is_fifo() else dotenv.read(path):
-        if not name.startswith("TRUNKLINE_") or name in known or name.startswith(_NO_SETTINGS):
-            continue
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"perhaps {near[0]} is meant" if near else "docs/settings.md has all of them"
-        findings.append(Finding(".env", "warn", f"{name} is not a setting, and is ignored", hint))
-    return findings
+    """Names in the file and in the environment that look like settings, and are none."""
+    return [
+        Finding(
+            "settings",
+            "warn",
+            f"{name} is not a setting, and is ignored",
+            f"perhaps {near} is meant" if near else "docs/settings.md has all of them",
+        )
+        for name, near in slips(path).items()
+    ]
 
 
 def proxies(settings: Settings) -> list[Finding]:

@@ -32,7 +32,11 @@ def run(command: Sequence[str], environment: Mapping[str, str], directory: Path)
     for path in sorted(new):
         click.echo(f"trunkline record: {path}", err=True)
     if not new:
-        click.echo("trunkline record: no call was recorded", err=True)
+        click.echo(
+            "trunkline record: no call was recorded. A stack that ran before keeps no cassettes: "
+            "end it, or start it by `trunkline record trunkline up`",
+            err=True,
+        )
     return status if status >= 0 else 128 - status
 
 

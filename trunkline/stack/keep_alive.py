@@ -19,7 +19,7 @@ from typing import Final
 
 from trunkline.bus.launch import trunkline_argv
 from trunkline.bus.private import make_private
-from trunkline.bus.process import run, setup_logging
+from trunkline.bus.process import run, setup_logging, tell_slips
 from trunkline.bus.settings import Settings
 
 from .children import SILENT_FOR, settings_environment
@@ -52,6 +52,8 @@ def keep_alive(
     argv, pass_fds = trunkline_argv(role), []
     with contextlib.ExitStack() as held:
         held.callback(setup_logging(f"{role}-keeper", settings.log_format))
+        if role == "controller":
+            tell_slips(log)
         if role == "gateway":
             port = PublicPort.claim(settings.http_host, settings.http_port, settings.bus)
             held.callback(port.close)

@@ -34,7 +34,14 @@ from trunkline.bus import hosts
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError, StackUnavailableError, TrunklineError
 from trunkline.bus.launch import StackInfo, check_ready_file, trunkline_argv, write_ready_file
-from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, run, setup_logging
+from trunkline.bus.process import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_PENDING,
+    run,
+    setup_logging,
+    tell_slips,
+)
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
 from trunkline.controller.journal.state_dir import StackRunsError, check_free
@@ -86,6 +93,7 @@ def up(settings: Settings, wishes: Wishes) -> int:
     any_port = wishes.sim and "http_port" not in settings.given
     end_logging = setup_logging("supervisor", settings.log_format)
     try:
+        tell_slips(log)
         port = PublicPort.claim(
             settings.http_host, 0 if any_port else settings.http_port, settings.bus
         )

@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shlex
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Callable
 from configparser import ConfigParser, Error
@@ -111,12 +113,16 @@ def _write(path: Path, content: bytes, mode: int = 0o666) -> None:
 
 
 def _shared(directory: Path) -> Left | None:
-    """Advice where a repository would take ``.env`` with its token along. None: it does not."""
-    ignored = directory / ".gitignore"
-    text = ignored.read_text(errors="replace") if ignored.is_file() else ""
-    if (directory / ".git").exists() and ".env" not in text.split():
-        return Left(".gitignore", "add the line .env, because that file will hold a token")
-    return None
+    """Advice where a repository would take ``.env`` with its token along. None: it does not, or no
+    git is here that could."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    asked = [git, "-C", str(directory), "check-ignore", "--quiet", ".env"]
+    # 0: it is ignored; 128: this is no repository.
+    if subprocess.run(asked, stderr=subprocess.DEVNULL, check=False).returncode != 1:  # noqa: S603  # no word of it is a stranger's
+        return None
+    return Left(".gitignore", "add the line .env, because that file will hold a token")
 
 
 # --------------------------------------------------------------------------- pytest's part
