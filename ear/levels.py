@@ -27,11 +27,6 @@ _BELOW_MEAN: Final = 1.25
 _NOISE_BLOCK: Final = 200
 _NOISE_BLOCKS: Final = 4
 
-#: Noise of which a fifth is less than this above its quietest stretches is steady (power ratio).
-_STEADY: Final = 1.26
-#: A side is still for less than this share of the time where noise is on its line.
-_STILL: Final = 0.1
-
 #: The noise is measured in so many windows at least, which is 0.2 s; with fewer it is guessed.
 _LEAST_PAUSE: Final = 80
 
@@ -88,21 +83,6 @@ def noise(energy: Floats) -> Floats:
     around = np.where(np.isinf(around), 0.0, around * _BELOW_MEAN).astype(np.float32)
     found: Floats = np.repeat(around, _NOISE_BLOCK)
     return np.concatenate([found, np.full(max(0, count - len(found)), found[-1])])[:count]
-
-
-def moves(energy: Floats, floor: Floats) -> bool:
-    """Whether there is noise that comes and goes, of the energy of each step and what
-    :func:`noise` found. Steady noise is all there is in the pauses, so a side has many stretches at
-    its level."""
-    if len(energy) < _QUIET:
-        return False
-    quiet = running_sum(energy, _QUIET)[::_QUIET] * (WINDOW / _QUIET)
-    there = quiet >= 1.0
-    if np.count_nonzero(there) <= (1.0 - _STILL) * len(there):
-        return False
-    below = floor[: len(quiet) * _QUIET : _QUIET]
-    over = quiet[there] / np.maximum(below[there], 1.0)
-    return bool(np.percentile(over, 20) > _STEADY)
 
 
 class Noise:

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from . import digits, echo, faults, segments, turns
+from . import digits, faults, segments, turns
 from .figures import Digit, Report, Segment, Side, Sides, rounded, spread
 from .levels import RATE, Samples
 
@@ -35,24 +35,17 @@ def listen(
     ``keys`` are those that the line told of, because many of them have no tone in the sound.
     """
     seconds = max(len(ours), len(theirs)) / RATE
-    our_side, our_digits, our_holes, our_hidden = _side(ours, "ours")
-    their_side, their_digits, their_holes, their_hidden = _side(theirs, "theirs")
+    our_side, our_digits, our_holes = _side(ours, "ours")
+    their_side, their_digits, their_holes = _side(theirs, "theirs")
     said, heard = our_side.segments, their_side.segments
     because = []
-    for whose, side, missing, hidden in (
-        ("our", our_side, our_holes, our_hidden),
-        ("their", their_side, their_holes, their_hidden),
-    ):
-        if hidden:
-            because.append(f"noise that comes and goes hides where {whose} speech begins and ends")
+    for whose, side, missing in (("our", our_side, our_holes), ("their", their_side, their_holes)):
         if missing:
             because.append(f"{missing} frames of 20 ms are lost or late in {whose} speech")
         if side.clipped_frames > TOO_MUCH_CLIPPED * side.speech_seconds / 0.02:
             because.append(f"{whose} speech is clipped in {side.clipped_frames} frames of 20 ms")
         if not side.segments:
             because.append(f"there is no speech on {whose} side")
-    if echo.of(ours, theirs, said, heard):
-        because.append("their side has an echo of our speech")
     if frames_late > LATE:
         because.insert(0, f"our speech reached the far end {frames_late} frames of 20 ms late")
     if frames_lost:
@@ -78,11 +71,10 @@ def listen(
     )
 
 
-def _side(samples: Samples, side: str) -> tuple[Side, list[Digit], int, bool]:
-    """One side, its keys, the frames that are missing in its words, and whether its edges are
-    hidden."""
+def _side(samples: Samples, side: str) -> tuple[Side, list[Digit], int]:
+    """One side, its keys, and the frames that are missing in its words."""
     pressed, silenced = digits.find(samples, side)
-    found, hidden = segments.find(samples, silenced)
+    found = segments.find(samples, silenced)
     spoken = sum(each.end - each.start for each in found)
     whole = Side(
         segments=found,
@@ -90,7 +82,7 @@ def _side(samples: Samples, side: str) -> tuple[Side, list[Digit], int, bool]:
         level_dbfs=_level(samples, found),
         clipped_frames=faults.clipped(samples),
     )
-    return whole, pressed, faults.holes(samples, found), hidden
+    return whole, pressed, faults.holes(samples, found)
 
 
 def _level(samples: Samples, spoken: list[Segment]) -> float | None:

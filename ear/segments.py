@@ -6,10 +6,6 @@
    :data:`RANGE` of it are speech, and what stands closer together than :data:`GAP` is one segment.
    So soft sounds around a word (a breath, the room) belong to no segment, however quiet the line.
 
-Noise that comes and goes (cars, people) stands out from its own quietest moments. So where it does,
-an utterance has to stand out from the loudest moments of what is no speech, and to be about as loud
-as the loudest at times. Where those moments of noise come near the 20 dB, the edges are *hidden*.
-
 Sound that begins out of no sound at all has its own frames, from its first sample on, and nothing
 is in doubt. On a line that is never still two things are:
 
@@ -26,7 +22,7 @@ the middle of that is never far off. A click before a word has them on both side
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -77,18 +73,6 @@ CHANGES: Final = 0.2
 OVERLAPPING: Final = 0.6
 #: The noise just outside of an utterance may have some of its sound (seconds).
 BESIDE: Final = 0.05
-#: Where noise comes and goes, speech is above the loudest over this at times: 12 dB.
-SPEAKS: Final = 16.0
-#: How loud such noise becomes: this percentile of the pauses' windows. It is found in so many
-#: rounds, beside speech that may begin and fade so softly (seconds), in so much of pauses at least.
-TOP: Final = 99.0
-ROUNDS: Final = 4
-FADES_IN: Final = 0.1
-FADES_OUT: Final = 0.15
-LEAST_PAUSES: Final = 0.2
-#: Edges are 20 dB below the loudest. They are hidden if LEAST times the spread of such noise is not
-#: this much below them: 2.3 dB.
-CLEAR: Final = 1.7
 #: No sound at all lasts for so many steps: 20 ms.
 STILL: Final = 8
 #: What a change of rate makes of no sound, in sample values.
@@ -102,42 +86,26 @@ _MOST_APART: Final = GAP / STEP_SECONDS + WINDOW
 Spans = list[tuple[int, int]]
 
 
-class Found(NamedTuple):
-    """The segments of a side, and whether noise that comes and goes may hide their edges."""
-
-    segments: list[Segment]
-    hidden: bool
-
-
-def find(samples: Samples, silenced: Mask | None = None) -> Found:
+def find(samples: Samples, silenced: Mask | None = None) -> list[Segment]:
     """The segments of a side. ``silenced``: steps that are no speech whatever they sound like, for
     example the tones of keys."""
     energy = levels.steps(samples)
     floor = levels.noise(energy)
-    moves = levels.moves(energy, floor)
     if silenced is not None:
         energy = np.where(silenced, np.float32(0.0), energy)
     whole = levels.windows(energy)
     heard = whole - floor
     loudest = _reached(heard, round(LOUD_FOR / STEP_SECONDS))
     if loudest <= 0.0:
-        return Found([], False)
-    hidden = False
-    if moves:
-        top, pauses = _top(whole, loudest)
-        hidden = top >= loudest
-        floor = np.full(len(whole), top, np.float32)
-        candidates = np.flatnonzero(whole > top)
-    else:
-        above = np.maximum(loudest / FAINTEST, floor * STANDS_OUT)
-        candidates = np.flatnonzero(heard > above)
+        return []
+    candidates = np.flatnonzero(heard > np.maximum(loudest / FAINTEST, floor * STANDS_OUT))
     utterances = _joined(candidates, UTTERANCE_GAP / STEP_SECONDS + WINDOW)
-    if moves:
-        utterances = _loud(utterances, whole, loudest)
-    else:
-        pauses = _pauses(utterances, len(whole), BESIDE, BESIDE)
     if not utterances:
-        return Found([], hidden)
+        return []
+    pauses = np.ones(len(whole), np.bool_)
+    beside = round(BESIDE / STEP_SECONDS)
+    for first, last in utterances:
+        pauses[max(0, first - beside) : last + beside] = False
     if silenced is not None:
         pauses &= whole > 0.0
     noise = levels.Noise(whole, pauses, floor)
@@ -150,44 +118,8 @@ def find(samples: Samples, silenced: Mask | None = None) -> Found:
         else:
             begin, end = max(0, first - WINDOW), min(len(whole), last + 2 * WINDOW)
             end = begin + (end - begin) // WINDOW * WINDOW
-            mean, spread = noise.around(first, last)
-            hidden |= moves and bool(LEAST * spread > loudest / RANGE / CLEAR)
-            segments += _in_noise(begin, whole[begin:end], mean, spread)
-    return Found(segments, hidden)
-
-
-def _top(whole: Floats, loudest: float) -> tuple[float, Mask]:
-    """How loud noise becomes that comes and goes: a high percentile of what is no speech.
-
-    Speech is what stands out and lies near the loudest at times. All else is noise; the mask is
-    where that is heard alone."""
-    top = loudest / SPEAKS
-    for _ in range(ROUNDS):
-        utterances = _joined(np.flatnonzero(whole > top), UTTERANCE_GAP / STEP_SECONDS + WINDOW)
-        pauses = _pauses(_loud(utterances, whole, loudest), len(whole), FADES_IN, FADES_OUT)
-        pauses &= whole >= 1.0
-        if np.count_nonzero(pauses) * STEP_SECONDS < LEAST_PAUSES:
-            return loudest, pauses
-        top = max(float(np.percentile(whole[pauses], TOP)), loudest / FAINTEST)
-    return top, pauses
-
-
-def _loud(utterances: Spans, whole: Floats, loudest: float) -> Spans:
-    """Those that are as loud as speech for as long as speech lasts at least."""
-    return [
-        (first, last)
-        for first, last in utterances
-        if np.count_nonzero(whole[first : last + 1] > loudest / SPEAKS) * STEP_SECONDS >= SHORTEST
-    ]
-
-
-def _pauses(utterances: Spans, count: int, before: float, after: float) -> Mask:
-    """Which of so many windows are further from all utterances than this (seconds)."""
-    pauses = np.ones(count, np.bool_)
-    for first, last in utterances:
-        begin = max(0, first - round(before / STEP_SECONDS))
-        pauses[begin : last + round(after / STEP_SECONDS)] = False
-    return pauses
+            segments += _in_noise(begin, whole[begin:end], *noise.around(first, last))
+    return segments
 
 
 def _begins(samples: Samples, energy: Floats, first: int) -> int | None:

@@ -13,7 +13,7 @@ RANDOM = np.random.default_rng(5)
 
 
 def find(sound: np.ndarray) -> list[Segment]:  # type: ignore[type-arg]  # of any numbers
-    return segments.find(line(sound)).segments
+    return segments.find(line(sound))
 
 
 def made(*at: float) -> MadeCall:
