@@ -34,7 +34,7 @@ _HEAD: Final = 40
 _MARGIN = 0.05
 
 
-def read(path: Path, rate: int = LINE_RATE) -> Samples:
+def read(path: Path | str, rate: int = LINE_RATE) -> Samples:
     """The file's sound as mono PCM16 at ``rate``.
 
     PCM of 8, 16, 24 or 32 bits, floats of 32 or 64 bits, mu-law or A-law; any rate, any number of
@@ -44,15 +44,15 @@ def read(path: Path, rate: int = LINE_RATE) -> Samples:
     return _as_pcm16(_resample(frames.mean(axis=1), found, rate))
 
 
-def read_channels(path: Path, rate: int = LINE_RATE) -> list[Samples]:
+def read_channels(path: Path | str, rate: int = LINE_RATE) -> list[Samples]:
     """As :func:`read`, each channel by itself."""
     frames, found = _frames(path)
     return [_as_pcm16(_resample(channel, found, rate)) for channel in frames.T]
 
 
-def _frames(path: Path) -> tuple[npt.NDArray[np.float64], int]:
+def _frames(path: Path | str) -> tuple[npt.NDArray[np.float64], int]:
     """The sound of a file, one column for each channel, and its rate."""
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         head, data = _chunks(file)
     if len(head) < 16 or not any(head[2:4]):
         raise InvalidRequestError(
