@@ -230,7 +230,7 @@ class FakeStack:
         info = m.CallInfo(
             call=call,
             session=session,
-            sid="CA" + secrets.token_hex(16),
+            sid="CA" + (secrets.token_hex(16) if dial is None else dial.request),
             direction="inbound" if dial is None else "outbound",
             caller=caller if dial is None else (reported or OURS),
             caller_rewritten=reported is not None,
