@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,15 +19,9 @@ def run(command: Sequence[str], environment: Mapping[str, str], directory: Path)
     signal ended it. InvalidRequestError where the command cannot be run."""
     before = _cassettes(directory)
     try:
-        process = subprocess.Popen(list(command), env=dict(environment))  # noqa: S603  # the user's
+        status = asyncio.run(_run(command, environment))
     except OSError as error:
         raise InvalidRequestError(f"{command[0]} cannot be run: {error.strerror}") from error
-    # Whoever ends us by SIGTERM means the command: its stack has numbers to put back.
-    handler = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
-    try:
-        status = _wait(process)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
     new = [path for path, at in _cassettes(directory).items() if before.get(path) != at]
     for path in sorted(new):
         click.echo(f"trunkline record: {path}", err=True)
@@ -40,11 +34,25 @@ def run(command: Sequence[str], environment: Mapping[str, str], directory: Path)
     return status if status >= 0 else 128 - status
 
 
-def _wait(process: subprocess.Popen[bytes]) -> int:
-    while True:
-        # A terminal sends Ctrl-C to the command too, which ends in its own way.
-        with contextlib.suppress(KeyboardInterrupt):
-            return process.wait()
+async def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """The command's exit status, the signal's negative number if a signal ended it. An event loop
+    waits for it: a signal that comes right before a blocking wait would be seen after it."""
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+    # Whoever ends us by SIGTERM means the command: its stack has numbers to put back.
+    loop.add_signal_handler(signal.SIGTERM, asked.set)
+    # A terminal sends Ctrl-C to the command too, which ends in its own way.
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    process = await asyncio.create_subprocess_exec(*command, env=environment)
+    ended = asyncio.ensure_future(process.wait())
+    while not ended.done():
+        asking = asyncio.ensure_future(asked.wait())
+        await asyncio.wait({ended, asking}, return_when=asyncio.FIRST_COMPLETED)
+        asking.cancel()
+        if asked.is_set() and not ended.done():
+            with contextlib.suppress(ProcessLookupError):  # it ends just now
+                process.terminate()
+        asked.clear()
+    return ended.result()
 
 
 def _cassettes(directory: Path) -> dict[Path, int]:
