@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,7 +17,10 @@ from later import scenario
 from scene import Scene
 
 from trunkline.bus.http import Session
+from trunkline.bus.launch import trunkline_argv
+from trunkline.bus.settings import Settings
 from trunkline.errors import CarrierError
+from trunkline.stack.children import settings_environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.carrier_sim]
 
@@ -88,6 +92,28 @@ async def test_credentials_that_twilio_refuses_are_told_as_twilio_tells_it(
             await agent.connect()
     assert (caught.value.status, caught.value.code) == (401, 20003)
     assert not agent.is_connected()
+
+
+def test_a_stack_is_not_ready_before_twilio_has_taken_its_credentials(
+    scene: Scene, tmp_path: Path
+) -> None:
+    # The answer comes long after all processes have joined.
+    scene.sim.add_fault("rest", "latency", path=r"PhoneNumber=%2B10000000&", seconds=4, count=1)
+    settings = Settings(
+        account_sid=scene.stack.account_sid,
+        auth_token="0" * 32,
+        twilio_api_url=scene.stack.sim,
+        public_url=f"https://{NAME}",
+        bus=f"ipc://{tmp_path}",
+        state_dir=tmp_path / "state",
+        console_port=0,
+    )
+    ready = tmp_path / "up.json"
+    argv = trunkline_argv("up", "--http-port", "0", "--ready-file", str(ready))
+    environment = settings_environment(settings)
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, ready.exists()) == (1, False)
+    assert "error 20003" in done.stderr and "is ready" not in done.stdout
 
 
 async def test_a_harness_brings_up_tunnel_stack_and_adapter_and_takes_all_of_it_down(

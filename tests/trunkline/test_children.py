@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -310,21 +310,36 @@ process.lives_while(lambda: not os.path.exists({str(sick)!r}))
 @pytest.mark.e2e
 @pytest.mark.usefixtures("signs")
 async def test_silence_before_the_first_sign_is_a_slow_start(
-    parent: ParentPipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    parent: ParentPipe, caplog: pytest.LogCaptureFixture
 ) -> None:
-    looks: list[bytes] = []
-
-    def look(pipe: int, read: Callable[[int], bytes] = children._read) -> bytes:
-        looks.append(read(pipe))
-        return looks[-1]
-
-    monkeypatch.setattr(children, "_read", look)
     child = python(WAITS, parent, silent_for=0.2)
     keeping = asyncio.create_task(child.keep())
-    await until(lambda: len(looks) * children.SIGN_SECONDS > 0.5)
+    await until(lambda: child.pid is not None)
+    began = monotonic()
+    await until(lambda: monotonic() - began > 0.6)
     child.stop()
     assert await keeping == -signal.SIGTERM
-    assert (caplog.messages, set(looks)) == ([], {b""})
+    assert caplog.messages == []
+
+
+@pytest.mark.e2e
+async def test_a_child_is_ready_when_it_says_so_and_its_next_run_is_not(
+    parent: ParentPipe, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = "from trunkline.bus.process import say_ready; say_ready(); import signal; signal.pause()"
+    child = python(code, parent)
+    assert not child.ready
+    keeping = asyncio.create_task(child.keep())
+    await until(lambda: child.ready)
+    first = child.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: child.pid not in (None, first))
+    assert not child.ready
+    await until(lambda: child.ready)
+    child.stop()
+    assert await keeping == -signal.SIGTERM
+    assert caplog.messages == ["child ended (killed by signal 9); starting it again"]
 
 
 @pytest.mark.e2e

@@ -120,6 +120,9 @@ class Child:
         self._stopping = asyncio.Event()
         self._last = not again
         self._process: asyncio.subprocess.Process | None = None
+        self._ready = False
+        #: it has given a sign of life since the last look
+        self._spoke = False
 
     @property
     def pid(self) -> int | None:
@@ -130,6 +133,11 @@ class Child:
         """Begin to keep it running."""
         self.ended = asyncio.create_task(self.keep())
 
+    @property
+    def ready(self) -> bool:
+        """This run, or the last one between two runs, has said that it is ready."""
+        return self._ready
+
     async def keep(self) -> int:
         """Run the command until ``stop()``, or until it is not to be started again.
 
@@ -139,10 +147,10 @@ class Child:
         status = 0
         while not self._stopping.is_set():
             began = self._clock()
-            status, ready = await self._run_once()
+            status = await self._run_once()
             if self._stopping.is_set() or self._last:
                 break
-            delay = restarts.delay(status, self._clock() - began, ready=ready)
+            delay = restarts.delay(status, self._clock() - began, ready=self._ready)
             if delay is None:
                 break
             log.warning("%s ended (%s); starting it again", self.name, describe(status))
@@ -151,8 +159,8 @@ class Child:
                     await self._stopping.wait()
         return status
 
-    async def _run_once(self) -> tuple[int, bool]:
-        """Run the command once. Returns its exit status, and whether it said that it was ready."""
+    async def _run_once(self) -> int:
+        """Run the command once. Returns its exit status."""
         signs, write_signs = os.pipe()
         os.set_blocking(signs, False)
         environment, pass_fds = self._environment, self._pass_fds
@@ -169,41 +177,52 @@ class Child:
                 )
             finally:
                 os.close(write_signs)
-            self._process = process
+            self._process, self._ready = process, False
             if self._stopping.is_set():  # stop() came while it was being started
                 _signal(process.terminate)
+            loop = asyncio.get_running_loop()
+            loop.add_reader(signs, self._hear, signs)
             try:
-                ready = await self._look_after(process, signs)
+                await self._look_after(process)
             finally:
                 self._process = None
-            return await process.wait(), ready
+                loop.remove_reader(signs)
+            self._hear(signs)
+            return await process.wait()
         finally:
             os.close(signs)
 
-    async def _look_after(self, process: asyncio.subprocess.Process, signs: int) -> bool:
-        """Wait for the end of ``process``. Returns whether it said that it was ready.
+    def _hear(self, signs: int) -> None:
+        """Take its signs of life in. The pipe is at its end once the child is."""
+        said = _read(signs)
+        if not said:
+            asyncio.get_running_loop().remove_reader(signs)
+            return
+        self._ready = self._ready or READY in said
+        self._spoke = True
+        if self._heard is not None:
+            self._heard(self._ready)
+
+    async def _look_after(self, process: asyncio.subprocess.Process) -> None:
+        """Wait for the end of ``process``, and kill it if it gives no sign of life for too long.
 
         Silence is counted in looks, not in time, so that none is counted while this process does
         not run. A child that was asked to end is not watched any more: whoever asked it decides how
         long that may take.
         """
         look = None if self._silent_for is None else SIGN_SECONDS
-        ready = heard = False
+        heard = self._spoke = False
         silent = 0
         ended = asyncio.ensure_future(process.wait())
         while not ended.done():
             await asyncio.wait({ended}, timeout=look)
-            said = _read(signs)
-            ready = ready or READY in said
-            heard = heard or said != b""
-            if said and self._heard is not None:
-                self._heard(ready)
-            silent = 0 if said or self._stopping.is_set() else silent + 1
+            spoke, self._spoke = self._spoke, False
+            heard = heard or spoke
+            silent = 0 if spoke or self._stopping.is_set() else silent + 1
             if self._silent_for is not None and heard and silent * SIGN_SECONDS >= self._silent_for:
                 heard = False
                 log.error("%s gave no sign of life for %g s", self.name, self._silent_for)
                 _signal(process.kill)
-        return ready
 
     def keep_no_longer(self) -> None:
         """Do not start the child again, whatever ends it."""

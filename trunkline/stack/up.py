@@ -217,13 +217,13 @@ async def run_stack(
 async def _tell_when_ready(
     settings: Settings, wishes: Wishes, controller: Child, tunnel: Tunnel | None
 ) -> None:
-    """Wait until our controller answers and every process has joined. Then write the ready file and
-    print one line."""
+    """Wait until every process has joined our controller, and Twilio has taken the credentials, or
+    could not be asked. Then write the ready file and print one line."""
     wanted = {"gateways": wishes.gateways, "codec_workers": wishes.codec_workers}
 
     def complete(status: dict[str, Any]) -> bool:
         ours = status["controller"]["pid"] == controller.pid
-        return ours and all(len(status[k]) >= n for k, n in wanted.items())
+        return ours and controller.ready and all(len(status[k]) >= n for k, n in wanted.items())
 
     status = await _until(complete, settings)
     console = status["controller"].get("console")
