@@ -81,11 +81,11 @@ def private_state_dir(state_dir: Path, name: str) -> Path:
     return state_dir / PRIVATE / name
 
 
-#: Settings whose variables are the names that Twilio's own tools have for them.
 #: How our names begin, and which of them are no settings: the stand-in carrier's, and that of
 #: ``--debug``.
 _OURS: Final = "TRUNKLINE_"
 _NO_SETTINGS: Final = ("TRUNKLINE_SIM_", "TRUNKLINE_DEBUG")
+#: Settings whose variables are the names that Twilio's own tools have for them.
 _OF_TWILIO: Final = ("account_sid", "auth_token", "auth_token_secondary", "region", "edge")
 
 
