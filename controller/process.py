@@ -323,6 +323,7 @@ async def _core(
         caps=Caps(settings.max_calls, settings.max_calls_per_hour, settings.max_minutes_per_day),
     )
     seen = await journal.seen(now - SEEN_KEPT)
+    recordings = settings.recordings_dir
     # Behind all questions, because the core takes the time from here to its first tick for its own.
     identity = Identity(
         stack=ops.stack,
@@ -333,6 +334,8 @@ async def _core(
         started_wall=time.time(),
         started=monotonic(),
         fleet=fleet,
+        recordings_dir=None if recordings is None else str(recordings.absolute()),
+        stand_in=settings.twilio_api_url,
     )
     return Core(
         identity, rules, open_rows.overrides, dials, orphans.rows, seen, open_rows.listening

@@ -7,7 +7,8 @@ Four ask for it: a peer by ``GetStatus`` (``trunkline status``), ``/api/status``
 (:mod:`.live`) and ``/metrics`` (:mod:`.metrics`). Scripts of users read it, so its names are a
 promise: a key may be added, and none is renamed. For example, with one call up::
 
-    {"controller": {"pid": 4711, "epoch": 7, "console": "http://127.0.0.1:8766"},
+    {"controller": {"pid": 4711, "epoch": 7, "console": "http://127.0.0.1:8766",
+                    "recordings_dir": null, "stand_in": null},
      "gateways": [{"id": "g1", "pid": 4712, "streams": 1}],
      "codec_workers": [{"id": "w1", "pid": 4713, "calls": 1}],
      "sessions": [{"id": "2b1f…", "number": "+14155551234", "mode": "answer",
@@ -64,6 +65,8 @@ def build(book: Book, now: float) -> dict[str, Any]:
             "pid": book.identity.pid,
             "epoch": book.identity.epoch,
             "console": book.console,
+            "recordings_dir": book.identity.recordings_dir,
+            "stand_in": mask_url(book.identity.stand_in),
         },
         "gateways": [
             {"id": peer.id, "pid": peer.pid, "streams": peer.streams}

@@ -23,6 +23,7 @@ from trunkline.calls.timeline import moments, strip
 from trunkline.carrier_sim.wav import SPEECH_DIR
 from trunkline.cli import calls as cli_calls
 from trunkline.cli.calls import calls, play, show
+from trunkline.cli.main import report
 from trunkline.controller.journal import file
 from trunkline.controller.journal.rows import DialRow
 from trunkline.controller.journal.state_dir import journals
@@ -255,6 +256,29 @@ def test_a_recording_says_itself_whose_call_it_has(surroundings: Path) -> None:
         ("CAother", None, None),
     ]
     assert listed[0]["seconds"] == 1.0 and listed[1]["began"] == "2020-01-01T00:00:00+00:00"
+
+
+def test_the_running_stack_says_where_its_recordings_are(
+    surroundings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only ``trunkline up`` was told, in another terminal. This shell's own setting wins, and a
+    directory of another machine is not looked into."""
+    monkeypatch.delenv("TRUNKLINE_RECORDINGS_DIR")
+    sid = f"CA{1:032d}"
+    path = recorded(surroundings, f"20260101T110000-{sid}.wav")
+
+    async def status(settings: object) -> dict[str, Any]:
+        return {"controller": {"console": None, "recordings_dir": str(path.parent)}, "calls": []}
+
+    assert run(calls).stdout == "no calls\n"
+    assert "set TRUNKLINE_RECORDINGS_DIR" in str(CliRunner().invoke(report, [sid]).exception)
+    monkeypatch.setattr(known, "_status", status)
+    assert path.name in run(calls).stdout.replace("\n", "")
+    assert "not recorded" not in run(show, sid).stdout
+    assert json.loads(run(report, sid, "--json").stdout)["seconds"] == 9.0
+    (surroundings / "own").mkdir()
+    assert run(calls, "--recordings-dir", "own").stdout == "no calls\n"
+    assert run(calls, "--bus", "tcp://192.0.2.1:5").stdout == "no calls\n"
 
 
 def test_recordings_of_who_listened_do_not_hide_a_calls_own(surroundings: Path) -> None:

@@ -60,7 +60,8 @@ def frames(sim: SimClient) -> int:
 
 
 def test_without_any_setting_it_can_be_used_at_once(trunkline: Trunkline) -> None:
-    running, ready_file, info = start(trunkline, **UNSET, TRUNKLINE_MAX_CALL="2")
+    settings = {"TRUNKLINE_MAX_CALL": "2", "TRUNKLINE_RECORDINGS_DIR": "recordings"}
+    running, ready_file, info = start(trunkline, **UNSET, **settings)
     assert stat.S_IMODE(ready_file.stat().st_mode) == 0o600
     assert json.loads(ready_file.read_text()) == {
         "account_sid": "AC" + "5" * 32,
@@ -79,6 +80,7 @@ def test_without_any_setting_it_can_be_used_at_once(trunkline: Trunkline) -> Non
     with Session() as session:
         status = session.get(f"{info.console}/api/status", timeout=5.0).json()
     assert status["controller"]["console"] == info.console
+    assert status["controller"]["stand_in"] == info.sim
     assert len(status["gateways"]) == len(status["codec_workers"]) == 1
     by_hand = ("call", CALLEE, "--from", NUMBER, "--listen", "0.2", "--json")
     call = trunkline.start(*by_hand, **UNSET)
@@ -86,6 +88,10 @@ def test_without_any_setting_it_can_be_used_at_once(trunkline: Trunkline) -> Non
     told = json.loads(call.out)
     assert (told["caller"], told["callee"], told["ended_reason"]) == (NUMBER, CALLEE, "hang_up")
     assert f"calling {CALLEE} from {NUMBER}" in call.err
+    listed = trunkline.start("calls", "--json")
+    assert listed.process.wait(20) == 0, listed.err
+    recordings = [Path(each["recording"]) for each in json.loads(listed.out)["calls"]]
+    assert [each.parent for each in recordings] == [trunkline.directory / "run-0" / "recordings"]
     with SimClient(info.sim or "") as sim:
         assert [(c["from"], c["to"]) for c in sim.calls()] == [(NUMBER, CALLEE)]
         assert sim.errors() == []

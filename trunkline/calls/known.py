@@ -91,12 +91,13 @@ async def find(settings: Settings) -> Found:
             dials += await asyncio.to_thread(read)
         except (JournalError, SettingsError) as error:
             notes.append(str(error))
-    recorded = [] if settings.recordings_dir is None else of_recordings(settings.recordings_dir)
+    directory = _recordings_dir(settings, status)
+    recorded = [] if directory is None else of_recordings(directory)
     now = datetime.now(UTC)
     live = [] if status is None else of_status(status["calls"], now)
     over = [] if told is None else of_told(told)
     sources = (live, over, recorded, of_dials(dials))
-    shown = None if settings.recordings_dir is None else str(settings.recordings_dir)
+    shown = None if directory is None else str(directory)
     calls = joined(*sources)
     if told is not None:
         calls = [replace(call, events=told.events.get(call.sid)) for call in calls]
@@ -119,6 +120,23 @@ def of_sid(found: Found, sid: str) -> KnownCall:
         f"no call {sid} is live, {recorded} or in the journal: `trunkline calls` lists those that "
         "are"
     )
+
+
+async def recordings_dir(settings: Settings) -> Path | None:
+    """Where recordings are: TRUNKLINE_RECORDINGS_DIR, or else where the stack that runs here makes
+    them. None where neither says so."""
+    asked = None if settings.recordings_dir is not None else await _status(settings)
+    return _recordings_dir(settings, asked)
+
+
+def _recordings_dir(settings: Settings, status: dict[str, Any] | None) -> Path | None:
+    if settings.recordings_dir is not None:
+        return settings.recordings_dir
+    # The directory of a stack on another machine is not one of ours.
+    if status is None or settings.address.directory is None:
+        return None
+    told = status["controller"].get("recordings_dir")
+    return None if told is None else Path(told)
 
 
 async def _status(settings: Settings) -> dict[str, Any] | None:

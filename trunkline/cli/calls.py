@@ -53,8 +53,8 @@ def calls(settings: Settings, limit: int, as_json: bool) -> None:
     """List the calls that live, and recent ones: the newest first.
 
     The running stack knows its live calls and the last that ended. Journals have the calls that
-    were dialled, also those of stacks that are gone. Recordings in TRUNKLINE_RECORDINGS_DIR tell of
-    the calls that they were made of.
+    were dialled, also those of stacks that are gone. Recordings tell of the calls that they were
+    made of: those in TRUNKLINE_RECORDINGS_DIR, or else those of the running stack.
 
     \b
     Examples:

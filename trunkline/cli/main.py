@@ -418,7 +418,7 @@ def demo(out: Path | None, verbose: bool, as_json: bool) -> None:
     metavar="FILE",
     help="Also write a page with waveforms and sound to FILE.",
 )
-@settings_options("recordings_dir", later=True)
+@settings_options("bus", "recordings_dir", later=True)
 def report(
     settings: Callable[[], Settings],
     what: str,
@@ -431,7 +431,7 @@ def report(
     The report has latency, time to yield, talk-over, silences and keys. They are measured on the
     sound alone, so any stereo WAV file (PCM, float, mu-law or A-law) with one side on each channel
     will do. Name a file, a directory of files, or the CallSid of a call in
-    TRUNKLINE_RECORDINGS_DIR.
+    TRUNKLINE_RECORDINGS_DIR or in the recordings of the stack that runs here.
 
     \b
     Examples:

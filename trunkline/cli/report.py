@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from trunkline.bus.errors import InvalidRequestError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, complain
 from trunkline.bus.settings import Settings
 
+from ..calls import known
 from ..reports import files, page, recordings, text
 from . import progress
 from .json_text import json_text
@@ -32,7 +34,7 @@ def report(
     cannot be read is named on stderr, the others are reported, and the status is 1. Raises what
     recordings.find and files.check raise, and for a single recording what recordings.hear raises.
     """
-    paths = recordings.find(what, settings)
+    paths = recordings.find(what, lambda: asyncio.run(known.recordings_dir(settings())))
     if html is not None:
         files.check(html)
     calls, wrong = [], []

@@ -10,7 +10,6 @@ from typing import Final, Literal
 
 from trunkline.bus import wav
 from trunkline.bus.errors import InvalidRequestError, SettingsError
-from trunkline.bus.settings import Settings
 from trunkline.ear.figures import Digit, Report
 from trunkline.ear.levels import RATE
 from trunkline.ear.listen import listen
@@ -32,36 +31,36 @@ class Heard:
     report: Report
 
 
-def find(what: str, settings: Callable[[], Settings]) -> list[Path]:
+def find(what: str, directory: Callable[[], Path | None]) -> list[Path]:
     """The recordings of ``what``: a WAV file, a directory or a CallSid. They are sorted by name,
     and so by time, because a stack begins each name with the time.
 
-    Recordings of a CallSid are looked for in TRUNKLINE_RECORDINGS_DIR. As a rule there is one for
-    the whole call. Gateways on several machines make several, each of those streams of the call
-    that came to it. Raises SettingsError where that directory is not set, and InvalidRequestError
-    where there is no recording.
+    Recordings of a CallSid are looked for in ``directory``. As a rule there is one for the whole
+    call. Gateways on several machines make several, each of those streams of the call that came to
+    it. Raises SettingsError where no directory is known, and InvalidRequestError where there is no
+    recording.
     """
     path = Path(what)
     if path.is_file():
         return [path]
     if path.is_dir():
-        directory, pattern = path, "*.wav"
+        where, pattern = path, "*.wav"
     elif re.fullmatch(r"CA\w+", what):
-        found = settings().recordings_dir
+        found = directory()
         if found is None:
             raise SettingsError(
                 f"{what} is no file, and it is not known where the recordings of calls are: set "
                 "TRUNKLINE_RECORDINGS_DIR or --recordings-dir"
             )
-        directory, pattern = found, f"*-{what}*.wav"
+        where, pattern = found, f"*-{what}*.wav"
     else:
         raise InvalidRequestError(
             f"{what} is no file, no directory and no CallSid: `trunkline calls` lists calls and "
             "their recordings"
         )
-    recordings = sorted(directory.glob(pattern))
+    recordings = sorted(where.glob(pattern))
     if not recordings:
-        raise InvalidRequestError(f"{directory} has no recording {pattern}")
+        raise InvalidRequestError(f"{where} has no recording {pattern}")
     return recordings
 
 

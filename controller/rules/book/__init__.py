@@ -65,6 +65,10 @@ class Identity:
     started: float
     #: it is one of a fleet, so URLs and tokens name the stack
     fleet: bool = False
+    #: the directory where its calls are recorded, as an absolute path
+    recordings_dir: str | None = None
+    #: base URL of the stand-in carrier's REST; None: the carrier is Twilio
+    stand_in: str | None = field(default=None, repr=False)
 
     @property
     def query(self) -> dict[str, str]:
