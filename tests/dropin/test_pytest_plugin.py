@@ -113,6 +113,38 @@ def test_the_stand_in_varies_as_the_user_says(  # type: ignore[no-untyped-def]  
     result.assert_outcomes(passed=1)
 
 
+RECORDED = """
+import pytest
+
+@pytest.mark.phone_line(allowed_callees=["+14155557777"])
+async def test_a_call(phone_line):
+    call = await phone_line.place_call("+14155557777", attach_stream="a-leg")
+    await call.send_audio(bytes(48_000))
+    await call.hang_up()
+"""
+
+
+@pytest.mark.e2e
+def test_calls_at_the_stand_in_are_recorded_where_the_user_says(  # type: ignore[no-untyped-def]  # as above
+    run_suite, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRUNKLINE_RECORDINGS_DIR", "recordings")
+    result, _ = run_suite(RECORDED, "--phone-sim")
+    result.assert_outcomes(passed=1)
+    assert len(list((pytester.path / "recordings").glob("*.wav"))) == 1
+
+
+@pytest.mark.parametrize("ini", ["", "phone_sim=true"])
+def test_the_stand_in_has_a_stack_of_its_own_and_not_the_one_that_is_named(  # type: ignore[no-untyped-def]  # as above
+    run_suite, pytester: pytest.Pytester, ini: str
+) -> None:
+    pytester.makeini(f"[pytest]\n{ini}\n")
+    argv = () if ini else ("--phone-sim",)
+    result, _ = run_suite("def test_it(): pass", *argv, "--phone-bus", "ipc:///nonexistent/x")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--phone-sim starts a stack of its own*"])
+
+
 @pytest.mark.e2e
 @pytest.mark.carrier_sim
 def test_a_stack_that_runs_is_joined(run_suite, phone_stack, monkeypatch) -> None:  # type: ignore[no-untyped-def]  # as above

@@ -115,6 +115,11 @@ def _find_stack(run: Run, config: pytest.Config, simulated: bool) -> PhoneStack:
             token = settings.auth_token
             run.keeps_cassettes = settings.cassettes_dir is not None
             return PhoneStack(settings.bus, account, token, public_url, sim)
+    if config.getoption("--phone-bus") and option(config, "phone_sim"):
+        raise pytest.UsageError(
+            "--phone-sim starts a stack of its own, and joins the one at --phone-bus only if "
+            "TRUNKLINE_TWILIO_API_URL names the stand-in carrier of that stack"
+        )
     directory = run.directory
     settings = settings.changed(cassettes_dir=run.cassettes(directory))
     run.keeps_cassettes = settings.cassettes_dir is not None
@@ -129,7 +134,7 @@ def _find_stack(run: Run, config: pytest.Config, simulated: bool) -> PhoneStack:
             numbers,
             callees,
             **_wishes_of_the_stand_in(config.getoption("--phone-seed")),
-            **shared_stack.cassette_settings(settings),
+            **shared_stack.kept_settings(settings),
         )
     else:
         settings.require("account_sid")

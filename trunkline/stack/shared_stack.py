@@ -119,15 +119,11 @@ def simulated(
     return Wanted(["--sim"], apart(directory, **settings | environment), dict(callees))
 
 
-def cassette_settings(settings: Settings) -> dict[str, str]:
-    """The variables by which a stack beside the stand-in carrier keeps cassettes as ``settings``
-    say. It gets no other setting of the user's."""
-    if settings.cassettes_dir is None:
-        return {}
-    return {
-        env_name("cassettes_dir"): str(settings.cassettes_dir),
-        env_name("cassettes_sound"): str(int(settings.cassettes_sound)),
-    }
+def kept_settings(settings: Settings) -> dict[str, str]:
+    """The variables by which a stack beside the stand-in carrier keeps recordings and cassettes as
+    ``settings`` say. It gets no other setting of the user's."""
+    prefixes = tuple(map(env_name, ("recordings_", "cassettes_")))
+    return {n: v for n, v in settings_environment(settings).items() if n.startswith(prefixes)}
 
 
 def twilio(directory: Path, settings: Settings, tunnel: str | None) -> Wanted:
