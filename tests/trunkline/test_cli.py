@@ -11,11 +11,14 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from trunkline.bus import wav
+from trunkline.bus.errors import NumberNotFoundError
 from trunkline.cli import call_and_answer, main, progress
 from trunkline.doctor.finding import Finding, Known
+from trunkline.load import command as load_command
 
 COMMANDS = tuple(name for name, command in main.cli.commands.items() if not command.hidden)
 #: Commands that print no results: processes, a script for a shell, a page that is opened, and a
@@ -108,6 +111,10 @@ def test_wrong_usage_is_status_2(argv: tuple[str, ...], tmp_path: Path) -> None:
             "Missing option '--from' (`trunkline call --help` has examples)",
         ),
         (("restore", "--force"), "--force goes with --account (`trunkline restore --help` has"),
+        (("call", "041555", "--from", "+14155551234"), "'TO': 041555 is not in E.164"),
+        (("call", "+14155557777", "--from", "any"), "'--from': any is not in E.164"),
+        (("answer", "+1 415 555 1234"), "'NUMBER': +1 415 555 1234 is not in E.164"),
+        (("load", "+1", "--from", "any"), "'NUMBER': +1 is not in E.164"),
     ],
 )
 def test_wrong_usage_is_one_line_that_says_where_to_read_on(
@@ -304,6 +311,40 @@ def test_a_callers_text_commands_no_terminal(
     monkeypatch.setattr(call_and_answer, "_talk", talk)
     assert run("answer", "+14155551234") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "\\x1b[2J calls: CA1"
+
+
+@pytest.mark.parametrize(
+    ("argv", "missing", "said"),
+    [
+        (("call", "+14155557777", "--from", "+14155559999"), "+14155559999", "--from +14155559999"),
+        (("answer", "+14155559999"), "+14155559999", "NUMBER +14155559999"),
+        (
+            ("call", "+14155557777", "--from", "+14155551234", "--attach", "b-leg"),
+            "+14155557777",
+            "--attach b-leg calls no other: use --attach a-leg",
+        ),
+        (("load", "+14155557777", "--from", "any"), "any", "attach_stream"),
+        (("load", "+14155557777", "--from", "+14155559999"), "+14155559999", "--from +14155559999"),
+    ],
+)
+def test_a_number_that_is_not_the_accounts_is_named_as_it_was_typed(
+    argv: tuple[str, ...],
+    missing: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fails(work: object) -> int:
+        raise NumberNotFoundError('is called with attach_stream="a-leg"', number=missing)
+
+    monkeypatch.setattr(call_and_answer, "run", fails)
+    monkeypatch.setattr(load_command, "run", fails)
+    if argv[0] == "load":
+        wav.write(Path("q.wav"), np.zeros(240, np.int16))
+        argv += ("--calls", "1", "--say", "q.wav")
+    assert run(*argv) == 1
+    told = capsys.readouterr().err
+    assert said in told and ("attach_stream" in told) == (missing == "any")
 
 
 def test_a_greeting_is_part_of_the_calls_time(

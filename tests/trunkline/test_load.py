@@ -321,7 +321,8 @@ def test_wrong_limits_are_a_wrong_usage(tmp_path: Path) -> None:
     argv = ["load", TO, "--from", FROM, "--calls", "1", "--say", str(question)]
     result = CliRunner().invoke(cli, [*argv, "--limits", "latency=1"])
     assert result.exit_code == 2
-    assert "there is no limit 'latency'" in result.output
+    assert "there is no limit 'latency'" in result.output and "failures" in result.output
+    assert CliRunner().invoke(cli, [*argv, "--limits", "failures=nan"]).exit_code == 2
 
 
 def test_reasons_are_told_once_for_each_kind() -> None:

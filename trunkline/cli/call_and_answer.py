@@ -18,7 +18,6 @@ from typing import Any, Literal
 import click
 
 from trunkline.adapter.call import Call
-from trunkline.adapter.dial_rules import check_e164
 from trunkline.adapter.line import Line
 from trunkline.bus import wav
 from trunkline.bus.clock import monotonic
@@ -30,6 +29,7 @@ from trunkline.bus.settings import Settings
 from trunkline.bus.sound import LINE_RATE
 
 from ..reports import files
+from .numbers import of_the_account
 
 #: Seconds to listen after ``--say`` where ``--listen`` is not given.
 LISTEN_AFTER_SAY = 2.0
@@ -65,8 +65,6 @@ class _Heard:
 
 def call(settings: Settings, to: str, number: str, wishes: Wishes) -> int:
     """Call ``to`` from ``number``; returns the exit status. Raises what Line raises."""
-    check_e164(to, "TO")
-    check_e164(number, "--from")
     callees = [to] if wishes.attach == "a-leg" else None
     line = Line(number, allowed_callees=callees, bus=settings.bus, report=False)
 
@@ -82,12 +80,12 @@ def call(settings: Settings, to: str, number: str, wishes: Wishes) -> int:
         wishes.say_line(f"answered after {monotonic() - began - made.age:.1f} s: {made.sid}")
         return made
 
-    return _one_call(line, dial, wishes)
+    with of_the_account(number, "--from", to):
+        return _one_call(line, dial, wishes)
 
 
 def answer(settings: Settings, number: str, wishes: Wishes) -> int:
     """Answer the next call to ``number``; returns the exit status. Raises what Line raises."""
-    check_e164(number, "NUMBER")
     line = Line(number, bus=settings.bus, report=False)
 
     async def wait() -> Call:
@@ -96,7 +94,8 @@ def answer(settings: Settings, number: str, wishes: Wishes) -> int:
         wishes.say_line(f"{printable(made.caller) or 'somebody'} calls: {made.sid}")
         return made
 
-    return _one_call(line, wait, wishes)
+    with of_the_account(number, "NUMBER"):
+        return _one_call(line, wait, wishes)
 
 
 def _one_call(line: Line, connect: Callable[[], Coroutine[Any, Any, Call]], wishes: Wishes) -> int:

@@ -10,6 +10,7 @@ import click
 
 from trunkline.bus.settings import Settings
 
+from .numbers import PhoneNumber
 from .options import Seconds, json_option, settings_options, timeout_option
 
 _say = click.option(
@@ -34,8 +35,15 @@ _listen = click.option(
 
 
 @click.command(short_help="Call somebody by hand, through the running stack.")
-@click.argument("to")
-@click.option("--from", "number", required=True, metavar="NUMBER", help="A number of the account.")
+@click.argument("to", type=PhoneNumber())
+@click.option(
+    "--from",
+    "number",
+    required=True,
+    type=PhoneNumber(),
+    metavar="NUMBER",
+    help="A number of the account.",
+)
 @click.option(
     "--attach",
     type=click.Choice(["a-leg", "b-leg"]),
@@ -72,7 +80,7 @@ def call(settings: Settings, to: str, number: str, **wishes: Any) -> None:
 
 
 @click.command(short_help="Answer a call by hand, through the running stack.")
-@click.argument("number")
+@click.argument("number", type=PhoneNumber())
 @click.option("--echo", is_flag=True, help="Say back what is heard.")
 @_say
 @_record

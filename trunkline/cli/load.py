@@ -10,6 +10,7 @@ import click
 
 from trunkline.bus.settings import Settings
 
+from .numbers import PhoneNumber
 from .options import Seconds, json_option, settings_options, timeout_option
 
 
@@ -30,8 +31,15 @@ class _Limits(click.ParamType[dict[str, float]]):
 
 
 @click.command(short_help="Measure an agent's latency and failures, by calls at a time.")
-@click.argument("to", metavar="NUMBER")
-@click.option("--from", "number", required=True, metavar="NUMBER", help="A number of the account.")
+@click.argument("to", metavar="NUMBER", type=PhoneNumber())
+@click.option(
+    "--from",
+    "number",
+    required=True,
+    type=PhoneNumber(or_any=True),
+    metavar="NUMBER",
+    help="A number of the account.",
+)
 @click.option(
     "--calls",
     "most",

@@ -39,19 +39,22 @@ def samples_of(reports: Sequence[Report]) -> Samples:
     )
 
 
-def check_names(limits: Mapping[str, float], where: str = "phone_limits") -> None:
+def check_names(
+    limits: Mapping[str, float], where: str = "phone_limits", also: Sequence[str] = ()
+) -> None:
     """Raise ValueError for a limit that does not exist or is not a number. The message names the
-    limit, and ``where`` it was given."""
+    limit, and ``where`` it was given. ``also``: limits that there are besides those of calls."""
+    numbers = (*_NUMBERS, *also)
     for name, limit in limits.items():
-        if not _SPREAD.fullmatch(name) and name not in _NUMBERS:
+        if not _SPREAD.fullmatch(name) and name not in numbers:
             raise ValueError(
                 f"{where}: there is no limit {name!r}; there are latency_p50, _p90, _p95, "
-                f"_max, time_to_yield_p50, …, {', '.join(_NUMBERS)}"
+                f"_max, time_to_yield_p50, …, {', '.join(numbers)}"
             )
-        check_number(name, limit, where)
+        _check_number(name, limit, where)
 
 
-def check_number(name: str, limit: object, where: str) -> None:
+def _check_number(name: str, limit: object, where: str) -> None:
     """Raise ValueError where the value of a limit is not a number. NaN is none either: nothing is
     over it, so the limit could never be broken."""
     number = isinstance(limit, int | float) and not isinstance(limit, bool)

@@ -24,6 +24,7 @@ from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
 from ..cli.json_text import json_text
+from ..cli.numbers import of_the_account
 from ..reports import cost, files
 from ..stack.controller_client import controller_client, get_status
 from . import figures
@@ -56,7 +57,8 @@ def load(
                 ramp.stopped = "interrupted"
         return _show(settings, plan, ramp, limits, html, as_json=as_json)
 
-    return run(main)
+    with of_the_account(plan.number, "--from"):
+        return run(main)
 
 
 def check_caps(caps: list[dict[str, Any]], plan: Plan) -> None:

@@ -130,9 +130,7 @@ def read_limits(text: str) -> dict[str, float]:
             raise ValueError(
                 f"{part!r} is no limit: write NAME=NUMBER, such as latency_p95=1.5"
             ) from None
-    gates.check_names({name: n for name, n in found.items() if name != FAILURES}, "--limits")
-    if FAILURES in found:
-        gates.check_number(FAILURES, found[FAILURES], "--limits")
+    gates.check_names(found, "--limits", (FAILURES,))
     return found
 
 
