@@ -169,7 +169,8 @@ def command(
 ) -> None:
     """A stand-in for Twilio on this machine: REST, webhooks, Media Streams, callees, faults.
 
-    The control API is under /sim/ on the same port.
+    The control API is under /sim/ on the same port. Options come from the environment, too:
+    TRUNKLINE_SIM_PORT, TRUNKLINE_SIM_NUMBERS, TRUNKLINE_SIM_CALLEES, … (docs/settings.md).
     """
     with _refusing("--habit, --contradict, --line"):
         pinned = {name: form for name, _, form in (habit.partition("=") for habit in habits)}

@@ -18,6 +18,7 @@ import click
 from make_bus import keep
 
 from trunkline.bus.settings import FIELDS, Settings, env_name
+from trunkline.carrier_sim.command import command as carrier_sim
 from trunkline.cli.main import cli
 from trunkline.cli.options import OPTIONS
 
@@ -27,15 +28,25 @@ _ROW: Final = re.compile(r"^\| (`[A-Z].*?) \| (.*?) ?\| (.*) \|$", re.MULTILINE)
 _WIDTH: Final = 80
 
 
-def commands(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
+def commands(
+    command: click.Command, name: str, parent: click.Context | None = None
+) -> Iterator[tuple[str, str]]:
     """(name, help) of a command, and of those in it."""
-    context = click.Context(command, info_name=name, terminal_width=_WIDTH)
-    yield name, command.get_help(context)
+    if command is cli.commands["carrier-sim"]:
+        command = carrier_sim  # to which that one passes its arguments on
+    context = click.Context(
+        command,
+        info_name=name,
+        parent=parent,
+        terminal_width=_WIDTH,
+        **command.context_settings,
+    )
+    yield context.command_path, command.get_help(context)
     if isinstance(command, click.Group):
         for each in sorted(command.list_commands(context)):
             found = command.get_command(context, each)
             if found is not None and not found.hidden:
-                yield from commands(found, f"{name} {each}")
+                yield from commands(found, each, context)
 
 
 def commands_page() -> str:
@@ -81,6 +92,18 @@ def _default(field: dataclasses.Field[Any]) -> str:
     return f"`{int(value) if isinstance(value, bool) else value}`"
 
 
+def stand_in_rows() -> Iterator[str]:
+    """The variables of the stand-in carrier that ``trunkline up --sim`` leaves to the user."""
+    prefix = carrier_sim.context_settings["auto_envvar_prefix"]
+    for option in carrier_sim.params:
+        assert isinstance(option, click.Option) and option.name is not None
+        if option.envvar is None and option.help and option.name not in ("grace", "ready_file"):
+            meaning = option.help.replace("](docs/", "](").replace(" Repeatable.", "")
+            several = "; several with blanks between" if option.multiple else ""
+            form = f" `{option.metavar}`{several}." if option.multiple else ""
+            yield f"| `{prefix}_{option.name.upper()}` | `{option.opts[0]}` | {meaning}{form} |"
+
+
 def settings_page() -> str:
     """All settings, in the code's order."""
     meanings = _meanings()
@@ -109,6 +132,16 @@ def settings_page() -> str:
             "| name | option | default | meaning |",
             "|---|---|---|---|",
             *rows,
+            "",
+            "## Of the stand-in carrier",
+            "",
+            "Each option of `trunkline carrier-sim` is also a variable, and so can be given to "
+            "`trunkline up --sim`\n([an example](far-end.md#far-ends-of-ones-own)). These are read "
+            "from the environment alone, and not from `.env`.",
+            "",
+            "| name | option | meaning |",
+            "|---|---|---|",
+            *stand_in_rows(),
             "",
         ]
     )

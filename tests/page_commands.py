@@ -40,6 +40,8 @@ _SHELLS: Final = "trunkline/test_cli.py::test_each_shell_gets_its_script"
 _STREET: Final = "trunkline/test_phone_line.py::test_far_ends_are_put_on_the_line"
 _WATCHES: Final = "e2e/test_prometheus.py::test_every_panel_and_every_alert_has_data"
 _TRACED: Final = "dropin/test_own_stack.py::test_all_processes_join_the_trace"
+_FAR_ENDS: Final = "trunkline/test_up_sim.py::test_the_user_names_numbers_and_far_ends"
+_CARRIER: Final = "carrier_sim/test_command.py::test_an_example_of_the_help_is_run"
 _OTLP: Final = "controller/test_process.py::test_metrics_go_to_a_collector_where_the_environment"
 
 #: A command, and the beginning of the name of the test that runs it: with these options, or with
@@ -48,6 +50,18 @@ ELSEWHERE: Final[dict[str, str]] = {
     "trunkline up": _UP,
     "trunkline up --sim": _UP_SIM,
     "trunkline up --sim --ready-file up.json": _UP_SIM,
+    "TRUNKLINE_SIM_NUMBERS=+14155551234 "
+    'TRUNKLINE_SIM_CALLEES="+14155557785=menu:bank.toml +14155557786=voicemail" '
+    "trunkline up --sim": _FAR_ENDS,
+    "trunkline carrier-sim --number +14155551234=https://old.example/voice "
+    "--callee +14155557777=echo": _CARRIER,
+    "trunkline carrier-sim --port 9081 "
+    "--callee '+14155557777=wav:hello.wav,when_silent=0.7,repeat'": _CARRIER,
+    "trunkline carrier-sim --callee +14155550001=busy --callee +14155550002=no-answer": _CARRIER,
+    "trunkline carrier-sim --callee +14155550003=menu:bank.toml "
+    "--callee +14155550004=voicemail": _CARRIER,
+    "trunkline carrier-sim --line mobile-bad --callee +14155557777=echo": _CARRIER,
+    "trunkline carrier-sim --callee +14155557777=speech:austen-0880,repeat@train": _CARRIER,
     "trunkline up --tunnel cloudflared": _TUNNEL,
     "trunkline up --tunnel ngrok": _TUNNEL,
     "trunkline up --gateways 4 --codec-workers 6": _SCALES,

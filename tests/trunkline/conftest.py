@@ -89,7 +89,7 @@ class Trunkline:
 
     def start(self, *argv: str, parent_fd: int | None = None, **environment: str) -> Running:
         where = self.directory / f"run-{len(self.started)}"
-        where.mkdir()
+        where.mkdir(exist_ok=True)  # a test may have left a file for the command there
         running = Running(list(argv), self.environment | environment, where, parent_fd)
         self.started.append(running)
         return running

@@ -108,6 +108,22 @@ def test_without_any_setting_it_can_be_used_at_once(trunkline: Trunkline) -> Non
     assert running.err.splitlines()[-1].endswith("ended with status 0")
 
 
+def test_the_user_names_numbers_and_far_ends(trunkline: Trunkline) -> None:
+    (trunkline.directory / "run-0").mkdir()
+    (trunkline.directory / "run-0" / "bank.toml").write_text('[main]\nsay = ["music:1"]\n')
+    menu, voicemail = "+14155557785", "+14155557786"
+    callees = f"{menu}=menu:bank.toml {voicemail}=voicemail"
+    named = {"TRUNKLINE_SIM_NUMBERS": NUMBER, "TRUNKLINE_SIM_CALLEES": callees}
+    _, _, info = start(trunkline, **named)
+    with SimClient(info.sim or "") as sim:
+        assert list(sim.numbers()) == [NUMBER]
+        for callee in (menu, voicemail):
+            call = trunkline.start("call", callee, "--from", NUMBER, "--listen", "0.2")
+            assert call.process.wait(20) == 0, call.err
+        call = trunkline.start("call", CALLEE, "--from", NUMBER)
+        assert call.process.wait(20) == 1, "a far end is there that the user has not named"
+
+
 def test_a_call_whose_terminal_is_closed_is_hung_up_and_keeps_its_recording(
     trunkline: Trunkline,
 ) -> None:

@@ -89,8 +89,9 @@ def cli(debug: bool) -> None:
     "--sim",
     is_flag=True,
     help="Run a stand-in carrier as well, so that no account is needed. Settings that are missing "
-    "are made up: credentials, free ports, the public URL, numbers and who answers. A public URL "
-    "of another machine is ignored. The journal is deleted at the end.",
+    "are made up: credentials, free ports, the public URL, numbers (TRUNKLINE_SIM_NUMBERS) and who "
+    "answers (TRUNKLINE_SIM_CALLEES). A public URL of another machine is ignored. The journal is "
+    "deleted at the end.",
 )
 @click.option(
     "--ready-file",
@@ -231,8 +232,13 @@ def carrier_sim(context: click.Context, argv: Sequence[str]) -> None:
     """The stand-in carrier: Twilio's side of the wire, on this machine."""
     from trunkline.carrier_sim.command import command
 
-    name = context.command_path
-    sys.exit(command.main(args=list(argv), prog_name=name, standalone_mode=False) or EXIT_DONE)
+    status = command.main(
+        args=list(argv),
+        prog_name=context.info_name,
+        parent=context.parent,  # for `-h`, as other commands have it
+        standalone_mode=False,
+    )
+    sys.exit(status or EXIT_DONE)
 
 
 @cli.command()
