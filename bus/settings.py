@@ -362,16 +362,17 @@ class Settings:
             )
         return self.bus_key or bus_key(self.require("auth_token"))
 
-    def require(self, name: str) -> str:
+    def require(self, name: str, instead: str = "") -> str:
         """The value of a field that this process cannot do without, as text.
 
-        Raises SettingsError that names the environment variable.
+        Raises SettingsError that names the environment variable. ``instead``: what the user may do
+        if there is no value.
         """
         text = str(getattr(self, name) or "")
         if not text:
             raise SettingsError(
                 f"{env_name(name)} is not set: put it into the environment or .env "
-                f"({_env_file()}){_WITHOUT.get(name, '')}"
+                f"({_env_file()}){instead or _WITHOUT.get(name, '')}"
             )
         return text
 
@@ -386,7 +387,6 @@ def _env_file() -> str:
 
 #: How to do without a setting.
 _WITHOUT: Final = {
-    "account_sid": "; `trunkline up --sim` needs no account",
     "public_url": "; `trunkline up --tunnel cloudflared` finds one by itself",
 }
 

@@ -140,6 +140,8 @@ def test_a_file_that_cannot_be_written_is_named(
     ("argv", "said"),
     [
         (("up",), "TWILIO_ACCOUNT_SID is not set"),
+        (("up",), "; `trunkline up --sim` needs no account\n"),
+        (("restore", "--dry-run"), "`trunkline init` writes one)\n"),
         (("up", "--http-port", "99999"), "TRUNKLINE_HTTP_PORT='99999'"),
         (("gateway", "--bus", "carrier-pigeon"), "TRUNKLINE_BUS='carrier-pigeon'"),
         (("up", "--public-url", "line.example.com"), "TRUNKLINE_PUBLIC_URL='line.example.com'"),

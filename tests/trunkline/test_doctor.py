@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ import pytest
 from trunkline.bus import messages as m
 from trunkline.bus.settings import Settings, load
 from trunkline.carrier_sim.sim import ACCOUNT_SID, CarrierSim
-from trunkline.doctor import account, stack
+from trunkline.doctor import account, run, stack
 from trunkline.doctor.finding import Finding, Known, json_object
 from trunkline.stack.http_get import Answer
 
@@ -204,6 +205,33 @@ async def test_a_running_stack_is_told_with_its_parts(
         "stack", "ok", "controller (pid 7), 1 gateway, 2 codec workers, 0 calls"
     )
     assert known.status is running and known.welcome == welcome()
+
+
+async def test_beside_a_stack_with_a_stand_in_nothing_is_asked_of_twilio(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Its account, its ports and its public URL are none of this shell's settings."""
+    told = {"controller": {"pid": 7, "stand_in": "http://127.0.0.1:9080"}, "overrides": []}
+    both = {"gateways": [{}], "codec_workers": [{}, {}], "calls": []}
+
+    @contextlib.asynccontextmanager
+    async def controller(chosen: Settings, timeout: float) -> AsyncIterator[SimpleNamespace]:
+        yield SimpleNamespace(welcome=welcome("http://127.0.0.1:8765"))
+
+    async def get_status(client: SimpleNamespace) -> dict[str, Any]:
+        return told | both
+
+    monkeypatch.setattr(stack, "controller_client", controller)
+    monkeypatch.setattr(stack, "get_status", get_status)
+    plain = load(env_file=None, bus=f"ipc://{tmp_path}/bus", state_dir=tmp_path / "state")
+    assert await run.run(lambda: plain, as_json=True) == 0
+    found = {each["name"]: each for each in json.loads(capsys.readouterr().out)["findings"]}
+    assert found["carrier"]["text"].startswith("the stack's is the stand-in at http://127.0.0.1:90")
+    assert not {"public port", "credentials", "numbers", "public URL"} & found.keys()
+    assert found["overrides"]["state"] == "ok"
+    # This shell names the carrier, so its settings are those of the stack.
+    named = Known(plain.changed(twilio_api_url="http://127.0.0.1:9080"), status=told)
+    assert named.stand_in is None and Known(plain).stand_in is None
 
 
 async def test_how_much_is_left_of_the_caps(known: Known) -> None:

@@ -35,6 +35,13 @@ class Known:
     welcome: m.Welcome | None = None
     status: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def stand_in(self) -> str | None:
+        """The stand-in carrier of the running stack, if our own settings name none. They say
+        nothing of the account, the ports and the public URL of such a stack."""
+        told: str | None = self.status.get("controller", {}).get("stand_in")
+        return told if self.settings.twilio_api_url is None else None
+
 
 def json_object(body: bytes) -> dict[str, Any]:
     """The JSON object in the body of an answer, or an empty one where it holds something else."""

@@ -44,6 +44,10 @@ CHECKS: Final[tuple[Callable[[Known], Awaitable[list[Finding]]], ...]] = (
 )
 
 
+#: Checks of the account, and of what has to be right for Twilio to reach this machine.
+_AT_TWILIO: Final = (stack.ports, account.credentials, account.numbers, stack.public_url)
+
+
 async def run(load: Callable[[], Settings], *, as_json: bool = False) -> int:
     """Load the settings, run all checks, and print each finding at once, or at the end all of them
     as one JSON object. Returns the exit status."""
@@ -61,6 +65,8 @@ async def run(load: Callable[[], Settings], *, as_json: bool = False) -> int:
         note(Finding("settings", "fail", str(error), "all else is checked once this is right"))
     else:
         for check in CHECKS:
+            if known.stand_in is not None and check in _AT_TWILIO:
+                continue
             for finding in await check(known):
                 note(finding)
     if as_json:

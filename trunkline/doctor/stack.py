@@ -92,10 +92,17 @@ async def stack(known: Known) -> list[Finding]:
         return [
             Finding("stack", "fail", text, "it needs one gateway and one codec worker at least")
         ]
-    if len(workers) == 1:
-        hint = "with two, a call outlives the death of one without a gap"
-        return [Finding("stack", "ok", text, hint)]
-    return [Finding("stack", "ok", text)]
+    alone = "with two, a call outlives the death of one without a gap" if len(workers) == 1 else ""
+    return [Finding("stack", "ok", text, alone), *_carrier(known)]
+
+
+def _carrier(known: Known) -> list[Finding]:
+    """Whether calls of the running stack go to a stand-in carrier and not to Twilio."""
+    if known.stand_in is None:
+        return []
+    text = f"the stack's is the stand-in at {known.stand_in}, which needs no account"
+    hint = "whether calls can be made at Twilio is checked while no such stack runs"
+    return [Finding("carrier", "ok", text, hint)]
 
 
 async def caps(known: Known) -> list[Finding]:

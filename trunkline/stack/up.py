@@ -82,7 +82,7 @@ def up(settings: Settings, wishes: Wishes) -> int:
     TunnelError before the stack's own processes are.
     """
     if not wishes.sim:
-        settings.require("account_sid")
+        settings.require("account_sid", "; `trunkline up --sim` needs no account")
         settings.require("auth_token")
         if wishes.tunnel is None:
             settings.require("public_url")
