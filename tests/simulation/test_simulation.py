@@ -14,15 +14,13 @@ FOUND = (
 
 
 def test_whatever_happens_all_comes_to_rest() -> None:
-    """Some seeds. `make simulate` runs many more, and the faults that are put into the product."""
-    status, said = in_a_process("--seeds", "50", "--no-mutations")
+    """Calls go on, and nothing is lost or written twice: also while the database is away, and where
+    one of two controllers is gone for longer than its lease. `make simulate` runs many more seeds,
+    and the faults that are put into the product."""
+    status, said = in_a_process("--seeds", "40", "--no-mutations")
     assert status == 0, said
-
-
-def test_the_database_may_be_away_for_a_minute() -> None:
-    """Calls go on, what is new waits, and nothing is lost or written twice."""
-    status, said = in_a_process("--seeds", "25", "--no-mutations", "--outage")
-    assert status == 0, said
+    kinds = [line.split(",")[0] for line in said.splitlines()]
+    assert kinds == ["40 seeds", "5 seeds with outage", "5 seeds with fleet"]
 
 
 def test_an_outage_excuses_only_what_it_hits() -> None:
@@ -31,13 +29,6 @@ def test_an_outage_excuses_only_what_it_hits() -> None:
     faults = ("--mutation", "ends_by_callback_alone", "--outage")
     status, said = in_a_process("--seeds", "1", "--first", "176", *faults)
     assert status == 1 and "was busy, and a timeout was told" in said, said
-
-
-def test_a_host_may_be_gone_and_the_other_runs_its_stack() -> None:
-    """Two controllers share a database. One of them dies, or stands still, for longer than its
-    lease: its sessions go on at the other one, and its numbers are put back there."""
-    status, said = in_a_process("--seeds", "40", "--no-mutations", "--fleet")
-    assert status == 0, said
 
 
 def test_what_was_once_found_stays_mended() -> None:
