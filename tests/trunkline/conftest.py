@@ -138,3 +138,11 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+@pytest.fixture(autouse=True)
+def signals_end_the_next_test() -> Iterator[None]:
+    """A command that runs in this process blocks the signals that end it when it is done, and a
+    process that is started later would have them blocked, too."""
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
