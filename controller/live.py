@@ -41,7 +41,7 @@ def snapshot(book: Book, now: float) -> dict[str, Any]:
         session = book.sessions[row["id"]]
         row |= {"state": session.state, "client": session.peer}
     for row, call in zip(found["calls"], status.shown(book), strict=True):
-        row |= _more(call)
+        row |= _more(book, call)
     places = {request: place for place, request in enumerate(book.queue.order(), 1)}
     return found | {
         "now": round(book.wall(now), 3),
@@ -67,11 +67,31 @@ def snapshot(book: Book, now: float) -> dict[str, Any]:
 
 def call(book: Book, call: Call, now: float) -> dict[str, Any]:
     """One call as the page shows it, which may be over: :mod:`.timeline` keeps this row of a call
-    at its end, before the book forgets it."""
-    return status.row(book, call, now) | _more(call)
+    at its end, before the book forgets it. ``began_at`` is Unix time."""
+    row = status.row(book, call, now) | _more(book, call)
+    return row | {"began_at": round(_began(book, call), 3)}
 
 
-def _more(call: Call) -> dict[str, Any]:
+def reason(book: Book, call: Call) -> str | None:
+    """Why the call is over, or is being hung up; None while it goes on. A dial that has not become
+    a call has the word that its client got, as a rule Twilio's own: busy, no-answer, failed,
+    canceled, or timeout."""
+    dial = book.dial_of(call)
+    if call.started is None and dial is not None and dial.outcome is not None:
+        return dial.outcome
+    return call.reason
+
+
+def _began(book: Book, call: Call) -> float:
+    """When its first stream came up. If none did: when Twilio was asked for the call, which is the
+    time that the journal has of it, or else when the call came in."""
+    if call.started is not None:
+        return book.wall(call.started)
+    dial = book.dial_of(call)
+    return (0.0 if dial is None else dial.row.asked) or book.wall(call.created)
+
+
+def _more(book: Book, call: Call) -> dict[str, Any]:
     """What the page knows a call by: ``id`` is trunkline's own, which its URLs name
     (``/api/calls/{id}/hang-up``), because a call has it before Twilio has given it a SID. A call
     that came in has no mode of a dial."""
@@ -79,7 +99,7 @@ def _more(call: Call) -> dict[str, Any]:
         "id": call.id,
         "session": call.session,
         "mode": call.mode or "answer",
-        "reason": call.reason,
+        "reason": reason(book, call),
         "answered_by": call.answered_by,
     }
 

@@ -194,6 +194,11 @@ def _leg_over(over: f.LegOver, book: Book) -> Said:
     return {"text": text, "call": row.call, "session": row.session, "number": row.callee}
 
 
+def _over(over: f.CallOver, book: Book) -> Said:
+    call = over.call
+    return {"text": f"over ({live.reason(book, call)})", "call": call.id, "session": call.session}
+
+
 def _answered(answered: f.Answered, book: Book) -> Said:
     return {"text": "the far end has picked up", "call": answered.dial.row.call}
 
@@ -227,7 +232,7 @@ TOLD: Final[dict[type, tuple[str, Callable[[Any, Book], Said | None]]]] = {
     m.SendDigits: ("call", _digits),
     ev.ByHand: ("call", _by_hand),
     f.CallEnding: ("call", _of_call(lambda fact: f"is hung up ({fact.call.reason})")),
-    f.CallOver: ("call", _of_call(lambda fact: f"over ({fact.call.reason})")),
+    f.CallOver: ("call", _over),
 }
 
 

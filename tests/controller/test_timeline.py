@@ -55,6 +55,42 @@ def test_a_dial_is_told_from_its_wish_to_its_failure() -> None:
     ]
 
 
+@pytest.mark.parametrize("word", ["busy", "no-answer", "failed", "canceled"])
+@pytest.mark.parametrize("mode", ["a-leg", "originate"])
+def test_a_dial_that_nobody_answers_is_over_with_twilios_word_and_its_time(
+    mode: m.DialMode, word: str
+) -> None:
+    stage = Stage()
+    info = stage.open(allowed_callees=[THEIRS])
+    request = stage.dialled(info, mode=mode)
+    asked = stage.core.book.dials[request].row.asked
+    stage.pass_time(2.0)
+    stage.callback(request, "CA1", word)
+    assert told(stage, "call") == [f"over ({word})"]
+    (over,) = stage.core.timeline.over
+    assert (over["reason"], over["began_at"], over["seconds"]) == (word, asked, 0.0)
+
+
+def test_a_dial_that_times_out_is_over_with_that() -> None:
+    stage = Stage()
+    request = stage.dialled(stage.open(allowed_callees=[THEIRS]), timeout=5.0)
+    stage.callback(request, "CA1", "ringing")
+    stage.pass_time(5.5)
+    stage.looked("ringing")
+    stage.hung_up()
+    assert told(stage, "call") == ["is hung up (hang_up)", "over (timeout)"]
+
+
+def test_a_call_began_with_its_stream() -> None:
+    stage = Stage()
+    call = stage.called().call
+    began = stage.core.book.wall(stage.now)
+    stage.pass_time(3.0)
+    stage.feed(m.StreamClosed(call=call, ordinal=1, reason="stop", gateway="g1"))
+    (over,) = stage.core.timeline.over
+    assert (over["reason"], over["began_at"]) == ("stop", began)
+
+
 def test_a_hang_up_is_told_whoever_asks_for_it_and_before_the_end() -> None:
     for asks in ("client", "session", "hand"):
         stage = Stage()

@@ -132,7 +132,11 @@ def test_a_stacks_live_calls() -> None:
 
 STREAM = """event: over
 data: [{"id":"c1","sid":"CAover","direction":"inbound","caller":"+1","callee":"+2","state":"ended",
- "seconds":60.0,"frames_lost":0,"underruns":0,"reason":"hang_up","over_at":1767268800.0}]
+ "seconds":60.0,"frames_lost":0,"underruns":0,"reason":"hang_up",
+ "began_at":1767268740.0,"over_at":1767268800.0},
+ {"id":"c2","sid":"CAbusy","direction":"outbound","caller":"+1","callee":"+2","state":"ended",
+ "seconds":0.0,"frames_lost":0,"underruns":0,"reason":"busy",
+ "began_at":1767268620.0,"over_at":1767268625.0}]
 
 event: entries
 data: [{"n":1,"at":1767268740.0,"kind":"call","text":"its stream is up","call":"c1"},
@@ -175,12 +179,15 @@ def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_running_stack_remembers_calls_that_are_over_and_their_events(console: str) -> None:
-    (call,) = json.loads(run(calls, "--json").stdout)["calls"]
+    call, busy = json.loads(run(calls, "--json").stdout)["calls"]
     assert (call["sid"], call["state"], call["reason"]) == ("CAover", "ended", "hang_up")
     assert call["began"] == "2026-01-01T11:59:00+00:00"
     said = run(show, "CAover").stdout
     assert "ended (hang_up) for 60.0 s" in said
     assert "11:59:00.000  its stream is up" in said and "gateway" not in said
+    assert (busy["reason"], busy["began"]) == ("busy", "2026-01-01T11:57:00+00:00")
+    assert "ended (busy) for 0.0 s, began 2026-01-01T11:57:00" in run(show, "CAbusy").stdout
+    assert "ended (busy)" in run(calls).stdout
 
 
 async def test_the_consoles_own_stream_begins_as_it_is_read() -> None:

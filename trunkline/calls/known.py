@@ -165,7 +165,12 @@ async def _told(settings: Settings, status: dict[str, Any] | None) -> Told | Non
 def of_told(found: Told) -> list[KnownCall]:
     """Calls of the running stack that have ended."""
     return [
-        replace(call, state="ended", reason=row.get("reason"))
+        replace(
+            call,
+            state="ended",
+            reason=row.get("reason"),
+            began=_iso(datetime.fromtimestamp(row["began_at"], UTC)),
+        )
         for row in found.over
         for call in of_status([row], datetime.fromtimestamp(row["over_at"], UTC))
     ]

@@ -31,8 +31,9 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Told(msgspec.Struct, frozen=True):
-    """``over``: calls that have ended, with the fields of live calls in ``trunkline status`` and
-    ``over_at`` (Unix time). ``events``: CallSid -> the events of the call."""
+    """``over``: calls that have ended, with the fields of live calls in ``trunkline status``,
+    ``reason``, and ``began_at`` and ``over_at`` (Unix time). ``events``: CallSid -> the events of
+    the call."""
 
     over: list[dict[str, Any]]
     events: dict[str, list[Event]]

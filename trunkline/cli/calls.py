@@ -79,6 +79,10 @@ def calls(settings: Settings, limit: int, as_json: bool) -> None:
     sys.exit(EXIT_DONE)
 
 
+def _state(call: KnownCall) -> str:
+    return call.state if call.reason is None else f"{call.state} ({call.reason})"
+
+
 def _table(found: list[KnownCall]) -> None:
     from rich.table import Table
     from rich.text import Text
@@ -96,7 +100,7 @@ def _table(found: list[KnownCall]) -> None:
         recording = "-" if call.recording is None else Path(call.recording).name
         if call.also_recorded:
             recording += f" and {len(call.also_recorded)} more"
-        cells = (call.sid, began, call.direction, call.caller, call.callee, call.state)
+        cells = (call.sid, began, call.direction, call.caller, call.callee, _state(call))
         table.add_row(
             *(Text(printable(cell or "-")) for cell in cells), seconds, Text(printable(recording))
         )
@@ -191,9 +195,8 @@ def _print(call: KnownCall, heard: Heard | None, console: Console) -> None:
     console.print(
         Text(f"{printable(call.sid)}  {printable(call.direction or 'call')}  {who}", style="bold")
     )
-    why = "" if call.reason is None else f" ({printable(call.reason)})"
     began = printable(call.began or "at a time nobody noted")
-    console.print(Text(f"{printable(call.state)}{why}{lasted}, began {began}"))
+    console.print(Text(f"{printable(_state(call))}{lasted}, began {began}"))
     if call.frames_lost is not None:
         style = "bold red" if call.frames_lost or call.underruns else ""
         counted = f"{call.frames_lost} frames lost, {call.underruns or 0} underruns so far"
