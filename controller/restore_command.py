@@ -60,6 +60,8 @@ async def restore_command(
     SettingsError, CarrierError (the account could not be listed).
     """
     account_sid = settings.require("account_sid")
+    if settings.state_dir is not None:  # the default one need not be there, and nothing makes it
+        state_dir.check_writable(settings.state_dir)
     carrier = TwilioCarrier.of(settings)
     prober = Prober(settings.state_path, _holder())
     seals = await Journal.in_file(IN_MEMORY, account=account_sid, stack="")

@@ -128,6 +128,7 @@ def prefix(account: str) -> str:
 def lock_state_dir(state_dir: Path, holder: str) -> FileLock:
     """Hold the state directory for life; it is made where it is missing. StackRunsError names who
     has it. ``holder``: how we name ourselves to whoever is refused because of us."""
+    check_writable(state_dir)
     _make(state_dir)
     return _lock(_state_lock(state_dir), holder)
 
@@ -139,11 +140,28 @@ def lock_bus_dir(directory: Path, holder: str) -> FileLock:
 
 
 def check_free(state_dir: Path | None, bus_dir: Path | None) -> None:
-    """StackRunsError where a live stack has one of them; None stands for one that is not used.
-    Nothing is made there, because whoever asks only wants to know whether it may start."""
+    """StackRunsError where a live stack has one of them, SettingsError where the first cannot be
+    used; None stands for one that is not used. Nothing is made there, because whoever asks only
+    wants to know whether it may start."""
+    if state_dir is not None:
+        check_writable(state_dir)
     for path in (state_dir and _state_lock(state_dir), bus_dir and _bus_lock(bus_dir)):
         if path is not None and (holder := holder_of(path)) is not None:
             raise _taken(path, holder)
+
+
+def check_writable(state_dir: Path) -> None:
+    """SettingsError where this user can neither write to the directory nor make it. Nothing is made
+    there."""
+    way = (state_dir, *state_dir.absolute().parents)
+    there = next(path for path in way if os.path.lexists(path))
+    if not there.is_dir():
+        why = f"{there} is not a directory"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        why = f"{there} cannot be written by this user (uid {os.geteuid()})"
+    else:
+        return
+    raise SettingsError(f"TRUNKLINE_STATE_DIR={str(state_dir)!r}: {why}; name a directory of yours")
 
 
 def _state_lock(state_dir: Path) -> Path:
@@ -300,6 +318,11 @@ def _look(how: Callable[[Path], None], path: Path) -> None:
         how(path)
     except NotPrivateError as error:
         raise SettingsError(f"TRUNKLINE_STATE_DIR={str(path)!r}: {error}") from None
+    except OSError as error:
+        what = "made" if how is make_private else "looked at"
+        raise SettingsError(
+            f"TRUNKLINE_STATE_DIR={str(path)!r}: {path} cannot be {what}: {error.strerror}"
+        ) from error
 
 
 def journals(state_dir: Path) -> list[Path]:

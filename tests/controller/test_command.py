@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from pathlib import Path
+
 import pytest
 from msgspec.structs import replace
 from simulation.account import PRIOR
 
-from trunkline.bus.errors import CarrierError
+from trunkline.bus.errors import CarrierError, SettingsError
 from trunkline.bus.locks import FileLock
 from trunkline.bus.redact import mask_url
-from trunkline.controller.restore_command import RestoreRun
+from trunkline.controller.restore_command import RestoreRun, restore_command
 from trunkline.controller.twilio.seal import SealKeys
 
 from .bench import DIAL, ORDER
@@ -31,6 +34,23 @@ async def test_a_damaged_journal_stops_nobody_elses_restore(machine: Machine) ->
     # What the journal cannot tell, the seal can.
     run = await machine.run(account=True)
     assert machine.voice_url(OURS) == PRIOR
+
+
+async def test_a_state_directory_that_cannot_be_used_is_said_and_none_is_made(
+    machine: Machine,
+) -> None:
+    """No journal lies there, but the one that was meant may lie elsewhere."""
+
+    def run(directory: Path) -> Awaitable[tuple[int, list[str]]]:
+        settings = machine.settings.changed(state_dir=directory)
+        return restore_command(settings, dry_run=True, account=False, force=False)
+
+    assert await run(machine.directory) == (0, []), "nothing has run here yet"
+    assert not machine.directory.exists()
+    machine.directory.write_text("")
+    for wrong in (machine.directory, machine.directory / "below"):
+        with pytest.raises(SettingsError, match=f"='{wrong}': .*/state is not a directory"):
+            await run(wrong)
 
 
 async def test_calls_that_were_left_are_hung_up(machine: Machine) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from trunkline.bus.errors import SettingsError
 from trunkline.controller.journal import state_dir
 from trunkline.controller.journal.state_dir import StackRunsError
 
@@ -32,3 +34,37 @@ def test_who_has_one_is_named(tmp_path: Path) -> None:
     for lock in locks:
         lock.release()
     state_dir.check_free(state, bus)
+
+
+@pytest.mark.parametrize("below", ["", "/deep/below"])
+def test_one_that_cannot_be_used_is_named_with_its_setting(tmp_path: Path, below: str) -> None:
+    """``trunkline up`` only looks, a controller takes it: both say the same of a file."""
+    (tmp_path / "file").write_text("")
+    wrong = Path(f"{tmp_path}/file{below}")
+    said = f"TRUNKLINE_STATE_DIR='{wrong}': {tmp_path}/file is not a directory"
+    with pytest.raises(SettingsError, match=said):
+        state_dir.check_free(wrong, None)
+    with pytest.raises(SettingsError, match=said):
+        state_dir.lock_state_dir(wrong, "the first")
+
+
+def test_one_that_this_user_may_not_write_to_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may write everywhere, so the system's word is a stand-in's."""
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    said = f"TRUNKLINE_STATE_DIR='{tmp_path}/a/b': {tmp_path} cannot be written by this user"
+    with pytest.raises(SettingsError, match=said):
+        state_dir.lock_state_dir(tmp_path / "a/b", "the first")
+
+
+def test_one_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In /proc root may write, as far as the system says beforehand, and makes nothing."""
+
+    def refuse(path: Path, **_: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    said = f"TRUNKLINE_STATE_DIR='{tmp_path}/a': {tmp_path}/a cannot be made: No such file"
+    with pytest.raises(SettingsError, match=said):
+        state_dir.lock_state_dir(tmp_path / "a", "the first")

@@ -227,11 +227,8 @@ def test_the_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (found.state, found.text) == ("ok", f"{tmp_path}/a/b")
     (tmp_path / "file").write_text("")
     found = machine.state(settings(state_dir=tmp_path / "file/b"))
-    assert (found.state, found.hint) == (
-        "fail",
-        "set TRUNKLINE_STATE_DIR to a directory of yours",
-    )
-    assert found.text.endswith(f"file/b cannot be written by this user (uid {os.geteuid()})")
+    assert found.state == "fail"
+    assert f"{tmp_path}/file is not a directory; name a directory of yours" in found.text
 
     def homeless() -> Path:
         raise SettingsError("TRUNKLINE_STATE_DIR is not set, and …")

@@ -25,6 +25,7 @@ from trunkline.bus.http import proxy_for
 from trunkline.bus.private import WRITE, check_private
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings, slips
+from trunkline.controller.journal.state_dir import check_writable
 from trunkline.controller.twilio.api_host import api_url
 
 from .account import rest_base
@@ -161,11 +162,8 @@ def state(settings: Settings) -> Finding:
     """Whether this user can write to the state directory, or make it, and no other user can."""
     try:
         path = settings.state_path.absolute()
+        check_writable(path)
         check_private(path, others_may_not=WRITE)
     except SettingsError as error:
         return Finding("state", "fail", str(error))
-    there = next(parent for parent in (path, *path.parents) if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        text = f"{path} cannot be written by this user (uid {os.geteuid()})"
-        return Finding("state", "fail", text, "set TRUNKLINE_STATE_DIR to a directory of yours")
     return Finding("state", "ok", str(path))
