@@ -45,8 +45,10 @@ _YES: Final = frozenset(("1", "true", "t", "yes", "y", "on"))
 _NO: Final = frozenset(("0", "false", "f", "no", "n", "off"))
 #: How a machine may be called: it travels as a Name on the bus.
 _MACHINE: Final = re.compile(r"[0-9A-Za-z_.:+-]{1,128}\Z")
-#: An account's SID.
+#: An account's SID, as Twilio gives it.
 _ACCOUNT: Final = re.compile(r"AC[0-9a-f]{32}")
+#: Any account's SID: the stand-in carrier takes shorter ones, too.
+_ANY_ACCOUNT: Final = re.compile(r"AC[0-9A-Za-z_]+")
 #: A part of a host's name: a region, an edge.
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 
@@ -125,6 +127,8 @@ def _account_sid(value: Any) -> str:
             "this is the SID of an API key, and webhooks are signed by the account's own token: "
             "take the Account SID (AC…) and the Auth Token that console.twilio.com shows"
         )
+    if not _ANY_ACCOUNT.fullmatch(text):
+        raise ValueError("this is no Account SID, which is AC and 32 hex digits")
     return text
 
 
@@ -516,6 +520,8 @@ def _shown(name: str, value: Any) -> str:
     cannot be read, loses what may be its user name and password."""
     if "TOKEN" in name or "KEY" in name or "DATABASE" in name:
         return ""
+    if name == env_name("account_sid") and not str(value).startswith(("AC", "SK")):
+        return ""  # it may be the token
     if isinstance(value, str):
         value = re.sub(r"\A([a-z][a-z0-9+.-]*://)?.*@", r"\1***@", value, flags=re.I | re.S)
     return f"={value!r}"

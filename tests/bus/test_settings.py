@@ -303,6 +303,17 @@ def test_the_sid_of_an_api_key_is_not_an_accounts() -> None:
         load(env_file=None, account_sid="SK" + "a" * 32)
 
 
+@pytest.mark.parametrize("sid", ["XX", "AC", "account", "AC1 AC2", "AC1/Calls", "AC1?x", "a1" * 16])
+def test_what_cannot_be_an_accounts_sid_is_refused(sid: str) -> None:
+    with pytest.raises(SettingsError, match=r"^TWILIO_ACCOUNT_SID.*: this is no Account SID") as no:
+        load(env_file=None, account_sid=sid)
+    assert (sid in str(no.value)) == sid.startswith("AC"), "what else it is may be the token"
+
+
+def test_the_stand_in_carrier_may_have_short_ones() -> None:
+    assert load(env_file=None, account_sid="AC_test1").account_sid == "AC_test1"
+
+
 def test_whoever_stands_in_the_wrong_directory_is_told_where_env_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
