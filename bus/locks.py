@@ -2,6 +2,10 @@
 
 ``flock`` on a small file that names its holder; the kernel lets go when the process dies, however
 it dies, so a lock that can be taken means that its holder is gone.
+
+A holder may remove the file. Somebody may have opened it by then, and gets the lock of a file that
+has no name any more, which keeps nobody out. So whoever gets a lock looks whether its file is still
+there, and otherwise begins again.
 """
 
 from __future__ import annotations
@@ -36,22 +40,40 @@ class FileLock:
         """
         self.path = path
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._fd: int | None = open_private_file(path, os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            found = os.read(self._fd, 500).decode(errors="replace").strip()
-            os.close(self._fd)
-            self._fd = None
-            raise LockHeldError(path, found) from None
+        self._fd: int | None = None
+        while not self._has_name():
+            self.release()
+            self._fd = open_private_file(path, os.O_RDWR | os.O_CREAT)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found = os.read(self._fd, 500).decode(errors="replace").strip()
+                self.release()
+                raise LockHeldError(path, found) from None
+        assert self._fd is not None, "a file with a name is open"
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, holder.encode(), 0)
 
+    def _has_name(self) -> bool:
+        """The file that is open is the one at ``path``."""
+        if self._fd is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._fd), self.path.stat(follow_symlinks=False))
+        except FileNotFoundError:
+            return False
+
     def release(self) -> None:
-        """Let go; may be called twice. The file stays: removing it would race with a taker."""
+        """Let go; may be called twice. The file stays."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+    def remove(self) -> None:
+        """Remove the file, and let go. May be called twice."""
+        if self._has_name():
+            self.path.unlink(missing_ok=True)
+        self.release()
 
 
 def holder_of(path: Path) -> str | None:

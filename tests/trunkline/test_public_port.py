@@ -45,6 +45,16 @@ def test_a_free_port_listens(first: PublicPort) -> None:
     assert accepts(first)
 
 
+def test_nothing_of_it_is_left(directory: Path) -> None:
+    first = PublicPort.claim("127.0.0.1", 0, BUS, directory)
+    second = PublicPort.claim("127.0.0.1", first.address[1], BUS, directory)
+    second.close()
+    first.close()
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(PortTakenError):
+        PublicPort.claim("127.0.0.1", other.getsockname()[1], BUS, directory)
+    assert list(directory.iterdir()) == []
+
+
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_an_ipv6_address(host: str, directory: Path) -> None:
     port = PublicPort.claim(host, 0, BUS, directory)

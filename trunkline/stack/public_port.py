@@ -102,13 +102,13 @@ class PublicPort:
             try:
                 public = cls(listen(host, port), port, bus, directory)
             except PortTakenError:
-                lock.release()
+                lock.remove()
                 if time.monotonic() - began > SUCCEEDED_WITHIN:
                     raise
                 time.sleep(LOOK_AGAIN_AFTER)  # the holder died; a sharer may be taking over
                 continue
             except BaseException:
-                lock.release()
+                lock.remove()
                 raise
             public._hold(lock)
             return public
@@ -146,7 +146,7 @@ class PublicPort:
             if each is not None:
                 each.close()
         if self._lock is not None:
-            self._lock.release()
+            self._lock.remove()
 
     # ------------------------------------------------------------------ the thread
 
