@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import tempfile
 import webbrowser
 from collections.abc import AsyncIterator
@@ -47,3 +48,18 @@ def test_the_files_link_is_the_consoles_whatever_is_in_it(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     page = console._page('http://127.0.0.1:8766/"><script>').read_text()
     assert 'href="http://127.0.0.1:8766/&quot;&gt;&lt;script&gt;"' in page
+
+
+def test_pages_of_earlier_calls_are_removed_once_a_browser_has_read_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webbrowser, "open", lambda url: True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old, young = (console._page("http://127.0.0.1:8766/") for _ in range(2))
+    other = tmp_path / "trunkline-console.html"
+    other.write_text("somebody's own")
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    assert console._opened("http://127.0.0.1:8766/#token=t0ken")
+    left = set(tmp_path.iterdir())
+    assert old not in left and {young, other} < left and len(left) == 3

@@ -7,11 +7,14 @@ but a file that leads to it and that only its owner can read.
 
 from __future__ import annotations
 
+import contextlib
 import html
 import os
 import tempfile
+import time
 import webbrowser
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -22,6 +25,10 @@ from trunkline.bus.settings import Settings
 from ..stack.controller_client import controller_client
 from .status import ANSWER_WITHIN
 
+#: How the names of pages begin and end that lead a browser to a console.
+_NAME: Final = ("trunkline-console-", ".html")
+#: A browser has read such a page by then (seconds).
+_READ_WITHIN: Final = 60.0
 _PAGE = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>trunkline</title>'
     '<meta http-equiv="refresh" content="0; url={0}"><a href="{0}">the console</a></html>\n'
@@ -43,8 +50,9 @@ def _opened(url: str) -> bool:
     """Open a browser at ``url``; False where there is none.
 
     The page that leads the browser there is left behind, because nobody tells when it has been
-    read. Its token is void once the controller has ended.
+    read. Its token is void once the controller has ended, and the next call removes it.
     """
+    _remove_read()
     page = _page(url)
     found = webbrowser.open(page.as_uri())
     if not found:
@@ -54,7 +62,16 @@ def _opened(url: str) -> bool:
 
 def _page(url: str) -> Path:
     """A page that leads to ``url``, and that only its owner can read."""
-    descriptor, name = tempfile.mkstemp(prefix="trunkline-console-", suffix=".html")
+    descriptor, name = tempfile.mkstemp(prefix=_NAME[0], suffix=_NAME[1])
     with os.fdopen(descriptor, "w") as file:
         file.write(_PAGE.format(html.escape(url)))
     return Path(name)
+
+
+def _remove_read() -> None:
+    """Remove the pages that this user's earlier calls have left."""
+    for page in Path(tempfile.gettempdir()).glob("*".join(_NAME)):
+        with contextlib.suppress(OSError):  # somebody else has just removed it
+            found = page.lstat()
+            if found.st_uid == os.geteuid() and time.time() - found.st_mtime > _READ_WITHIN:
+                page.unlink()
