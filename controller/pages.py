@@ -24,18 +24,13 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.responses import (
-    FileResponse,
-    JSONResponse,
-    PlainTextResponse,
-    Response,
-    StreamingResponse,
-)
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from trunkline.bus.launch import clean_environment, trunkline_argv
@@ -59,6 +54,8 @@ _TYPES: Final = {
 MOST_PCM: Final = 96_000
 #: Seconds after which a report is given up. One of a call of five minutes takes a second or two.
 REPORT_WITHIN: Final = 60.0
+#: A file is sent in pieces of so many bytes.
+_PIECE: Final = 64 * 1024
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -240,7 +237,22 @@ class Pages:
 
 
 def _whole(path: Path | None, kind: str) -> Response:
-    """The file, for the browser to play or to save under its name."""
+    """The file, for the browser to play or to save under its name. While the call goes on it grows,
+    also while it is being sent, so as much is sent as it has now."""
     if path is None:
         return PlainTextResponse("there is none", 404)
-    return FileResponse(path, media_type=kind, filename=path.name)
+    size = path.stat().st_size
+    headers = {
+        "content-length": str(size),
+        "content-disposition": f"attachment; filename*=utf-8''{quote(path.name)}",
+    }
+    return StreamingResponse(_first(path, size), media_type=kind, headers=headers)
+
+
+async def _first(path: Path, size: int) -> AsyncIterator[bytes]:
+    """So many bytes of the file, in pieces. A file that has become shorter ends the answer early,
+    and the browser sees that."""
+    with path.open("rb") as file:
+        while size > 0 and (piece := await asyncio.to_thread(file.read, min(size, _PIECE))):
+            size -= len(piece)
+            yield piece

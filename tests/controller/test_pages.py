@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import struct
 import wave
 from collections.abc import AsyncIterator
@@ -333,4 +334,22 @@ async def test_a_recording_is_found_heard_and_reported_on(tmp_path: Path) -> Non
     # A name that is no CallSid finds nothing, wherever it leads.
     for sid in ("..", "*", "%2e%2e%2fx", "CA1*"):
         assert (await site.ask(f"/api/recordings/{sid}/wav", **MAY))[0] == 404
+    await site.console.close()
+
+
+async def test_a_recording_that_grows_while_it_is_sent_is_sent_as_it_was(tmp_path: Path) -> None:
+    """A live call's, over a slow line: a browser takes an answer of another length for none."""
+    path = tmp_path / f"20260101T000000-{SID}.wav"
+    path.touch()
+    size = 40_000_000  # more than the sockets between the two hold
+    os.truncate(path, size)
+    site = Site(tmp_path)
+    _, headers, reader, writer = await site.open(f"/api/recordings/{SID}/wav", **MAY)
+    assert await reader.readexactly(4) == bytes(4)
+    os.truncate(path, size + 16_000)
+    assert headers["content-length"] == str(size)
+    assert headers["content-disposition"].endswith(path.name)
+    async with asyncio.timeout(30):
+        assert len(await reader.read()) == size - 4
+    writer.close()
     await site.console.close()
