@@ -176,8 +176,8 @@ function Overview({ search }) {
     <div class="pair">
       <${Table} title="Processes" rows=${processes(state)} columns=${PROCESSES} search=${search} />
       <${Table} title="Dials that wait" rows=${state.queue} columns=${QUEUE} search=${search} />
-      <${Table} title=${`Waiting for one of the pool's ${state.pool.numbers} numbers`} search=${search}
-        rows=${state.pool.waiting} columns=${[["place", "place"], ["session", "session"]]} />
+      ${state.pool.numbers + state.pool.waiting.length > 0 && html`<${Table} rows=${state.pool.waiting} search=${search}
+        title=${`Waiting for one of the pool's ${state.pool.numbers || ""} numbers`} columns=${[["place", "place"], ["session", "session"]]} />`}
       <${Table} title="Caps" rows=${state.caps} columns=${CAPS} search=${search} empty="No cap is set." />
     </div>`;
 }
@@ -220,13 +220,13 @@ function Actions({ call, live, allowed }) {
   </div>`;
 }
 
-function Turns({ call }) {
+function Turns({ call, live }) {
   const found = stack.levels.get(call);
   if (!found) return html`<p class="dim">Nobody has looked while it spoke.</p>`;
   const rows = turns(found.far, found.ours);
-  const ago = found.far.length;
+  const end = found.far.length;  // now, or when the call ended
   return html`<ol class="events" tabindex="0" aria-label="Turns">${rows.reverse().map((turn) => html`<li key=${turn.begin}>
-    <span class="dim">${((ago - turn.begin) / 10).toFixed(1)} s ago</span><span>${turn.who}</span>
+    <span class="dim">${((end - turn.begin) / 10).toFixed(1)} s ${live ? "ago" : "before its end"}</span><span>${turn.who}</span>
     <span class="words">spoke for ${((turn.end - turn.begin) / 10).toFixed(1)} s${turn.latency === null || turn.latency === undefined ? ""
       : turn.latency >= 0 ? `, ${turn.latency.toFixed(1)} s after our last word` : `, ${(-turn.latency).toFixed(1)} s before our last word`}</span>
   </li>`)}</ol>`;
@@ -259,7 +259,7 @@ function CallPage({ id, allowed, search }) {
     </section>
     <${Recording} sid=${call.sid} over=${!live} allowed=${allowed} key=${`${id}-${Boolean(live)}`} />
     <div class="pair">
-      <section><h2>Turns, by the levels</h2><${Turns} call=${id} /></section>
+      <section><h2>Turns, by the levels</h2><${Turns} call=${id} live=${Boolean(live)} /></section>
       <${Events} title="What has happened in it" entries=${entries} search=${search} linked=${false} />
     </div>`;
 }

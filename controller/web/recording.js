@@ -82,6 +82,8 @@ function Figures({ report, go }) {
   const rows = [
     ...report.answers.map((each) => [each.after, "they", `answered after ${each.latency.toFixed(2)} s`]),
     ...report.yields.map((each) => [each.at, "they", each.seconds === null ? "did not yield" : `yielded in ${each.seconds.toFixed(2)} s`]),
+    ...report.false_yields.map((each) => [each.at, "they", "stopped for a backchannel"]),
+    ...report.interruptions_by_them.map((each) => [each.at, "they", `interrupted us for ${each.seconds.toFixed(2)} s`]),
     ...report.digits.map((each) => [each.at, each.side === "ours" ? "we" : "they", `pressed ${each.digit}`]),
     ...report.silences.map((each) => [each.start, "", `nobody spoke for ${(each.end - each.start).toFixed(1)} s`]),
   ].sort((one, other) => one[0] - other[0]);

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,11 +15,13 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
 from trunkline import Call, Line
+from trunkline.bus import wav
 from trunkline.carrier_sim.mulaw import decode
 from trunkline.carrier_sim.wav import SPEECH_DIR
+from trunkline.ear.figures import FalseYield, Interruption, Report, Side, Sides, spread
 
 from .sound import speech
 from .stack import BOB, CALLEE, Stack, calling, until
@@ -272,6 +275,73 @@ async def test_what_a_caller_sends_stays_words(link: str, window: Window) -> Non
     await expect(page.get_by_role("heading", name=words)).to_be_visible()
     assert await page.locator("img, main b").count() == 0
     assert await page.evaluate("window.caught") is None
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_call_that_is_over_has_all_of_its_report(
+    link: str, window: Window, tmp_path: Path
+) -> None:
+    """Its turns lie before its end, for however long the page stays open. A stack without a pool
+    shows none."""
+    over = dict.fromkeys(("frames_in", "frames_out", "frames_lost", "underruns"), 0)
+    row = over | {"id": "c1", "sid": "CA1", "direction": "inbound", "state": "ended"}
+    row |= {"reason": "stop", "seconds": 3.0, "over_at": 1.0}
+    empty = "gateways codec_workers sessions overrides calls listening unhealthy queue caps"
+    state: dict[str, Any] = dict.fromkeys(empty.split(), ())
+    state |= {"controller": {"pid": 1, "epoch": 1}, "stack": "st1", "stopping": False}
+    state["pool"] = {"numbers": 0, "waiting": []}
+    spoke = f"{'6e' * 10}{'00' * 20}"
+    told = (
+        *(("over", [row]), ("entries", []), ("state", state)),
+        ("levels", {"c1": [60, 1, spoke, "00" * 30]}),
+    )
+    body = "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in told)
+    wav.write(tmp_path / "1-CA1.wav", *2 * [np.zeros(24_000, np.int16)], rate=8_000)
+    heard = Report(
+        seconds=3.0,
+        reliable=True,
+        unreliable_because=[],
+        sides=Sides(
+            **dict.fromkeys(
+                ("ours", "theirs"),
+                Side(segments=[], speech_seconds=0.0, level_dbfs=None, clipped_frames=0),
+            )
+        ),
+        answers=[],
+        yields=[],
+        false_yields=[FalseYield(at=1.0)],
+        interruptions_by_them=[Interruption(at=2.0, seconds=0.75)],
+        talk_over_seconds=0.75,
+        silences=[],
+        digits=[],
+        frames_lost=0,
+        jitter_ms=None,
+        latency=spread([]),
+        time_to_yield=spread([]),
+    )
+    kept = {"recordings": True, "wav": "1-CA1.wav", "cassettes": False, "cassette": None}
+    page = window.page
+    for path, answer in (
+        ("live", {"content_type": "text/event-stream", "body": body}),
+        ("recordings/CA1", {"json": kept}),
+        ("recordings/CA1/wav", {"path": tmp_path / "1-CA1.wav"}),
+        ("recordings/CA1/report", {"content_type": "application/json", "body": heard.to_json()}),
+    ):
+        await page.route(f"**/api/{path}", partial(fulfil, answer=answer))
+    await page.goto(link)
+    processes = page.get_by_role("region", name="Processes")
+    await expect(processes).to_be_visible()
+    await expect(page.get_by_role("region", name="pool")).to_have_count(0)
+    await page.goto(link.split("#")[0] + "#/call/c1")
+    turns = page.get_by_role("list", name="Turns", exact=True)
+    await expect(turns).to_contain_text("3.0 s before its end")
+    ear = page.get_by_role("list", name="Turns, as the ear heard them")
+    await expect(ear).to_contain_text("stopped for a backchannel")
+    await expect(ear).to_contain_text("interrupted us for 0.75 s")
+
+
+async def fulfil(route: Route, answer: dict[str, Any]) -> None:
+    await route.fulfill(status=200, **answer)
 
 
 @pytest.mark.asyncio(loop_scope="module")
