@@ -35,6 +35,7 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from math import inf
@@ -46,6 +47,8 @@ from trunkline.bus.sound import FRAME, WIRE_RATE
 from .instructions import CloseSocket, Instruction, Notify, WriteTexts
 from .links import Link, Links
 from .stream import Stream, Tap, Wire
+
+log = logging.getLogger("trunkline.gateway")
 
 #: ``check`` is to be called this often.
 CHECK_SECONDS: Final = 0.1
@@ -59,6 +62,8 @@ LINGER_SECONDS: Final = 2.0
 #: is not asked again for the same time.
 RETRY_SECONDS: Final = 1.0
 
+#: Characters of a worker's text that are logged.
+_LONGEST_WHY: Final = 300
 #: The lower 16 bits of a generation count the moves of one stream.
 _LAST_MOVE: Final = 0xFFFF
 
@@ -363,6 +368,14 @@ class Streams:
                 and stream.active == endpoint
                 and stream.generation == message.generation
             ):
+                if endpoint not in stream.refused:  # told once: it is asked again each second
+                    why = message.why[:_LONGEST_WHY]
+                    log.warning(
+                        "call %s: codec worker %s refuses it: %s",
+                        stream.info.sid,
+                        link.worker.id,
+                        why,
+                    )
                 stream.refused[endpoint] = now + RETRY_SECONDS
                 stream.holders.discard(endpoint)
                 self._move(stream, now)

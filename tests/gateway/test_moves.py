@@ -143,13 +143,17 @@ def test_a_refusal_goes_to_the_standby(bench: Bench) -> None:
     assert bench.take(A) == []  # it never had the call
 
 
-def test_a_refusal_alone_is_tried_again(bench: Bench) -> None:
+def test_a_refusal_alone_is_tried_again_and_logged_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     up(bench, placement(1, A))
     bench.say(A, m.OpenRefused("c1", G1, "too many"))
     bench.wait(0.5, ticking=(A,))
     assert bench.take(A) == []
     bench.wait(0.6, ticking=(A,))
     assert opened(bench, A).generation == G1 + 1
+    bench.say(A, m.OpenRefused("c1", G1 + 1, "too many"))
+    assert caplog.messages == ["call CA-c1: codec worker a1 refuses it: too many"]
 
 
 def test_another_protocol_is_as_good_as_a_lost_connection(bench: Bench) -> None:
