@@ -74,7 +74,7 @@ def recover(at: Moment, found: f.Found) -> None:
 def _found_override(at: Moment, row: OverrideRow, found: str) -> None:
     """One row of a journal. ``found``: how it stood, by the words of RESTART. Nobody can claim
     another stack's override here, and one without a prior was never written."""
-    lease = Lease(row)
+    lease = Lease(row, found=True)
     lease.enter(found)
     if row.number in at.book.leases:
         # Two overrides of one number: only one of them can stand there, and it is held already.

@@ -174,7 +174,8 @@ def doubtful(book: Book, sid: str, number: str, query: dict[str, str], now: floa
         # The last controller may have died before it had noted the call.
         return True
     named = query.get(OVERRIDE_FIELD, lease.row.id)
-    is_older = book.mono(lease.row.since) < max(book.seen.reaches, now - SEEN_KEPT)
+    # The time of a found override does not show that it is older: the clock may have been set back.
+    is_older = lease.found or book.mono(lease.row.since) < max(book.seen.reaches, now - SEEN_KEPT)
     return sid in book.seen or named != lease.row.id or is_older
 
 

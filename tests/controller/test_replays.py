@@ -224,6 +224,13 @@ def test_an_override_that_is_older_than_what_is_kept(info: m.SessionInfo) -> Non
     assert stage.webhook("CA1", o="o1", lives=False).kind == "hangup"
 
 
+def test_a_found_override_is_older_although_the_clock_was_set_back(info: m.SessionInfo) -> None:
+    """An hour, between two controllers. A call of the first may be missing in the journal."""
+    stage = later(info, sids=(), since=WALL + 1000.0 + 3600.0)
+    assert stage.webhook("CA1", o="o1", lives=False).kind == "hangup"
+    assert stage.webhook("CA2", o="o1", lives=True).kind == "stream"
+
+
 @pytest.mark.parametrize("field", ["c", "d"])
 def test_a_redirect_of_a_call_that_nobody_has(info: m.SessionInfo, field: str) -> None:
     stage = later(info, sids=())

@@ -83,6 +83,8 @@ class Lease(Subject):
     leaving: list[str] = field(default_factory=list)
     #: when it began to be put back
     restoring_since: float | None = None
+    #: an earlier controller made its override
+    found: bool = False
 
     @property
     def number(self) -> str:
