@@ -242,7 +242,7 @@ def no_call(at: Moment, fact: f.NoCall) -> None:
 def _failed(at: Moment, dial: Dial, status: str, text: str) -> None:
     """The dial ends without a call. Its client hears that once, with ``text`` and the last facts
     that we knew of it."""
-    if dial.outcome is not None or dial.started:
+    if dial.outcome is not None or dial.became_call:
         return
     status = "timeout" if dial.timed_out else status
     dial.fail(status, text, at.now)

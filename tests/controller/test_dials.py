@@ -144,7 +144,28 @@ def test_originate_is_live_once_twilio_took_it() -> None:
     assert stage.events("a1", m.CallEnded)[0] == m.CallEnded(
         call=stage.body("a1", asked, m.Dialled).call, reason="stop", by_far_end=True
     )
+    assert not stage.events("a1", m.DialFailed), "it was answered"
     assert stage.take(do.CloseDial).request == request
+
+
+@pytest.mark.parametrize("told", [("in-progress",), ()])
+def test_an_originated_call_that_was_answered_is_no_dial_that_failed(told: tuple[str, ...]) -> None:
+    """However it ends, and also if only its end is heard of."""
+    for by_us in (False, True) if told else (False,):
+        stage, info = caller()
+        request = stage.dialled(info, mode="originate")
+        for status in told:
+            stage.callback(request, "CA1", status)
+        if by_us:
+            call = stage.core.book.dials[request].row.call
+            stage.ask("a1", m.HangUp(session=info.session, call=call))
+            stage.hung_up()
+        stage.callback(request, "CA1", "completed")
+        assert not stage.events("a1", m.DialFailed)
+        assert not any("failed" in count for count in stage.core.book.counts)
+        (ended,) = stage.events("a1", m.CallEnded)
+        (over,) = stage.core.timeline.over
+        assert ended.reason == over["reason"] == ("hang_up" if by_us else "stop")
 
 
 @pytest.mark.parametrize("status", ["busy", "no-answer", "failed", "canceled"])

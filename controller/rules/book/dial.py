@@ -84,6 +84,12 @@ class Dial(Subject):
         return f"dial {self.request}"
 
     @property
+    def became_call(self) -> bool:
+        """It has led to a call. One without a stream (originate) has been answered."""
+        answered = self.known.status in ("in-progress", "completed")
+        return self.started or (self.row.mode == "originate" and answered)
+
+    @property
     def may_ring(self) -> bool:
         """Its call may still come to the callee's number."""
         silent = self.row.mode == "originate" and self.known.status == "in-progress"
