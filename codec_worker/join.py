@@ -5,11 +5,12 @@ The carrier numbers each stream's sound from its own beginning, and names no com
 streams brought the same mu-law, byte for byte. So the end of the earlier stream's sound is looked
 up in the later one's, which is exact to the sample.
 
-That fails if both brought silence, or if the bytes differ. Then the clock decides, by when the
-frames arrived. Frames of two connections arrive up to :data:`TOLERANCE` apart though they were said
-at the same time: up to 40 ms at a gateway, 40 at a worker, a tick of 20 ms at the carrier, and the
-delays of the network and of a busy machine. So smaller differences are ignored. In silence nothing
-is lost or heard twice by that.
+That fails if both brought silence, if the bytes differ, or if less than 2 ms is in both. Then the
+clock decides, by when the frames arrived. Frames of two connections arrive up to :data:`TOLERANCE`
+apart though they were said at the same time: up to 40 ms at a gateway, 40 at a worker, a tick of
+20 ms at the carrier, and the delays of the network and of a busy machine. So smaller differences
+are ignored. In silence nothing is lost or heard twice by that. A gap that is shorter is not counted
+as lost.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from trunkline.bus.sound import WIRE_RATE
 
 #: The clock cannot resolve a gap or an overlap of this many samples or fewer (140 ms).
 TOLERANCE: Final = WIRE_RATE * 7 // 50
-#: The end of either sound is looked up in the other. The shortest of these lengths (50, 150 and
-#: 500 ms) that is found decides.
-_ANCHORS: Final = (WIRE_RATE // 20, WIRE_RATE * 3 // 20, WIRE_RATE // 2)
+#: The end of either sound is looked up in the other. The shortest of these lengths (2, 50, 150 and
+#: 500 ms) that is found decides. 2 ms of speech are found nowhere else; a shorter end might be.
+_ANCHORS: Final = (WIRE_RATE // 500, WIRE_RATE // 20, WIRE_RATE * 3 // 20, WIRE_RATE // 2)
 #: A piece of sound with this many different byte values or fewer is not looked up. It is silence,
 #: or a tone that is alike everywhere.
 _TELLING: Final = 4
