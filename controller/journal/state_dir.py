@@ -158,6 +158,7 @@ def check_writable(state_dir: Path) -> None:
     if not there.is_dir():
         why = f"{there} is not a directory"
     elif not os.access(there, os.W_OK | os.X_OK):
+        _look(check_private, state_dir)  # another user's: it says what to do
         why = f"{there} cannot be written by this user (uid {os.geteuid()})"
     else:
         return
