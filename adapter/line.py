@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
@@ -25,7 +26,7 @@ from trunkline.bus.errors import (
     WrongModeError,
     check_direction,
 )
-from trunkline.bus.messages import ANY_NUMBER, SessionInfo
+from trunkline.bus.messages import ANY_NUMBER, LONGEST_TEST_NAME, SessionInfo
 from trunkline.bus.redact import redact_number
 
 from .call import Call
@@ -200,6 +201,7 @@ class Line:
             account=self._account,
             allowed_callers=_sorted(self.allowed_callers),
             allowed_callees=_sorted(self.allowed_callees),
+            test=_test()[:LONGEST_TEST_NAME],
         )
 
     async def allow(self, callers: set[str] | None, callees: set[str] | None) -> None:
@@ -458,6 +460,11 @@ async def _greet(call: Call, timeout: float) -> None:
     except BaseException:
         call.abandon()
         raise
+
+
+def _test() -> str:
+    """The name of the test that runs, if pytest runs one. pytest says "NAME (call)"."""
+    return os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
 
 
 def _sorted(numbers: set[str] | None) -> list[str] | None:

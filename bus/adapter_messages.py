@@ -35,6 +35,7 @@ from .wire import (
     Seconds,
     Span,
     StreamEndReason,
+    TestName,
     Text,
 )
 
@@ -45,6 +46,7 @@ class SessionInfo(Record, frozen=True):
     ``session`` and ``secret`` are made by the client (32 hex digits each); the journal keeps only
     a hash of the secret. ``armed``: a wait_for_call is waiting. ``number`` may be ``"any"``: the
     pool picks. ``account`` is the account SID the user gave, or None to take the stack's own.
+    ``test`` is the test that it serves, for people to read.
     """
 
     session: Name
@@ -60,6 +62,7 @@ class SessionInfo(Record, frozen=True):
     dials: list[Dial] = []
     #: trace context of the wait_for_call: an incoming call belongs to it
     trace: Fields = {}
+    test: TestName = ""
 
 
 # ---------------------------------------------------------------- requests, and their replies

@@ -55,6 +55,10 @@ Known = Annotated[str, Meta(max_length=128)]
 #: Words of people and carriers, in any alphabet: numbers, callers, errors, forms. Whoever shows
 #: them writes what is not printable as an escape.
 Text = Annotated[str, Meta(max_length=LONGEST_TEXT)]
+#: Characters of a :data:`TestName`, at most.
+LONGEST_TEST_NAME: Final = 200
+#: The name of a test: a :data:`Text` that is shown in tables.
+TestName = Annotated[str, Meta(max_length=LONGEST_TEST_NAME)]
 #: Fields with their values: a form, a query, a trace.
 Fields = Annotated[dict[Text, Text], Meta(max_length=1_000)]
 #: Where sound begins, as a gateway or a client says it: samples at 8 kHz, a thousand years of them.

@@ -5,7 +5,8 @@ and callers are shown as they are: whoever may ask runs on this machine, or hold
 
 Four ask for it: a peer by ``GetStatus`` (``trunkline status``), ``/api/status``, the console's page
 (:mod:`.live`) and ``/metrics`` (:mod:`.metrics`). Scripts of users read it, so its names are a
-promise: a key may be added, and none is renamed. For example, with one call up::
+promise: a key may be added, and none is renamed. Sessions and calls of tests have a further key,
+``test``, which is the test's name. For example, with one call up::
 
     {"controller": {"pid": 4711, "epoch": 7, "console": "http://127.0.0.1:8766",
                     "recordings_dir": null, "stand_in": null},
@@ -92,6 +93,7 @@ def build(book: Book, now: float) -> dict[str, Any]:
                 "mode": session.mode,
                 "since": iso(session.since),
             }
+            | _test(session.test)
             for session in book.sessions.values()
         ],
         "calls": found,
@@ -148,7 +150,12 @@ def row(book: Book, call: Call, now: float) -> dict[str, Any]:
         "frames_out": stats.frames_out,
         "frames_lost": stats.frames_lost,
         "underruns": stats.underruns,
-    }
+    } | _test(book.test_of(call.session))
+
+
+def _test(name: str) -> dict[str, Any]:
+    """The key that only sessions and calls of tests have."""
+    return {"test": name} if name else {}
 
 
 def listening(book: Book, now: float) -> list[dict[str, Any]]:

@@ -100,6 +100,7 @@ const CALLS = [
 const OVER = [
   ["over_at", "over at", (row) => clock(row.over_at)],
   ["id", "call", link],
+  ["test", "test"],
   ["reason", "reason"],
   ["seconds", "lasted", (row) => length(row.seconds)],
   ["frames_lost", "lost", lost],
@@ -110,7 +111,10 @@ const NUMBERS = [
   ["number", "number"], ["state", "state"], ["prior_voice_url", "voice URL before"],
   ["since", "since", since], ["session", "session"],
 ];
-const SESSIONS = [["number", "number"], ["mode", "mode"], ["state", "state"], ["client", "client"], ["since", "since", since], ["id", "session"]];
+const SESSIONS = [
+  ["number", "number"], ["test", "test"], ["mode", "mode"], ["state", "state"], ["client", "client"],
+  ["since", "since", since], ["id", "session"],
+];
 const PROCESSES = [
   ["role", "process"], ["id", "id"], ["pid", "pid"], ["load", "carries"],
   ["state", "state", (row) => html`<span class=${row.state === "well" ? "good" : "bad"}>${row.state}</span>`],
@@ -244,7 +248,7 @@ function CallPage({ id, allowed, search }) {
     ["frames lost", call.frames_lost], ["ran dry", call.underruns],
     ["frames in", call.frames_in], ["frames out", call.frames_out],
     ["mode", call.mode], ["answered by", call.answered_by], ["gateway", call.gateway], ["codec worker", call.codec_worker],
-    ["session", call.session], ["CallSid", call.sid],
+    ["test", call.test], ["session", call.session], ["CallSid", call.sid],
   ];
   return html`
     <section>

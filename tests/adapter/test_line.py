@@ -49,6 +49,26 @@ async def test_a_call_is_answered_spoken_heard_and_ended(stack: FakeStack) -> No
     assert kinds == ["OpenSession", "Arm", "CloseSession"]
 
 
+@pytest.mark.parametrize(
+    ("told", "test"),
+    [
+        (None, ""),
+        ("test_it.py::test_a[b c] (call)", "test_it.py::test_a[b c]"),
+        (f"{'x' * 300} (setup)", "x" * 200),
+    ],
+)
+async def test_its_session_says_which_test_of_pytests_it_serves(
+    stack: FakeStack, monkeypatch: pytest.MonkeyPatch, told: str | None, test: str
+) -> None:
+    if told is None:
+        monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    else:
+        monkeypatch.setenv("PYTEST_CURRENT_TEST", told)
+    async with Line(OURS, bus=stack.bus):
+        opened = await stack.controller.wait_for(m.OpenSession)
+    assert opened.info.test == test
+
+
 async def test_the_account_is_taken_as_settings_take_it(stack: FakeStack) -> None:
     async with Line(OURS, bus=stack.bus, account=f" {ACCOUNT}\n"):
         opened = await stack.controller.wait_for(m.OpenSession)

@@ -237,6 +237,28 @@ def test_the_stack_as_it_is() -> None:
     assert now(stage)["pool"]["waiting"] == [{"session": waiting.session, "place": 1}]
 
 
+def test_the_name_of_a_test_is_on_its_session_and_on_its_calls_to_the_end() -> None:
+    """Also on a call whose session is over first. Without a test there is no such key."""
+    for test in ("", "test_it.py::test_a_call"):
+        expected = {"test": test} if test else {}
+        stage = Stage()
+        info = stage.armed(test=test)
+        call = stage.called(info).call
+
+        def named(row: dict[str, Any]) -> dict[str, Any]:
+            return {key: row[key] for key in row if key == "test"}
+
+        shown = now(stage)
+        assert [named(row) for row in (*shown["sessions"], *shown["calls"])] == [expected] * 2
+        stage.ask("a1", m.CloseSession(session=info.session))
+        stage.pass_time(10.0)
+        assert info.session not in stage.core.book.sessions
+        stage.hung_up()
+        stage.feed(m.StreamClosed(call=call, ordinal=1, reason="stop", gateway="g1"))
+        (over,) = stage.core.timeline.over
+        assert named(over) == expected
+
+
 def test_dials_that_wait_say_for_what() -> None:
     stage = Stage(calls_per_second=0.5)
     info = stage.open(allowed_callees=[THEIRS])

@@ -114,6 +114,7 @@ def test_the_stand_in_varies_as_the_user_says(  # type: ignore[no-untyped-def]  
 
 
 RECORDED = """
+import json, subprocess, sys
 import pytest
 
 @pytest.mark.phone_line(allowed_callees=["+14155557777"])
@@ -121,6 +122,9 @@ async def test_a_call(phone_line):
     call = await phone_line.place_call("+14155557777", attach_stream="a-leg")
     await call.send_audio(bytes(48_000))
     await call.hang_up()
+    asked = [sys.executable, "-m", "trunkline", "calls", "--json"]
+    (known,) = json.loads(subprocess.run(asked, stdout=subprocess.PIPE, check=True).stdout)["calls"]
+    assert known["sid"] == call.sid and known["test"].endswith(".py::test_a_call")
 """
 
 

@@ -56,6 +56,8 @@ class KnownCall(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None = None
     frames_lost: int | None = None
     underruns: int | None = None
+    #: the test that made or answered it
+    test: str | None = None
     #: why it ended
     reason: str | None = None
     recording: str | None = None
@@ -189,6 +191,7 @@ def of_status(rows: list[dict[str, Any]], now: datetime) -> list[KnownCall]:
             seconds=row["seconds"],
             frames_lost=row["frames_lost"],
             underruns=row["underruns"],
+            test=row.get("test"),
         )
         for row in rows
         if row["sid"]

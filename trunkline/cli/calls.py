@@ -90,7 +90,10 @@ def _table(found: list[KnownCall]) -> None:
     from .tables import output
 
     table = Table(box=None, pad_edge=False)
-    for column in ("call", "began (UTC)", "direction", "caller", "callee", "state"):
+    columns = ["call", "began (UTC)", "direction", "caller", "callee", "state"]
+    if of_tests := any(call.test for call in found):
+        columns.append("test")
+    for column in columns:
         table.add_column(column, overflow="fold")
     table.add_column("seconds", justify="right")
     table.add_column("recording", overflow="fold")
@@ -100,7 +103,9 @@ def _table(found: list[KnownCall]) -> None:
         recording = "-" if call.recording is None else Path(call.recording).name
         if call.also_recorded:
             recording += f" and {len(call.also_recorded)} more"
-        cells = (call.sid, began, call.direction, call.caller, call.callee, _state(call))
+        cells = [call.sid, began, call.direction, call.caller, call.callee, _state(call)]
+        if of_tests:
+            cells.append(call.test)
         table.add_row(
             *(Text(printable(cell or "-")) for cell in cells), seconds, Text(printable(recording))
         )
@@ -195,6 +200,8 @@ def _print(call: KnownCall, heard: Heard | None, console: Console) -> None:
     console.print(
         Text(f"{printable(call.sid)}  {printable(call.direction or 'call')}  {who}", style="bold")
     )
+    if call.test is not None:
+        console.print(Text(printable(call.test)))
     began = printable(call.began or "at a time nobody noted")
     console.print(Text(f"{printable(_state(call))}{lasted}, began {began}"))
     if call.frames_lost is not None:

@@ -104,8 +104,8 @@ class Book:
         self.peers = Peers()
         self.workers = Workers(identity.epoch, self.peers)
         self.sessions: dict[str, Session] = {}
-        #: sessions that ended in this epoch: they do not come back
-        self.ended: dict[str, None] = {}
+        #: sessions that ended in this epoch, with their tests: they do not come back
+        self.ended: dict[str, str] = {}
         #: by number
         self.leases: dict[str, Lease] = {}
         #: by override: leases that are put back while another lease has their number, because a
@@ -291,6 +291,11 @@ class Book:
             )
         return session
 
+    def test_of(self, session_id: str) -> str:
+        """The test that the session serves, or served before it ended. "" where it names none."""
+        session = self.sessions.get(session_id)
+        return self.ended.get(session_id, "") if session is None else session.test
+
     def drop_session(self, session: Session) -> None:
         """It never opened."""
         self.sessions.pop(session.id, None)
@@ -298,7 +303,7 @@ class Book:
     def end_session(self, session: Session) -> None:
         """It is over, and does not come back."""
         self.sessions.pop(session.id, None)
-        self.ended[session.id] = None
+        self.ended[session.id] = session.test
         if len(self.ended) > ENDED_KEPT:
             del self.ended[next(iter(self.ended))]
 

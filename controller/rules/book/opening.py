@@ -39,6 +39,7 @@ def new_session(book: Book, info: m.SessionInfo, peer: str, now: float) -> Sessi
         allowed_callers=_set(info.allowed_callers, caller_key),
         allowed_callees=_set(info.allowed_callees),
         trace=info.trace,
+        test=info.test,
     )
 
 

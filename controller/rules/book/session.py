@@ -39,6 +39,8 @@ class Session(Subject):
     number_sid: str = ""
     #: of the last Arm: a call that comes in belongs to this trace
     trace: dict[str, str] = field(default_factory=dict)
+    #: the test that it serves, as its client says
+    test: str = ""
     state: str = field(default="opening", kw_only=True)
     #: requests that wait for the session's next state
     opening: list[ReplyTo] = field(default_factory=list)
