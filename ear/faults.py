@@ -24,6 +24,8 @@ HOLE: Final = FRAME
 LONGEST_HOLE: Final = RATE
 #: Sound breaks off into a hole at once, so this many samples right beside it are speech still.
 BESIDE: Final = 40
+#: Where their RMS is less, mu-law turns them into no sound now and then, and nothing is missing.
+SOFT: Final = 4.0 * NOTHING
 #: They are speech if their power is within 20 dB of the whole segment's.
 _WITHIN: Final = 100.0
 
@@ -47,7 +49,7 @@ def holes(samples: Samples, segments: list[Segment]) -> int:
         sound = samples[round(segment.start * RATE) : round(segment.end * RATE)]
         for begin, end in _runs((sound <= NOTHING) & (sound >= -NOTHING), HOLE):
             before, after = sound[max(0, begin - BESIDE) : begin], sound[end : end + BESIDE]
-            least = _power(sound) / _WITHIN
+            least = max(_power(sound) / _WITHIN, SOFT**2)
             if end - begin <= LONGEST_HOLE and min(_power(before), _power(after)) > least:
                 lost += max(1, round((end - begin) / FRAME))
     return lost

@@ -23,6 +23,15 @@ def test_good_calls_are_reliable() -> None:
         assert (report.frames_lost, report.jitter_ms) == (0, None)
 
 
+@pytest.mark.parametrize("gain_db", [-18, -24, -30])
+def test_a_far_end_that_is_too_quiet_has_lost_nothing(gain_db: int) -> None:
+    for seed in range(6):
+        made = conversation(seed)
+        made.tracks["theirs"] *= 10 ** (gain_db / 20)
+        report = listen(*made.sound())
+        assert report.frames_lost == 0 and report.reliable, report.unreliable_because
+
+
 @pytest.mark.parametrize("frames", [1, 3, 10])
 def test_lost_sound_is_found_in_the_words(frames: int) -> None:
     made = call()
