@@ -54,10 +54,13 @@ class Circuit:
         forward = near.emit(now)
         if isinstance(far, Bot):
             backward = far.emit()
+            near.hear_who(far.words)
             far.receive(forward)
             pressed_far = far.take_pressed()
         else:
             backward = far.emit(now)
+            near.hear_who(backward)
+            far.hear_who(forward)
             far.receive(forward, now)
             pressed_far = far.take_pressed()
             if self._keep and len(self.played) < MAX_KEPT:

@@ -1,8 +1,9 @@
 """Answering machine detection: who has answered, from the far end's sound, as Twilio tells it.
 
-No I/O and no clock: ``hear`` takes one frame of 20 ms after the other from the answer on. The rules
-and their times are Twilio's (package twilio, call: machine_detection and its thresholds; TD
-voice/answering-machine-detection and its FAQ):
+No I/O and no clock: ``hear`` takes one frame of 20 ms after the other from the answer on. It hears
+the far end's words without what their line does to them, so a far end gets the same answer on every
+line. The rules and their times are Twilio's (package twilio, call: machine_detection and its
+thresholds; TD voice/answering-machine-detection and its FAQ):
 
 - Nobody says anything for ``silence`` seconds: *unknown*.
 - Speech of ``speech`` seconds at most, and then ``speech_end`` seconds of silence: *human*.

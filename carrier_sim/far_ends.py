@@ -44,6 +44,8 @@ class Bot:
         self.spec = spec
         #: Its sound goes through this line, and so does the sound that it hears.
         self.line: BadLine | None = None
+        #: What this end said in the last 20 ms, without what its line adds, or takes away.
+        self.words = SILENCE
         self.heard = bytearray()
         self.said = bytearray()
         #: (number of the frame, key) of each key that this end has heard.
@@ -70,8 +72,10 @@ class Bot:
         self._n = n + 1
         if self._hang_up_at is not None and n + 1 >= self._hang_up_at:
             self.hung_up = True
+        self.words = frame
         if self.line is not None:
             frame = self.line.up(frame)
+            self.words = self.line.words
         if self.spec.keep and len(self.said) < MAX_KEPT:
             self.said += frame
         return frame

@@ -270,12 +270,15 @@ class Leg:
                 self._done(now)
         return SILENCE
 
+    def hear_who(self, words: bytes) -> None:
+        """20 ms of the far end's words, for the detection of answering machines."""
+        if self.detector is not None and (found := self.detector.hear(words)):
+            self.instructions.append(Detected(found, self.detector.milliseconds))
+            self.detector = None
+
     def receive(self, frame: bytes, now: float) -> None:
         """20 ms from the far end."""
         stream = self.stream
-        if self.detector is not None and (found := self.detector.hear(frame)):
-            self.instructions.append(Detected(found, self.detector.milliseconds))
-            self.detector = None
         for side in self.sides:
             if side.live:
                 side.inbound(frame, now)

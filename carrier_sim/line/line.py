@@ -104,6 +104,9 @@ class BadLine:
         self.up_loss = Loss(profile.loss, profile.burst, f"{seed} up")
         self.down_loss = Loss(profile.loss, profile.burst, f"{seed} down")
         self._up_delay, self._down_delay = Delay(delay), Delay(delay)
+        self._words_delay = Delay(delay)
+        #: The far end's words of the last frame that ``up`` gave, with nothing but the delay.
+        self.words = SILENCE
         self._gain = 10 ** (profile.gain / 20)
         self._codecs = [codec.start(name) for name in profile.codecs]
         self._echo = None if profile.echo is None else 10 ** (profile.echo / 20)
@@ -123,6 +126,7 @@ class BadLine:
 
     def up(self, frame: bytes) -> bytes:
         """20 ms of the far end in, and the 20 ms that the carrier hears now."""
+        self.words = self._words_delay.through(frame)
         if self._changes:
             frame = self._spoil(frame)
         return self._up_delay.through(self.up_loss.through(frame))

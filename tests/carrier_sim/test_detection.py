@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
+import pytest
 from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 
 from trunkline.carrier_sim import sounds
+from trunkline.carrier_sim.bots import parse_bot
+from trunkline.carrier_sim.circuit import Circuit
 from trunkline.carrier_sim.detection import Detection, Detector
+from trunkline.carrier_sim.far_ends import start_bot
+from trunkline.carrier_sim.leg import Detected, Leg
+from trunkline.carrier_sim.line.profiles import PROFILES
 from trunkline.carrier_sim.mulaw import frames
 from trunkline.carrier_sim.sim import CarrierSim
 
@@ -78,6 +84,32 @@ def test_endless_speech_is_unknown_in_the_end() -> None:
 def test_a_far_end_that_names_itself_is_believed_at_the_same_moment() -> None:
     _, at = decide(SPEECH)
     assert decide(SPEECH, given="machine_end_other") == ("machine_end_other", at)
+
+
+@pytest.mark.parametrize("line", ["", *PROFILES])
+@pytest.mark.parametrize(
+    ("bot", "mode", "answer"),
+    [
+        ("hand-over:silence:0.3+music:1", "Enable", "human"),
+        ("silence", "Enable", "unknown"),
+        (f"voicemail:{SPEECH}", "Enable", "machine_start"),
+        (f"voicemail:{SPEECH}", "DetectMessageEnd", "machine_end_beep"),
+    ],
+)
+def test_the_answer_is_the_same_on_every_line(
+    line: str, bot: str, mode: Literal["Enable", "DetectMessageEnd"], answer: str
+) -> None:
+    near = Leg("CA1")
+    near.detector = Detector(Detection(mode=mode))
+    circuit = Circuit(near, start_bot(parse_bot(bot), line, "1"))
+    circuit.connect(0.0)
+    for n in range(1000):
+        circuit.tick(n * 0.02, [])
+        if near.detector is None:
+            break
+    assert [each.answered_by for each in near.instructions if isinstance(each, Detected)] == [
+        answer
+    ]
 
 
 async def test_a_call_goes_on_while_it_is_found_out_who_answered(
