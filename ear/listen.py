@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from . import digits, faults, segments, turns
+from . import digits, echo, faults, moving, segments, turns
 from .figures import Digit, Report, Segment, Side, Sides, rounded, spread
 from .levels import RATE, Samples
 
@@ -35,8 +35,8 @@ def listen(
     ``keys`` are those that the line told of, because many of them have no tone in the sound.
     """
     seconds = max(len(ours), len(theirs)) / RATE
-    our_side, our_digits, our_holes = _side(ours, "ours")
-    their_side, their_digits, their_holes = _side(theirs, "theirs")
+    our_side, our_digits, our_holes, _ = _side(ours, "ours")
+    their_side, their_digits, their_holes, hidden = _side(theirs, "theirs")
     said, heard = our_side.segments, their_side.segments
     because = []
     for whose, side, missing in (("our", our_side, our_holes), ("their", their_side, their_holes)):
@@ -46,6 +46,10 @@ def listen(
             because.append(f"{whose} speech is clipped in {side.clipped_frames} frames of 20 ms")
         if not side.segments:
             because.append(f"there is no speech on {whose} side")
+    if echo.of(ours, theirs, said, heard):
+        because.append("their side has an echo of our speech")
+    elif hidden:
+        because.append("noise that comes and goes hides where their speech begins and ends")
     if frames_late > LATE:
         because.insert(0, f"our speech reached the far end {frames_late} frames of 20 ms late")
     if frames_lost:
@@ -71,8 +75,9 @@ def listen(
     )
 
 
-def _side(samples: Samples, side: str) -> tuple[Side, list[Digit], int]:
-    """One side, its keys, and the frames that are missing in its words."""
+def _side(samples: Samples, side: str) -> tuple[Side, list[Digit], int, bool]:
+    """One side, its keys, the frames that are missing in its words, and whether noise hides where
+    they speak. Ours has no noise but what the test itself says."""
     pressed, silenced = digits.find(samples, side)
     found = segments.find(samples, silenced)
     spoken = sum(each.end - each.start for each in found)
@@ -82,7 +87,8 @@ def _side(samples: Samples, side: str) -> tuple[Side, list[Digit], int]:
         level_dbfs=_level(samples, found),
         clipped_frames=faults.clipped(samples),
     )
-    return whole, pressed, faults.holes(samples, found)
+    hidden = side == "theirs" and moving.hides(samples, silenced)
+    return whole, pressed, faults.holes(samples, found), hidden
 
 
 def _level(samples: Samples, spoken: list[Segment]) -> float | None:

@@ -79,7 +79,8 @@ STILL: Final = 8
 RIPPLE: Final = 2
 
 _FRAME_SECONDS: Final = WINDOW * STEP_SECONDS
-#: Windows of one segment are no further apart than this.
+#: Windows of one utterance, and of one segment, are no further apart than this.
+UTTERANCES_APART: Final = UTTERANCE_GAP / STEP_SECONDS + WINDOW
 _MOST_APART: Final = GAP / STEP_SECONDS + WINDOW
 
 #: (first, last) frame or window of a run.
@@ -95,11 +96,11 @@ def find(samples: Samples, silenced: Mask | None = None) -> list[Segment]:
         energy = np.where(silenced, np.float32(0.0), energy)
     whole = levels.windows(energy)
     heard = whole - floor
-    loudest = _reached(heard, round(LOUD_FOR / STEP_SECONDS))
-    if loudest <= 0.0:
+    level = loudest(heard)
+    if level <= 0.0:
         return []
-    candidates = np.flatnonzero(heard > np.maximum(loudest / FAINTEST, floor * STANDS_OUT))
-    utterances = _joined(candidates, UTTERANCE_GAP / STEP_SECONDS + WINDOW)
+    candidates = np.flatnonzero(heard > np.maximum(level / FAINTEST, floor * STANDS_OUT))
+    utterances = joined(candidates, UTTERANCES_APART)
     if not utterances:
         return []
     pauses = np.ones(len(whole), np.bool_)
@@ -120,6 +121,11 @@ def find(samples: Samples, silenced: Mask | None = None) -> list[Segment]:
             end = begin + (end - begin) // WINDOW * WINDOW
             segments += _in_noise(begin, whole[begin:end], *noise.around(first, last))
     return segments
+
+
+def loudest(heard: Floats) -> float:
+    """A side's loudest speech, of the energy of each window above the noise."""
+    return _reached(heard, round(LOUD_FOR / STEP_SECONDS))
 
 
 def _begins(samples: Samples, energy: Floats, first: int) -> int | None:
@@ -148,7 +154,7 @@ def _in_silence(begin: float, frames: Floats) -> list[Segment]:
             start=rounded((begin + WINDOW * first) * STEP_SECONDS),
             end=rounded((begin + WINDOW * (last + 1)) * STEP_SECONDS),
         )
-        for first, last in _joined(spoken, _MOST_APART / WINDOW)
+        for first, last in joined(spoken, _MOST_APART / WINDOW)
         if np.count_nonzero((spoken >= first) & (spoken <= last)) * _FRAME_SECONDS >= SHORTEST
     ]
 
@@ -159,7 +165,7 @@ def _in_noise(begin: int, whole: Floats, mean: float, spread: float) -> list[Seg
     probable = _probable(whole, max(mean, 1.0), max(spread, 1.0))
     spans = [
         (first, last)
-        for first, last in _joined(np.flatnonzero(probable >= 0.5), _MOST_APART)
+        for first, last in joined(np.flatnonzero(probable >= 0.5), _MOST_APART)
         if np.count_nonzero(probable[first : last + 1] >= 0.5) * STEP_SECONDS >= SHORTEST
     ]
     end = len(whole) - 1
@@ -225,7 +231,7 @@ def _edge(probable: Floats, first: int, last: int, before: int) -> float:
     # Outwards from the run, as far as possible places hang together; inwards, until speech is sure
     # in every grid.
     possible = before + 1 + np.flatnonzero(probable[before + 1 : first + 1] >= POSSIBLE)
-    outermost = _joined(possible, _MOST_APART)[-1][0]
+    outermost = joined(possible, _MOST_APART)[-1][0]
     sure = np.lib.stride_tricks.sliding_window_view(probable[first : last + 1], WINDOW) >= SURE
     found = np.flatnonzero(sure.all(axis=1))
     innermost = first + int(found[0]) + WINDOW - 1 if len(found) else last
@@ -253,7 +259,7 @@ def _reached(energy: Floats, count: int) -> float:
     return float(np.partition(energy, len(energy) - count)[len(energy) - count])
 
 
-def _joined(places: npt.NDArray[np.int_], most: float) -> Spans:
+def joined(places: npt.NDArray[np.int_], most: float) -> Spans:
     """Runs of places, each no more than ``most`` from the one before."""
     if not len(places):
         return []

@@ -1,0 +1,82 @@
+"""Whether noise that comes and goes hides where a side speaks.
+
+Steady noise is taken off the sound. Cars, wheels and other people cannot be: they stand out from
+the quietest moments as words do. They are heard in the pauses, though. So a side has such noise if
+most of its pauses have some that is as loud as words that count.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from . import levels, segments
+from .levels import STEP_SECONDS, WINDOW, Floats, Mask, Samples
+
+#: Speech comes this near to a side's loudest (power ratio; 12 dB), and stays there for so long in
+#: all (seconds). The beat of a wheel is shorter.
+SPEAKS: Final = 16.0
+LASTS: Final = 0.15
+#: It begins and fades more softly, for so long (seconds).
+FADES_IN: Final = 0.25
+FADES_OUT: Final = 0.3
+#: A pause lasts so long at least (seconds). Longer ones are cut into pieces of about this length.
+PAUSE: Final = 0.6
+PIECE: Final = 1.0
+#: The noise is in so many pieces at least, and in this share of them. Words that are too soft for
+#: speech leave some of them free.
+LEAST_PIECES: Final = 3
+MOST_PIECES: Final = 2 / 3
+#: A piece is heard in stretches of this length (steps; 50 ms). If more than this share of them is
+#: no sound at all, no noise is on the line.
+STRETCH: Final = 20
+STILL: Final = 0.1
+#: The soft and the loud stretches of a piece (percentiles). Noise that moves has them this far
+#: apart (power ratio; 1.5 dB).
+SOFT: Final = 10
+LOUD: Final = 95
+MOVES: Final = 1.4
+
+
+def hides(samples: Samples, silenced: Mask | None = None) -> bool:
+    """Whether such noise hides where speech begins and ends. ``silenced``: as of
+    :func:`segments.find`."""
+    energy = levels.steps(samples)
+    floor = levels.noise(energy)
+    if silenced is not None:
+        energy = np.where(silenced, np.float32(0.0), energy)
+    whole = levels.windows(energy)
+    loudest = segments.loudest(whole - floor)
+    if loudest <= 0.0:
+        return False
+    moving = [_moves(piece, loudest) for piece in _pieces(energy, whole > loudest / SPEAKS)]
+    return sum(moving) >= max(LEAST_PIECES, MOST_PIECES * len(moving))
+
+
+def _pieces(energy: Floats, loud: Mask) -> list[Floats]:
+    """The pauses in pieces: the energy of their stretches. ``loud``: the windows that are as loud
+    as speech."""
+    pauses = []
+    begin = 0
+    for first, last in segments.joined(np.flatnonzero(loud), segments.UTTERANCES_APART):
+        if np.count_nonzero(loud[first : last + 1]) * STEP_SECONDS >= LASTS:
+            pauses.append(energy[begin : max(begin, first - round(FADES_IN / STEP_SECONDS))])
+            begin = last + WINDOW + round(FADES_OUT / STEP_SECONDS)
+    pauses.append(energy[begin:])
+    pieces: list[Floats] = []
+    for pause in pauses:
+        stretches = pause[: len(pause) // STRETCH * STRETCH].reshape(-1, STRETCH).sum(axis=1)
+        seconds = len(stretches) * STRETCH * STEP_SECONDS
+        if seconds >= PAUSE:
+            pieces += np.array_split(stretches, max(1, round(seconds / PIECE)))
+    return pieces
+
+
+def _moves(stretches: Floats, loudest: float) -> bool:
+    """Whether a piece has noise that moves, and that counts as speech where it is loud."""
+    windows = stretches * (WINDOW / STRETCH)
+    if np.mean(windows < 1.0) > STILL:
+        return False
+    soft, loud = np.percentile(windows, (SOFT, LOUD))
+    return bool(loud > max(loudest / segments.FAINTEST, soft * MOVES))

@@ -1,0 +1,111 @@
+"""Calls on the stand-in's lines: where noise or an echo hides their speech, the report says so, and
+nowhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.ear_calls import RATE, MadeCall, conversation, line, recordings
+from trunkline.carrier_sim.line.line import BadLine
+from trunkline.carrier_sim.line.noise import speech_rms
+from trunkline.carrier_sim.line.profiles import PROFILES, Profile
+from trunkline.carrier_sim.mulaw import decode, encode, frames
+from trunkline.ear.figures import Report
+from trunkline.ear.levels import Samples
+from trunkline.ear.listen import listen
+
+NOISE = "noise that comes and goes hides where their speech begins and ends"
+ECHO = "their side has an echo of our speech"
+#: What the ear takes off, or what leaves their speech as it is.
+JUDGED = ("mobile-good", "mobile-bad", "tandem", "packet-loss", "quiet")
+HISS = {f"hiss, {snr} dB": Profile(shows="", noise="hiss", snr=snr) for snr in (15, 20, 30)}
+
+
+def through(profile: Profile, call: MadeCall, seed: int) -> tuple[Samples, Samples]:
+    """Both sides of a call whose far end is on this line."""
+    ours, theirs = (sound[: len(sound) // 160 * 160] for sound in call.sound())
+    bad = BadLine(profile, str(seed), speech_rms(theirs.astype(float)))
+    came = []
+    for said, played in zip(frames(encode(theirs)), frames(encode(ours)), strict=True):
+        came.append(bad.up(said))
+        bad.down(played)
+    return ours, decode(b"".join(came))
+
+
+def on_line(profile: Profile, call: MadeCall, seed: int) -> Report:
+    return listen(*through(profile, call, seed))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("street", NOISE), ("train", NOISE), ("office", NOISE), ("speaker-phone", ECHO)],
+)
+def test_a_line_that_hides_speech_is_named(name: str, reason: str) -> None:
+    for seed in range(20_000, 20_004):
+        assert reason in on_line(PROFILES[name], conversation(seed), seed).unreliable_because
+
+
+def test_noise_is_named_beside_a_single_answer() -> None:
+    call = MadeCall(16.0)
+    call.say("ours", recordings()[2], 1.0)
+    call.say("theirs", recordings()[0], 7.5)
+    for name in ("street", "train", "office"):
+        assert NOISE in on_line(PROFILES[name], call, 1).unreliable_because
+
+
+@pytest.mark.parametrize("name", [*JUDGED, *HISS])
+def test_a_line_that_hides_nothing_is_reliable(name: str) -> None:
+    for seed in range(20_000, 20_004):
+        report = on_line((PROFILES | HISS)[name], conversation(seed), seed)
+        assert report.reliable, report.unreliable_because
+
+
+@pytest.mark.parametrize("name", [*JUDGED, *HISS])
+def test_words_that_are_too_soft_for_speech_are_no_noise(name: str) -> None:
+    for seed in range(20_000, 20_004):
+        call = conversation(seed)
+        call.tracks["theirs"] *= 0.2
+        loud = recordings()[seed % 3] * 0.7
+        call.tracks["theirs"][: len(loud)] += loud
+        report = on_line((PROFILES | HISS)[name], call, seed)
+        assert NOISE not in report.unreliable_because
+
+
+@pytest.mark.parametrize("name", [*JUDGED, *HISS])
+def test_a_call_with_short_pauses_has_no_noise(name: str) -> None:
+    call = MadeCall(1.0)
+    call.say("ours", recordings()[0][:RATE], 0.2)
+    _, end = call.say("theirs", recordings()[1], 1.5)
+    call.say("theirs", recordings()[0], end + 1.0)
+    for seed in range(3):
+        assert NOISE not in on_line((PROFILES | HISS)[name], call, seed).unreliable_because
+
+
+@pytest.mark.parametrize("name", [*JUDGED, *HISS])
+def test_a_far_end_that_never_pauses_has_no_noise(name: str) -> None:
+    call = MadeCall(1.0)
+    at = 0.0
+    for recording in recordings():
+        at = call.say("theirs", recording, at + 0.2)[1]
+    call.say("ours", recordings()[0], 0.5)
+    assert on_line((PROFILES | HISS)[name], call, 1).reliable
+
+
+def test_our_own_words_are_never_taken_for_noise() -> None:
+    """A call's own sound ends with our words, so a short question may be all of it."""
+    question = line(recordings()[3][RATE : 2 * RATE])
+    call = MadeCall(8.0)
+    call.say("theirs", recordings()[1], 2.0)
+    assert listen(question, call.sound()[1]).reliable
+    ours, noisy = through(PROFILES["street"], conversation(20_000), 1)
+    assert NOISE not in listen(noisy, ours).unreliable_because
+
+
+@pytest.mark.parametrize("gain_db", [0, -12, -24])
+def test_a_far_end_that_only_repeats_us_is_no_echo(gain_db: int) -> None:
+    call = MadeCall(1.0)
+    call.say("ours", recordings()[2], 1.0)
+    ours, _ = call.sound()
+    softer = np.rint(ours * 10 ** (gain_db / 20)).astype(np.int16)
+    assert listen(ours, np.concatenate([np.zeros(RATE // 5, np.int16), softer])).reliable
