@@ -26,6 +26,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -155,7 +156,12 @@ def check_writable(state_dir: Path) -> None:
     there."""
     way = (state_dir, *state_dir.absolute().parents)
     there = next(path for path in way if os.path.lexists(path))
-    if not there.is_dir():
+    try:
+        mode = there.stat().st_mode
+    except OSError as error:  # a link, and where it leads may be closed to this user
+        why = f"{there} cannot be looked at: {error.strerror}"
+        raise SettingsError(f"TRUNKLINE_STATE_DIR={str(state_dir)!r}: {why}") from error
+    if not stat.S_ISDIR(mode):
         why = f"{there} is not a directory"
     elif not os.access(there, os.W_OK | os.X_OK):
         _look(check_private, state_dir)  # another user's: it says what to do

@@ -48,6 +48,15 @@ def test_one_that_cannot_be_used_is_named_with_its_setting(tmp_path: Path, below
         state_dir.lock_state_dir(wrong, "the first")
 
 
+def test_a_link_that_cannot_be_followed_is_named(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "gone")
+    for one in (link, link / "below"):
+        said = f"TRUNKLINE_STATE_DIR='{one}': {link} cannot be looked at: No such file"
+        with pytest.raises(SettingsError, match=said):
+            state_dir.check_free(one, None)
+
+
 def test_one_that_this_user_may_not_write_to_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
