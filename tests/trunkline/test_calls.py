@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from trunkline.bus import wav
+from trunkline.bus.settings import load
 from trunkline.calls import known, player, told
 from trunkline.calls.known import KnownCall
 from trunkline.calls.timeline import moments, strip
@@ -128,6 +129,25 @@ def test_a_stacks_live_calls() -> None:
     (call,) = known.of_status(STATUS["calls"], NOW)
     assert call.live and call.began == "2026-01-01T11:59:00+00:00"
     assert (call.frames_lost, call.underruns) == (2, 1)
+
+
+async def test_a_stack_on_another_machine_is_not_asked_where_recordings_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def asked(settings: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(known, "_status", asked)
+    monkeypatch.delenv("TRUNKLINE_RECORDINGS_DIR")
+    there = load(env_file=None, bus="tcp://10.0.0.7:7999")
+    assert await known.recordings_dir(there) is None
+    assert await known.recordings_dir(there.changed(recordings_dir=Path("rec"))) == Path("rec")
+
+
+def test_a_controller_of_an_older_version_does_not_say_when_a_call_began() -> None:
+    row = STATUS["calls"][0] | {"over_at": NOW.timestamp()}
+    (call,) = known.of_told(told.Told([row], {}))
+    assert (call.state, call.began) == ("ended", "2026-01-01T11:59:00+00:00")
 
 
 STREAM = """event: over

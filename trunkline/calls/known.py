@@ -127,8 +127,9 @@ def of_sid(found: Found, sid: str) -> KnownCall:
 async def recordings_dir(settings: Settings) -> Path | None:
     """Where recordings are: TRUNKLINE_RECORDINGS_DIR, or else where the stack that runs here makes
     them. None where neither says so."""
-    asked = None if settings.recordings_dir is not None else await _status(settings)
-    return _recordings_dir(settings, asked)
+    if settings.recordings_dir is not None or settings.address.directory is None:
+        return settings.recordings_dir
+    return _recordings_dir(settings, await _status(settings))
 
 
 def _recordings_dir(settings: Settings, status: dict[str, Any] | None) -> Path | None:
@@ -167,15 +168,16 @@ async def _told(settings: Settings, status: dict[str, Any] | None) -> Told | Non
 def of_told(found: Told) -> list[KnownCall]:
     """Calls of the running stack that have ended."""
     return [
-        replace(
-            call,
-            state="ended",
-            reason=row.get("reason"),
-            began=_iso(datetime.fromtimestamp(row["began_at"], UTC)),
-        )
+        replace(call, state="ended", reason=row.get("reason"), began=_began(row) or call.began)
         for row in found.over
         for call in of_status([row], datetime.fromtimestamp(row["over_at"], UTC))
     ]
+
+
+def _began(row: dict[str, Any]) -> str | None:
+    """None: the controller is of an older version, and does not say it."""
+    at = row.get("began_at")
+    return None if at is None else _iso(datetime.fromtimestamp(at, UTC))
 
 
 def of_status(rows: list[dict[str, Any]], now: datetime) -> list[KnownCall]:
