@@ -212,7 +212,7 @@ async def test_beside_a_stack_with_a_stand_in_nothing_is_asked_of_twilio(
 ) -> None:
     """Its account, its ports and its public URL are none of this shell's settings."""
     told = {"controller": {"pid": 7, "stand_in": "http://127.0.0.1:9080"}, "overrides": []}
-    both = {"gateways": [{}], "codec_workers": [{}, {}], "calls": []}
+    both: dict[str, Any] = {"gateways": [{}], "codec_workers": [{}, {}], "calls": []}
 
     @contextlib.asynccontextmanager
     async def controller(chosen: Settings, timeout: float) -> AsyncIterator[SimpleNamespace]:
@@ -229,6 +229,10 @@ async def test_beside_a_stack_with_a_stand_in_nothing_is_asked_of_twilio(
     assert found["carrier"]["text"].startswith("the stack's is the stand-in at http://127.0.0.1:90")
     assert not {"public port", "credentials", "numbers", "public URL"} & found.keys()
     assert found["overrides"]["state"] == "ok"
+    both["codec_workers"] = []
+    assert await run.run(lambda: plain, as_json=True) == 1
+    found = {each["name"]: each for each in json.loads(capsys.readouterr().out)["findings"]}
+    assert (found["stack"]["state"], found["carrier"]["state"]) == ("fail", "ok")
     # This shell names the carrier, so its settings are those of the stack.
     named = Known(plain.changed(twilio_api_url="http://127.0.0.1:9080"), status=told)
     assert named.stand_in is None and Known(plain).stand_in is None

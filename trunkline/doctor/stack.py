@@ -89,9 +89,8 @@ async def stack(known: Known) -> list[Finding]:
     counts = ", ".join(counted(len(rows), one) for rows, one in parts)
     text = f"controller (pid {known.status['controller']['pid']}), {counts}"
     if not gateways or not workers:
-        return [
-            Finding("stack", "fail", text, "it needs one gateway and one codec worker at least")
-        ]
+        needs = "it needs one gateway and one codec worker at least"
+        return [Finding("stack", "fail", text, needs), *_carrier(known)]
     alone = "with two, a call outlives the death of one without a gap" if len(workers) == 1 else ""
     return [Finding("stack", "ok", text, alone), *_carrier(known)]
 
