@@ -597,6 +597,15 @@ def test_record_runs_a_command_whose_stacks_keep_cassettes(tmp_path: Path) -> No
     assert result.exit_code == 1 and "cannot be run" in str(result.exception)
 
 
+def test_what_ignores_ctrl_c_is_recorded_so(tmp_path: Path) -> None:
+    """A script's shell has it ignored in what runs in the background."""
+    program = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    argv = [sys.executable, "-m", "trunkline", "record", "--dir", str(tmp_path)]
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *argv, sys.executable, "-c", program]
+    done = subprocess.run(ignoring, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "True\n"
+
+
 def test_record_bears_a_cassette_that_goes_away_meanwhile(tmp_path: Path) -> None:
     """The stack deletes old ones."""
     (tmp_path / "CA0.cassette").symlink_to(tmp_path / "gone")

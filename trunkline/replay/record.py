@@ -40,8 +40,10 @@ async def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
     loop, asked = asyncio.get_running_loop(), asyncio.Event()
     # Whoever ends us by SIGTERM means the command: its stack has numbers to put back.
     loop.add_signal_handler(signal.SIGTERM, asked.set)
-    # A terminal sends Ctrl-C to the command too, which ends in its own way.
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    # A terminal sends Ctrl-C to the command too, which ends in its own way. Where it is ignored, as
+    # in the background of a script, the command is to ignore it too.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
     process = await asyncio.create_subprocess_exec(*command, env=environment)
     ended = asyncio.ensure_future(process.wait())
     while not ended.done():
