@@ -310,13 +310,19 @@ process.lives_while(lambda: not os.path.exists({str(sick)!r}))
 @pytest.mark.e2e
 @pytest.mark.usefixtures("signs")
 async def test_silence_before_the_first_sign_is_a_slow_start(
-    parent: ParentPipe, caplog: pytest.LogCaptureFixture
+    parent: ParentPipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    looks = []
+    wait = asyncio.wait
+
+    async def look(*given: Any, **more: Any) -> Any:
+        looks.append(more)
+        return await wait(*given, **more)
+
+    monkeypatch.setattr(children.asyncio, "wait", look)
     child = python(WAITS, parent, silent_for=0.2)
     keeping = asyncio.create_task(child.keep())
-    await until(lambda: child.pid is not None)
-    began = monotonic()
-    await until(lambda: monotonic() - began > 0.6)
+    await until(lambda: len(looks) * children.SIGN_SECONDS > 0.5)
     child.stop()
     assert await keeping == -signal.SIGTERM
     assert caplog.messages == []
