@@ -27,7 +27,7 @@ from trunkline.bus.errors import (
     check_direction,
 )
 from trunkline.bus.messages import ANY_NUMBER, LONGEST_TEST_NAME, SessionInfo
-from trunkline.bus.redact import redact_number
+from trunkline.bus.redact import printable, redact_number
 
 from .call import Call
 from .client.call_media import CallMedia
@@ -201,7 +201,7 @@ class Line:
             account=self._account,
             allowed_callers=_sorted(self.allowed_callers),
             allowed_callees=_sorted(self.allowed_callees),
-            test=_test()[:LONGEST_TEST_NAME],
+            test=printable(_test())[:LONGEST_TEST_NAME],
         )
 
     async def allow(self, callers: set[str] | None, callees: set[str] | None) -> None:

@@ -55,6 +55,8 @@ async def test_a_call_is_answered_spoken_heard_and_ended(stack: FakeStack) -> No
         (None, ""),
         ("test_it.py::test_a[b c] (call)", "test_it.py::test_a[b c]"),
         (f"{'x' * 300} (setup)", "x" * 200),
+        # A file's name that is no UTF-8 could not be sent.
+        ("test_caf\udce9.py::test_a[\x1b[2J] (call)", "test_caf\\udce9.py::test_a[\\x1b[2J]"),
     ],
 )
 async def test_its_session_says_which_test_of_pytests_it_serves(
@@ -288,7 +290,10 @@ async def test_an_originated_call_carries_no_sound(stack: FakeStack) -> None:
         assert await call.recv_audio(1) == b""
 
 
-async def test_a_restarted_controller_is_told_everything(stack: FakeStack) -> None:
+async def test_a_restarted_controller_is_told_everything(
+    stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "test_it.py::test_a (call)")
     async with on_the_line(stack) as (call, info, _):
         stack.controller.stop()
         await stack.workers[0].resumed(info.call)
@@ -298,6 +303,7 @@ async def test_a_restarted_controller_is_told_everything(stack: FakeStack) -> No
         stack.controller.start()
         (session,) = (await stack.controller.wait_for(m.Hello)).sessions
         assert (session.number, session.mode) == (OURS, "answer")
+        assert session.test == "test_it.py::test_a"
         assert [c.call for c in session.calls] == [info.call]
         assert session.secret != ""
 
