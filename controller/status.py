@@ -178,6 +178,7 @@ def listening(book: Book, now: float) -> list[dict[str, Any]]:
                 "frames_in": sum(stats.frames_in for stats in both),
                 "frames_lost": sum(stats.frames_lost for stats in both),
             }
+            | _test(book.test_of(call.session))
         )
     return found
 

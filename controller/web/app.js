@@ -125,7 +125,7 @@ const QUEUE = [
   ["place", "place"], ["seconds", "in", (row) => (row.seconds === null ? "–" : `${row.seconds} s`)],
 ];
 const LISTENING = [
-  ["sid", "call"], ["theirs", "the agent"], ["state", "state"], ["seconds", "for", (row) => `${row.seconds} s`],
+  ["sid", "call"], ["test", "test"], ["theirs", "the agent"], ["state", "state"], ["seconds", "for", (row) => `${row.seconds} s`],
   ["gateway", "gateway"], ["codec_worker", "codec worker"], ["frames_in", "frames in"], ["frames_lost", "lost"],
 ];
 const CAPS = [["setting", "setting"], ["used", "used"], ["most", "most"], ["left", "left", (row) => html`<span class=${row.left ? "" : "bad"}>${row.left}</span>`]];

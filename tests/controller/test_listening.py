@@ -306,6 +306,13 @@ def test_a_call_of_ours_can_be_listened_to_by_another_session(scene: Scene) -> N
     assert sum(worker["calls"] for worker in rows["codec_workers"]) == 2
 
 
+def test_its_row_names_the_test_that_listens() -> None:
+    stage = Stage()
+    Scene(stage, stage.open(test="test_it.py::test_a")).heard()
+    (row,) = status.build(stage.core.book, stage.now)["listening"]
+    assert row["test"] == "test_it.py::test_a"
+
+
 # ----------------------------------------------------------------------------- a restart
 
 

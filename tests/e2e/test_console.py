@@ -241,7 +241,9 @@ async def test_what_a_caller_sends_stays_words(link: str, window: Window) -> Non
     row |= {"id": "c1", "direction": "inbound", "seconds": 1.0, "reason": words}
     row |= dict.fromkeys(("frames_in", "frames_out", "frames_lost", "underruns"), 1)
     names = ("id", "number", "mode", "state", "client", "since", "prior_voice_url", "session")
-    thing = dict.fromkeys(names, words)
+    test = "test_it.py::test_a[<b>]"
+    row["test"] = test
+    thing = dict.fromkeys(names, words) | {"test": test}
     state = {
         "controller": {"pid": 1, "epoch": 1},
         "stack": words,
@@ -271,8 +273,11 @@ async def test_what_a_caller_sends_stays_words(link: str, window: Window) -> Non
     await expect(page.get_by_role("region", name="Live calls")).to_contain_text(words)
     await expect(page.get_by_role("region", name="Calls listened to")).to_contain_text(words)
     await expect(page.get_by_role("list", name="What has happened")).to_contain_text(words)
+    for table in ("Sessions", "Calls that are over", "Calls listened to"):
+        await expect(page.get_by_role("region", name=table)).to_contain_text(test)
     await page.goto(link.split("#")[0] + "#/call/c1")
     await expect(page.get_by_role("heading", name=words)).to_be_visible()
+    await expect(page.get_by_text(test)).to_be_visible()
     assert await page.locator("img, main b").count() == 0
     assert await page.evaluate("window.caught") is None
 
