@@ -101,6 +101,7 @@ def fits(kind: object, value: object) -> bool:
         (wire.Endpoint, ["ipc:///run/ü b/w1", "tcp://[::1]:5"], ["", "ipc:///a\nb", "x" * 1025]),
         (wire.Known, ["", "ä\n" * 64], ["a" * 129]),
         (wire.Text, ["ä\n", "x" * 65_536], ["x" * 65_537]),
+        (wire.TestName, ["", "ä\n" * 100], ["x" * 201]),
         (wire.Fields, [{"a": "b"}], [{"a": 1}, {str(n): "" for n in range(1_001)}]),
         (wire.Counts, [{"a": 0}], [{"a": -1}, {"a": 2**53 + 1}, {"a" * 129: 1}]),
         (wire.Number, [0, 2**53], [-1, 2**53 + 1, 1.5, True]),

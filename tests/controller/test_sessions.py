@@ -9,6 +9,7 @@ from trunkline.bus.errors import CarrierError, StackUnavailableError
 from trunkline.bus.refusals import KINDS
 from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
+from trunkline.controller import status
 from trunkline.controller.journal.rows import OverrideRow
 from trunkline.controller.rules.book.peers import COUNTS_KEPT
 from trunkline.controller.rules.book.tokens import digest
@@ -334,6 +335,17 @@ def test_armed_session_stays_armed() -> None:
     assert stage.webhook("CA1").kind == "stream"
     stage.pass_time(20.0)
     assert not stage.all_work(do.Restore)
+
+
+def test_a_session_that_comes_back_still_names_its_test_and_so_does_its_call() -> None:
+    before = Stage()
+    info = before.armed(test="test_it.py::test_a")
+    call = before.called(info)
+    stage = restarted(info, a_row(info))
+    stage.hello("adapter", "a1", sessions=[replace(info, mode="answer", calls=[call])])
+    shown = status.build(stage.core.book, stage.now)
+    rows = (*shown["sessions"], *shown["calls"])
+    assert [row.get("test") for row in rows] == ["test_it.py::test_a"] * 2
 
 
 def test_repeated_arm_finds_it_armed() -> None:

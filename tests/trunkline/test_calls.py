@@ -51,6 +51,7 @@ STATUS: dict[str, Any] = {
             "seconds": 60.0,
             "frames_lost": 2,
             "underruns": 1,
+            "test": "test_it.py::test_[a]\x1b",
         },
         {"sid": None, "direction": "outbound", "state": "expected", "seconds": 0.0},
     ],
@@ -153,7 +154,7 @@ def test_a_controller_of_an_older_version_does_not_say_when_a_call_began() -> No
 STREAM = """event: over
 data: [{"id":"c1","sid":"CAover","direction":"inbound","caller":"+1","callee":"+2","state":"ended",
  "seconds":60.0,"frames_lost":0,"underruns":0,"reason":"hang_up",
- "began_at":1767268740.0,"over_at":1767268800.0},
+ "test":"test_it.py::test_b","began_at":1767268740.0,"over_at":1767268800.0},
  {"id":"c2","sid":"CAbusy","direction":"outbound","caller":"+1","callee":"+2","state":"ended",
  "seconds":0.0,"frames_lost":0,"underruns":0,"reason":"busy",
  "began_at":1767268620.0,"over_at":1767268625.0}]
@@ -207,7 +208,10 @@ def test_a_running_stack_remembers_calls_that_are_over_and_their_events(console:
     assert "11:59:00.000  its stream is up" in said and "gateway" not in said
     assert (busy["reason"], busy["began"]) == ("busy", "2026-01-01T11:57:00+00:00")
     assert "ended (busy) for 0.0 s, began 2026-01-01T11:57:00" in run(show, "CAbusy").stdout
-    assert "ended (busy)" in run(calls).stdout
+    assert (call["test"], busy["test"]) == ("test_it.py::test_b", None)
+    assert "\ntest_it.py::test_b\n" in said
+    table = run(calls).stdout
+    assert "ended (busy)" in table and "test_it.py::test_b" in table
 
 
 async def test_the_consoles_own_stream_begins_as_it_is_read() -> None:
@@ -392,6 +396,8 @@ def test_a_live_call_without_a_recording_shows_how_it_stands(
     assert "not recorded" in said
     told = json.loads(run(show, "CAlive", "--json").stdout)
     assert told["call"]["state"] == "live" and told["report"] is None
+    assert told["call"]["test"] == "test_it.py::test_[a]\x1b"
+    assert "\ntest_it.py::test_[a]\\x1b\n" in said
 
 
 def test_a_recording_of_somebody_elses_sends_no_control_characters(
