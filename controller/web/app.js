@@ -75,8 +75,9 @@ function Table({ title, rows, columns, empty = "None.", search }) {
 const matches = (row, search) =>
   !search || Object.values(row).some((value) => String(value).toLowerCase().includes(search));
 
-const link = (row) => html`<a class="to-call" href=${`#/call/${row.id}`}>${row.direction === "inbound"
-  ? `${dash(row.caller)} → us` : `us → ${dash(row.callee)}`}</a>`;
+const test = (row) => html`<div class="test">${dash(row.test)}</div>`;
+const link = (row) => html`<div><a class="to-call" href=${`#/call/${row.id}`}>${row.direction === "inbound"
+  ? `${dash(row.caller)} → us` : `us → ${dash(row.callee)}`}</a>${row.test && test(row)}</div>`;
 const lost = (row) => html`<span class=${row.frames_lost ? "bad" : ""}>${row.frames_lost}</span>`;
 const dry = (row) => html`<span class=${row.underruns ? "bad" : ""}>${row.underruns}</span>`;
 const level = (row, key, unit) => {
@@ -100,7 +101,6 @@ const CALLS = [
 const OVER = [
   ["over_at", "over at", (row) => clock(row.over_at)],
   ["id", "call", link],
-  ["test", "test"],
   ["reason", "reason"],
   ["seconds", "lasted", (row) => length(row.seconds)],
   ["frames_lost", "lost", lost],
@@ -112,7 +112,7 @@ const NUMBERS = [
   ["since", "since", since], ["session", "session"],
 ];
 const SESSIONS = [
-  ["number", "number"], ["test", "test"], ["mode", "mode"], ["state", "state"], ["client", "client"],
+  ["number", "number"], ["test", "test", test], ["mode", "mode"], ["state", "state"], ["client", "client"],
   ["since", "since", since], ["id", "session"],
 ];
 const PROCESSES = [
@@ -125,7 +125,7 @@ const QUEUE = [
   ["place", "place"], ["seconds", "in", (row) => (row.seconds === null ? "–" : `${row.seconds} s`)],
 ];
 const LISTENING = [
-  ["sid", "call"], ["test", "test"], ["theirs", "the agent"], ["state", "state"], ["seconds", "for", (row) => `${row.seconds} s`],
+  ["sid", "call"], ["test", "test", test], ["theirs", "the agent"], ["state", "state"], ["seconds", "for", (row) => `${row.seconds} s`],
   ["gateway", "gateway"], ["codec_worker", "codec worker"], ["frames_in", "frames in"], ["frames_lost", "lost"],
 ];
 const CAPS = [["setting", "setting"], ["used", "used"], ["most", "most"], ["left", "left", (row) => html`<span class=${row.left ? "" : "bad"}>${row.left}</span>`]];

@@ -273,7 +273,7 @@ async def test_what_a_caller_sends_stays_words(link: str, window: Window) -> Non
     await expect(page.get_by_role("region", name="Live calls")).to_contain_text(words)
     await expect(page.get_by_role("region", name="Calls listened to")).to_contain_text(words)
     await expect(page.get_by_role("list", name="What has happened")).to_contain_text(words)
-    for table in ("Sessions", "Calls that are over", "Calls listened to"):
+    for table in ("Live calls", "Sessions", "Calls that are over", "Calls listened to"):
         await expect(page.get_by_role("region", name=table)).to_contain_text(test)
     await page.goto(link.split("#")[0] + "#/call/c1")
     await expect(page.get_by_role("heading", name=words)).to_be_visible()
