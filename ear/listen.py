@@ -79,7 +79,8 @@ def _side(samples: Samples, side: str) -> tuple[Side, list[Digit], int, bool]:
     """One side, its keys, the frames that are missing in its words, and whether noise hides where
     they speak. Ours has no noise but what the test itself says."""
     pressed, silenced = digits.find(samples, side)
-    found = segments.find(samples, silenced)
+    loud = segments.loudness(samples, silenced)
+    found = segments.find(samples, loud, silenced)
     spoken = sum(each.end - each.start for each in found)
     whole = Side(
         segments=found,
@@ -87,7 +88,7 @@ def _side(samples: Samples, side: str) -> tuple[Side, list[Digit], int, bool]:
         level_dbfs=_level(samples, found),
         clipped_frames=faults.clipped(samples),
     )
-    hidden = side == "theirs" and moving.hides(samples, silenced)
+    hidden = side == "theirs" and moving.hides(loud)
     return whole, pressed, faults.holes(samples, found), hidden
 
 

@@ -11,8 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from . import levels, segments
-from .levels import STEP_SECONDS, WINDOW, Floats, Mask, Samples
+from . import segments
+from .levels import STEP_SECONDS, WINDOW, Floats, Mask
+from .segments import Loudness
 
 #: Speech comes this near to a side's loudest (power ratio; 12 dB), and stays there for so long in
 #: all (seconds). The beat of a wheel is shorter.
@@ -39,18 +40,13 @@ LOUD: Final = 95
 MOVES: Final = 1.4
 
 
-def hides(samples: Samples, silenced: Mask | None = None) -> bool:
-    """Whether such noise hides where speech begins and ends. ``silenced``: as of
-    :func:`segments.find`."""
-    energy = levels.steps(samples)
-    floor = levels.noise(energy)
-    if silenced is not None:
-        energy = np.where(silenced, np.float32(0.0), energy)
-    whole = levels.windows(energy)
-    loudest = segments.loudest(whole - floor)
+def hides(loud: Loudness) -> bool:
+    """Whether such noise hides where speech begins and ends on a side that is so loud."""
+    loudest = loud.loudest
     if loudest <= 0.0:
         return False
-    moving = [_moves(piece, loudest) for piece in _pieces(energy, whole > loudest / SPEAKS)]
+    pieces = _pieces(loud.energy, loud.windows > loudest / SPEAKS)
+    moving = [_moves(piece, loudest) for piece in pieces]
     return sum(moving) >= max(LEAST_PIECES, MOST_PIECES * len(moving))
 
 

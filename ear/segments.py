@@ -22,7 +22,7 @@ the middle of that is never far off. A click before a word has them on both side
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -87,19 +87,35 @@ _MOST_APART: Final = GAP / STEP_SECONDS + WINDOW
 Spans = list[tuple[int, int]]
 
 
-def find(samples: Samples, silenced: Mask | None = None) -> list[Segment]:
-    """The segments of a side. ``silenced``: steps that are no speech whatever they sound like, for
-    example the tones of keys."""
+class Loudness(NamedTuple):
+    """How loud a side is: the ``energy`` of its steps, that of its ``windows``, the ``floor`` of
+    the noise in each of these, and its ``loudest`` speech above that (0 or less: it has none)."""
+
+    energy: Floats
+    windows: Floats
+    floor: Floats
+    loudest: float
+
+
+def loudness(samples: Samples, silenced: Mask | None = None) -> Loudness:
+    """``silenced``: steps that are no speech whatever they sound like, for example the tones of
+    keys. They are no sound here, and count for the noise."""
     energy = levels.steps(samples)
     floor = levels.noise(energy)
     if silenced is not None:
         energy = np.where(silenced, np.float32(0.0), energy)
-    whole = levels.windows(energy)
-    heard = whole - floor
-    level = loudest(heard)
-    if level <= 0.0:
+    windows = levels.windows(energy)
+    return Loudness(
+        energy, windows, floor, _reached(windows - floor, round(LOUD_FOR / STEP_SECONDS))
+    )
+
+
+def find(samples: Samples, loud: Loudness, silenced: Mask | None = None) -> list[Segment]:
+    """The segments of a side that is so loud. ``silenced``: as of :func:`loudness`."""
+    energy, whole, floor, loudest = loud
+    if loudest <= 0.0:
         return []
-    candidates = np.flatnonzero(heard > np.maximum(level / FAINTEST, floor * STANDS_OUT))
+    candidates = np.flatnonzero(whole - floor > np.maximum(loudest / FAINTEST, floor * STANDS_OUT))
     utterances = joined(candidates, UTTERANCES_APART)
     if not utterances:
         return []
@@ -121,11 +137,6 @@ def find(samples: Samples, silenced: Mask | None = None) -> list[Segment]:
             end = begin + (end - begin) // WINDOW * WINDOW
             segments += _in_noise(begin, whole[begin:end], *noise.around(first, last))
     return segments
-
-
-def loudest(heard: Floats) -> float:
-    """A side's loudest speech, of the energy of each window above the noise."""
-    return _reached(heard, round(LOUD_FOR / STEP_SECONDS))
 
 
 def _begins(samples: Samples, energy: Floats, first: int) -> int | None:

@@ -13,7 +13,8 @@ RANDOM = np.random.default_rng(5)
 
 
 def find(sound: np.ndarray) -> list[Segment]:  # type: ignore[type-arg]  # of any numbers
-    return segments.find(line(sound))
+    samples = line(sound)
+    return segments.find(samples, segments.loudness(samples))
 
 
 def made(*at: float) -> MadeCall:
