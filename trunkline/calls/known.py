@@ -127,19 +127,20 @@ def of_sid(found: Found, sid: str) -> KnownCall:
 async def recordings_dir(settings: Settings) -> Path | None:
     """Where recordings are: TRUNKLINE_RECORDINGS_DIR, or else where the stack that runs here makes
     them. None where neither says so."""
-    if settings.recordings_dir is not None or settings.address.directory is None:
-        return settings.recordings_dir
-    return _recordings_dir(settings, await _status(settings))
+    return _recordings_dir(settings, await _status(settings) if _asks(settings) else None)
 
 
 def _recordings_dir(settings: Settings, status: dict[str, Any] | None) -> Path | None:
-    if settings.recordings_dir is not None:
+    if status is None or not _asks(settings):
         return settings.recordings_dir
-    # The directory of a stack on another machine is not one of ours.
-    if status is None or settings.address.directory is None:
-        return None
     told = status["controller"].get("recordings_dir")
     return None if told is None else Path(told)
+
+
+def _asks(settings: Settings) -> bool:
+    """Whether the stack's directory of recordings counts: the user has named none, and the
+    directory of a stack on another machine is not one of ours."""
+    return settings.recordings_dir is None and settings.address.directory is not None
 
 
 async def _status(settings: Settings) -> dict[str, Any] | None:
@@ -168,16 +169,15 @@ async def _told(settings: Settings, status: dict[str, Any] | None) -> Told | Non
 def of_told(found: Told) -> list[KnownCall]:
     """Calls of the running stack that have ended."""
     return [
-        replace(call, state="ended", reason=row.get("reason"), began=_began(row) or call.began)
+        replace(
+            call,
+            state="ended",
+            reason=row.get("reason"),
+            began=_at(row.get("began_at")) or call.began,
+        )
         for row in found.over
         for call in of_status([row], datetime.fromtimestamp(row["over_at"], UTC))
     ]
-
-
-def _began(row: dict[str, Any]) -> str | None:
-    """None: the controller is of an older version, and does not say it."""
-    at = row.get("began_at")
-    return None if at is None else _iso(datetime.fromtimestamp(at, UTC))
 
 
 def of_status(rows: list[dict[str, Any]], now: datetime) -> list[KnownCall]:
@@ -209,7 +209,7 @@ def of_dials(rows: Iterable[DialRow]) -> list[KnownCall]:
             direction="outbound",
             caller=row.caller,
             callee=row.callee,
-            began=_iso(datetime.fromtimestamp(row.asked, UTC)) if row.asked else None,
+            began=_at(row.asked),
             seconds=row.seconds,
         )
         for row in rows
@@ -270,6 +270,11 @@ def joined(*sources: list[KnownCall]) -> list[KnownCall]:
             missing["also_recorded"] = [*known.also_recorded, call.recording]
         found[call.sid] = replace(known, **missing)
     return sorted(found.values(), key=lambda call: (call.live, call.began or ""), reverse=True)
+
+
+def _at(seconds: float | None) -> str | None:
+    """Unix time as ISO 8601; None where it is not known, as an older controller does not say it."""
+    return _iso(datetime.fromtimestamp(seconds, UTC)) if seconds else None
 
 
 def _iso(at: datetime) -> str:
