@@ -62,8 +62,6 @@ LINGER_SECONDS: Final = 2.0
 #: is not asked again for the same time.
 RETRY_SECONDS: Final = 1.0
 
-#: Characters of a worker's text that are logged.
-_LONGEST_WHY: Final = 300
 #: The lower 16 bits of a generation count the moves of one stream.
 _LAST_MOVE: Final = 0xFFFF
 
@@ -369,13 +367,8 @@ class Streams:
                 and stream.generation == message.generation
             ):
                 if endpoint not in stream.refused:  # told once: it is asked again each second
-                    why = message.why[:_LONGEST_WHY]
-                    log.warning(
-                        "call %s: codec worker %s refuses it: %s",
-                        stream.info.sid,
-                        link.worker.id,
-                        why,
-                    )
+                    what = "call %s: codec worker %s refuses it: %.300s"
+                    log.warning(what, stream.info.sid, link.worker.id, message.why)
                 stream.refused[endpoint] = now + RETRY_SECONDS
                 stream.holders.discard(endpoint)
                 self._move(stream, now)
