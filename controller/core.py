@@ -38,7 +38,6 @@ calls.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -331,23 +330,18 @@ class Core:
 
     def _hear(self, event: object, now: float) -> None:
         """Let everybody hear the event, and then all facts that follow from it."""
-        at = self._moment(now)
-        todo = deque((rule, event) for rule in self._row(event))
-        while todo:
-            rule, heard = todo.popleft()
-            rule(at, heard)
-            for fact in reversed(at.take_told()):
-                todo.extendleft((rule, fact) for rule in reversed(self._row(fact)))
+        self._pass_on(event, self._moment(now))
 
-    def _row(self, heard: object) -> tuple[Rule, ...]:
-        """Who hears it: the timeline, then its rules. KeyError: it has no row, which a test forbids
-        for all that may come."""
-        row = HEARS[type(heard.body) if isinstance(heard, f.Ask) else type(heard)]
-        return (self._note, *row)
-
-    def _note(self, at: Moment, heard: object) -> None:
-        """The timeline notes what the rules are about to hear, in the order in which they do."""
+    def _pass_on(self, heard: object, at: Moment) -> None:
+        """The timeline notes it, and then its rules hear it. What a rule tells is heard by all whom
+        it concerns before the next rule hears anything. KeyError: it has no row, which a test
+        forbids for all that may come."""
+        rules = HEARS[type(heard.body) if isinstance(heard, f.Ask) else type(heard)]
         self.timeline.hear(heard, self.book, at.now)
+        for rule in rules:
+            rule(at, heard)
+            for fact in at.take_told():
+                self._pass_on(fact, at)
 
     # ------------------------------------------------------------------ requests
 

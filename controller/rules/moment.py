@@ -7,7 +7,7 @@ lives for one event. A rule never keeps it, because its time would be wrong for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from trunkline.bus import messages as m
@@ -33,8 +33,10 @@ class Moment:
         """Others hear it once this rule has returned."""
         self._told.append(fact)
 
-    def take_told(self) -> list[Fact]:
+    def take_told(self) -> Sequence[Fact]:
         """The facts that no rule has heard yet, first told first."""
+        if not self._told:
+            return ()
         told = self._told.copy()
         self._told.clear()
         return told
