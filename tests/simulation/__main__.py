@@ -12,11 +12,18 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from typing import Any, Final
 
 from .mutations import MUTATIONS
 from .run import FOUND_WITHIN, is_found, replay_command, run_seed
+
+#: Fewer seeds are run in this process: one of a pool takes the time of ten to begin.
+WORTH_PROCESSES: Final = 50
+#: As the builtin ``map``.
+Map = Callable[[Callable[[Any], Any], Any], Any]
 
 
 def main() -> int:
@@ -39,14 +46,13 @@ def main() -> int:
     if given.seed is not None:
         return max([_replay(seed, given.mutation, faults) for seed in given.seed])
     seeds = range(given.first, given.first + given.seeds * given.step, given.step)
+    mutations = given.mutation is None and not given.no_mutations
+    if len(seeds) < WORTH_PROCESSES and not mutations:
+        return _run_all(map, seeds, given.mutation, faults)
     # A seed needs nothing of another, so every core has one under way.
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as cores:
-        status = _run(cores, seeds, given.mutation, faults)
-        if not any(faults.values()):
-            some = seeds[: -(-len(seeds) // 8)]
-            for only in faults:
-                status |= _run(cores, some, given.mutation, faults | {only: True})
-        if given.mutation is None and not given.no_mutations:
+        status = _run_all(cores.map, seeds, given.mutation, faults)
+        if mutations:
             status |= _find_mutations(cores)
     return status
 
@@ -59,12 +65,19 @@ def _replay(seed: int, mutation: str | None, faults: dict[str, bool]) -> int:
     return 1 if outcome.wrong else 0
 
 
-def _run(
-    cores: ProcessPoolExecutor, seeds: range, mutation: str | None, faults: dict[str, bool]
-) -> int:
+def _run_all(of_each: Map, seeds: range, mutation: str | None, faults: dict[str, bool]) -> int:
+    status = _run(of_each, seeds, mutation, faults)
+    if not any(faults.values()):
+        some = seeds[: -(-len(seeds) // 8)]
+        for only in faults:
+            status |= _run(of_each, some, mutation, faults | {only: True})
+    return status
+
+
+def _run(of_each: Map, seeds: range, mutation: str | None, faults: dict[str, bool]) -> int:
     began = time.monotonic()
     bad = 0
-    for outcome in cores.map(partial(run_seed, mutation=mutation, **faults), seeds, chunksize=5):
+    for outcome in of_each(partial(run_seed, mutation=mutation, **faults), seeds):
         if outcome.wrong:
             bad += 1
             print(f"seed {outcome.seed}: {outcome.wrong[0]}")

@@ -120,7 +120,10 @@ class SimLoop(asyncio.AbstractEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        when = self._now + delay
+        timer = SimHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._order), timer))
+        return timer
 
     def call_at(
         self,
@@ -210,26 +213,24 @@ class SimLoop(asyncio.AbstractEventLoop):
         """Let everything happen up to ``until``, or until ``over`` (asked at each instant that is a
         whole second). Raises OutOfTime."""
         second = int(self._now) + 1
+        ready, timers = self._ready, self._timers
         while True:
-            if not self._ready:
-                if not self._timers or self._timers[0][0] > until:
-                    self._now = max(self._now, until)
+            while ready:
+                self._run(ready.popleft())
+            if not timers or timers[0][0] > until:
+                self._now = max(self._now, until)
+                return
+            when = timers[0][0]
+            if over is not None and when >= second:
+                self._now = max(self._now, float(second))
+                if over():
                     return
-                when = self._timers[0][0]
-                if over is not None and when >= second:
-                    self._now = max(self._now, float(second))
-                    if over():
-                        return
-                    second = int(when) + 1
-                self._now = max(self._now, when)
-                while self._timers and self._timers[0][0] <= self._now:
-                    self._take(heapq.heappop(self._timers)[2])
-                continue
-            self._run(self._ready.popleft())
-
-    def _take(self, handle: SimHandle) -> None:
-        if not handle._cancelled:
-            self._ready.append(handle)
+                second = int(when) + 1
+            self._now = max(self._now, when)
+            while timers and timers[0][0] <= self._now:
+                timer = heapq.heappop(timers)[2]
+                if not timer._cancelled:
+                    ready.append(timer)
 
     def _run(self, handle: SimHandle) -> None:
         if handle._cancelled:
