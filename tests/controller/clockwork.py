@@ -19,14 +19,14 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from simulation.account import SlowAccount
-from simulation.clock import Process, SimLoop, current
+from simulation.clock import Process, SimHandle, SimLoop, current
 from simulation.memory_journal import MemoryJournal, SlowJournal
+from simulation.writes import KEYS
 
 from trunkline.controller.twilio.calls import CallOrder
 from trunkline.controller.twilio.carrier import CallState
 from trunkline.controller.twilio.number_settings import NumberSettings
 from trunkline.controller.twilio.operations import Operations
-from trunkline.controller.twilio.seal import SealKeys
 
 from .fake_carrier import nobody
 from .stage import URL
@@ -78,10 +78,12 @@ def last_words_unheard() -> Iterator[None]:
     more) reaches nobody, as it reaches nobody in a process that was killed."""
     before = sys.unraisablehook
     gc.collect()
+    gc.freeze()  # what is there already need not be looked at again and again
     sys.unraisablehook = lambda unraisable: None
     try:
         yield
     finally:
+        gc.unfreeze()
         gc.collect()
         sys.unraisablehook = before
 
@@ -96,12 +98,13 @@ class CountingLoop(SimLoop):
         self.dies_at: dict[Process, int] = {}
         self.before: Callable[[Process], None] = lambda process: None
 
-    def _run(self, handle: asyncio.Handle) -> None:
-        process = handle._context.get(current, self.world)
+    def _run(self, handle: SimHandle) -> None:
+        process = handle.process
         self.before(process)
-        if self.had[process] == self.dies_at.get(process, -1):
+        had = self.had[process]
+        if had == self.dies_at.get(process):
             self.kill(process)
-        self.had[process] += 1
+        self.had[process] = had + 1
         super()._run(handle)
 
 
@@ -121,7 +124,7 @@ class Clockwork:
             public_url=URL,
             carrier=self.account,
             journal=SlowJournal(self.journal, a_step),  # type: ignore[arg-type]  # by __getattr__
-            keys=SealKeys("token"),
+            keys=KEYS,
             wall=self.account.wall,
             probe=nobody,
             clock=self.loop.time,
