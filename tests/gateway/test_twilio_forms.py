@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Iterator
 
 import pytest
 
@@ -199,10 +199,34 @@ def test_a_name_that_ends_like_a_field_is_one_of_letters_alone(name: str) -> Non
     assert fault(changed(**{name: FORM["CallSid"]}), ACCOUNT) == NOT_SIGNED_SO
 
 
+def joined(texts: list[str], count: int) -> list[list[str]]:
+    """With each ``count`` texts that follow one another as one."""
+    starts = range(len(texts) - count + 1)
+    return [[*texts[:n], "".join(texts[n : n + count]), *texts[n + count :]] for n in starts]
+
+
+def split(texts: list[str]) -> Iterator[list[str]]:
+    """With one more border, anywhere."""
+    for n, text in enumerate(texts):
+        for at in range(1 if n else 0, len(text)):
+            yield [*texts[:n], text[:at], text[at:], *texts[n + 1 :]]
+
+
+def other_cuts(texts: list[str]) -> Iterator[list[str]]:
+    """With one border moved to anywhere, and with two dropped that follow one another. Then with
+    one more and with one less where all blank texts but one at the end are left out."""
+    for one_less in joined(texts, 2):
+        yield from split(one_less)
+    yield from joined(texts, 3)
+    without_blanks = [*filter(None, texts), ""]
+    yield from split(without_blanks)
+    yield from joined(without_blanks, 2)
+
+
 @pytest.mark.parametrize("of", ["call", "answered call", "detection"])
 def test_no_other_cut_of_a_signed_text_is_taken(of: str) -> None:
-    """Every way to move one border between two texts, and to drop one, of a form: a child call's,
-    without and with the word on who has answered, and that of the word alone."""
+    """Of three forms: a child call's, without and with the word on who has answered, and that of
+    the word alone."""
     child = record(from_="anonymous", parent_call_sid="CA" + "9" * 32)
     pairs = sorted(call_form(child, ACCOUNT))
     if of == "answered call":
@@ -210,20 +234,11 @@ def test_no_other_cut_of_a_signed_text_is_taken(of: str) -> None:
     if of == "detection":
         pairs = sorted(DETECTED.items())
     texts = [text for pair in pairs for text in pair]
-    borders = list(itertools.accumulate(map(len, texts)))[:-1]
-    whole = "".join(texts)
     required = Form(pairs)
-    cuts = [
-        sorted({*borders[:n], *borders[n + 1 :], moved})
-        for n in range(len(borders))
-        for moved in range(len(whole))
-    ]
-    cuts += [[*borders[:n], *borders[n + 2 :]] for n in range(len(borders) - 1)]
     taken = 0
-    for cut in cuts:
-        parts = [whole[a:b] for a, b in itertools.pairwise([0, *cut, len(whole)])]
-        form = Form(list(zip(parts[::2], parts[1::2], strict=False)))
-        if len(parts) % 2 == 0 and list(form) == sorted(form) and fault(form, ACCOUNT) is None:
+    for parts in other_cuts(texts):
+        form = Form(list(zip(parts[::2], parts[1::2], strict=True)))
+        if list(form) == sorted(form) and fault(form, ACCOUNT) is None:
             taken += 1
             assert all(form.getlist(n) == required.getlist(n) for n in REQUIRED), parts
             # Another text is no answer, and nobody takes it for one.
