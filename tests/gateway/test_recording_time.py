@@ -117,14 +117,13 @@ def test_both_sides_are_aligned_to_a_frame_after_ten_minutes(tmp_path: Path, ppm
     with wave.open(str(path)) as file:
         both = np.frombuffer(file.readframes(file.getnframes()), "<i2")
     theirs, ours = both[0::2], both[1::2]
-    starts: dict[int, list[int]] = {}
-    for at in np.flatnonzero((ours[1:] != ours[:-1]) & (ours[1:] != 0)) + 1:
-        starts.setdefault(int(ours[at]), []).append(int(at))
+    begins = np.flatnonzero((ours[1:] != ours[:-1]) & (ours[1:] != 0)) + 1
     of_code = {
         byte: int(np.frombuffer(pcm16(bytes([byte])), "<i2")[0]) for byte in range(1, CODES + 1)
     }
+    starts = {byte: begins[ours[begins] == value] for byte, value in of_code.items()}
     off = [
-        min(abs(place + at - start) for start in starts[of_code[mark]])
+        int(np.abs(starts[mark] - (place + at)).min())
         for place, carrier in halves
         for at, mark in carrier.played
     ]
