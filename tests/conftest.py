@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 #: langwatch-scenario, which takes 4 s of a core: one line for calls, and one for units, where those
 #: that import scipy come behind. A worker of pytest-xdist takes a line, so no more than two tests
 #: compute at once, tests that wait go on beside them, and one worker imports scenario and scipy.
+#: The last line needs PostgreSQL, and one worker starts a server.
 COMPUTE: Final = (
     (
         "::test_the_demo_runs",
@@ -77,6 +78,14 @@ COMPUTE: Final = (
         "adapter/test_by_hand.py",
         "adapter/test_greeting.py",
         "adapter/test_speech_gate.py",
+    ),
+    (
+        "controller/test_postgres.py",
+        "controller/test_postgres_far.py",
+        "controller/test_postgres_outages.py",
+        "controller/test_postgres_stacks.py",
+        "controller/test_journal_contract.py",
+        "benchmarks/test_ten_thousand.py",
     ),
 )
 #: Tests that measure, in as many lines as `make test-measures` has workers, each of about a minute.
