@@ -21,7 +21,7 @@ from typing import Final
 
 import numpy as np
 
-from ..mulaw import FRAME_BYTES, RATE, SILENCE, decode, encode
+from ..mulaw import DECODE, FRAME_BYTES, RATE, SILENCE, decode, encode
 from . import codec, noise
 from .profiles import Profile
 
@@ -107,16 +107,18 @@ class BadLine:
         self._words_delay = Delay(delay)
         #: The far end's words of the last frame that ``up`` gave, with nothing but the delay.
         self.words = SILENCE
-        self._gain = 10 ** (profile.gain / 20)
+        gain = 10 ** (profile.gain / 20)
+        #: μ-law code -> sample of the far end's words, or of their echo, as loud as they are here.
+        self._louder = DECODE * gain
         self._codecs = [codec.start(name) for name in profile.codecs]
-        self._echo = None if profile.echo is None else 10 ** (profile.echo / 20)
+        self._echo = None if profile.echo is None else DECODE * 10 ** (profile.echo / 20)
         # A frame that is heard can come back in the next one at the earliest.
         self._echo_delay = Delay(max(0, round(profile.echo_delay * RATE) - FRAME_BYTES))
         self._echoed = SILENCE
         self._noise: noise.Samples | None = None
         self._noise_level, self._at = 0.0, 0
         if profile.noise is not None:
-            level = (speech or 32768 * 10 ** (noise.NOMINAL_SPEECH / 20)) * self._gain
+            level = (speech or 32768 * 10 ** (noise.NOMINAL_SPEECH / 20)) * gain
             self._noise_level = level / 10 ** (profile.snr / 20)
             self._noise = noise.loop(profile.noise, draws.randrange(_LOOPS))
             self._at = draws.randrange(len(self._noise) // FRAME_BYTES) * FRAME_BYTES
@@ -139,13 +141,13 @@ class BadLine:
         return heard
 
     def _spoil(self, frame: bytes) -> bytes:
-        words = decode(frame) * self._gain
+        words = self._louder[np.frombuffer(frame, dtype=np.uint8)]
         if self._echo is not None:
-            words = words + decode(self._echoed) * self._echo
+            words += self._echo[np.frombuffer(self._echoed, dtype=np.uint8)]
         if self._noise is not None:
-            words = words + self._noise[self._at : self._at + FRAME_BYTES] * self._noise_level
+            words += self._noise[self._at : self._at + FRAME_BYTES] * self._noise_level
             self._at = (self._at + FRAME_BYTES) % len(self._noise)
-        pcm = np.asarray(np.clip(np.rint(words), -32768, 32767), dtype=np.int16)
+        pcm = np.rint(words, out=words).clip(-32768, 32767, out=words).astype(np.int16)
         for each in self._codecs:
             pcm = each.through(pcm)
         return encode(pcm)
