@@ -8,6 +8,7 @@ words alone, so the difference of both is the noise.
 
 from __future__ import annotations
 
+import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +44,13 @@ class Measured:
     clipped: float
 
 
-def words() -> bytes:
-    """A minute of speech, μ-law."""
+@functools.cache
+def words() -> tuple[bytes, Samples, float]:
+    """A minute of speech: μ-law, its samples, and their level."""
     once = b"".join(wav.speech(name) for name in sorted(wav.transcripts()))
-    whole = once * (SECONDS * RATE // len(once) + 1)
-    return whole[: SECONDS * RATE]
+    said = (once * (SECONDS * RATE // len(once) + 1))[: SECONDS * RATE]
+    clean = decode(said).astype(np.float64)
+    return said, clean, speech_rms(clean)
 
 
 def through(line: BadLine, said: bytes) -> Samples:
@@ -61,16 +64,14 @@ def through(line: BadLine, said: bytes) -> Samples:
 
 def lag(one: Samples, other: Samples) -> int:
     """How many samples ``other`` comes behind ``one``."""
-    size = 1 << (len(one) + len(other)).bit_length()
+    size = 1 << (max(len(one), len(other)) + round(LONGEST * RATE)).bit_length()
     product = np.fft.rfft(other, size) * np.conj(np.fft.rfft(one, size))
     return int(np.fft.irfft(product, size)[: round(LONGEST * RATE)].argmax())
 
 
 def measure(profile: Profile, seed: str = "1") -> Measured:
     """All that a line does."""
-    said = words()
-    clean = decode(said).astype(np.float64)
-    level = speech_rms(clean)
+    said, clean, level = words()
     line = BadLine(profile, seed, level)
     heard = through(line, said)
     alone = heard
@@ -80,8 +81,6 @@ def measure(profile: Profile, seed: str = "1") -> Measured:
     snr = None
     if profile.noise is not None:
         snr = _db(speech_rms(alone) / rms(in_band(noise[len(noise) // 6 :])))
-    for frame in frames(said):
-        line.down(frame)
     echo = echo_delay = None
     if profile.echo is not None:
         echo, echo_delay = _echo(profile, clean, said)

@@ -3,6 +3,9 @@ nowhere else."""
 
 from __future__ import annotations
 
+import functools
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
@@ -22,18 +25,67 @@ JUDGED = ("mobile-good", "mobile-bad", "tandem", "packet-loss", "quiet")
 HISS = {f"hiss, {snr} dB": Profile(shows="", noise="hiss", snr=snr) for snr in (15, 20, 30)}
 
 
-def through(profile: Profile, call: MadeCall, seed: int) -> tuple[Samples, Samples]:
-    """Both sides of a call whose far end is on this line."""
+class Said(NamedTuple):
+    """A call before it goes over a line: whole frames, and how loud their words are."""
+
+    ours: Samples
+    theirs: Samples
+    level: float
+
+
+def said(call: MadeCall) -> Said:
     ours, theirs = (sound[: len(sound) // 160 * 160] for sound in call.sound())
-    bad = BadLine(profile, str(seed), speech_rms(theirs.astype(float)))
+    return Said(ours, theirs, speech_rms(theirs.astype(float)))
+
+
+# Each of these calls goes over every line, and is made once.
+
+
+@functools.cache
+def talk(seed: int) -> Said:
+    return said(conversation(seed))
+
+
+@functools.cache
+def soft_talk(seed: int) -> Said:
+    """They are too soft for speech, but for their first words."""
+    call = conversation(seed)
+    call.tracks["theirs"] *= 0.2
+    loud = recordings()[seed % 3] * 0.7
+    call.tracks["theirs"][: len(loud)] += loud
+    return said(call)
+
+
+@functools.cache
+def short_pauses() -> Said:
+    call = MadeCall(1.0)
+    call.say("ours", recordings()[0][:RATE], 0.2)
+    _, end = call.say("theirs", recordings()[1], 1.5)
+    call.say("theirs", recordings()[0], end + 1.0)
+    return said(call)
+
+
+@functools.cache
+def no_pauses() -> Said:
+    call = MadeCall(1.0)
+    at = 0.0
+    for recording in recordings():
+        at = call.say("theirs", recording, at + 0.2)[1]
+    call.say("ours", recordings()[0], 0.5)
+    return said(call)
+
+
+def through(profile: Profile, call: Said, seed: int) -> tuple[Samples, Samples]:
+    """Both sides of a call whose far end is on this line."""
+    bad = BadLine(profile, str(seed), call.level)
     came = []
-    for said, played in zip(frames(encode(theirs)), frames(encode(ours)), strict=True):
-        came.append(bad.up(said))
-        bad.down(played)
-    return ours, decode(b"".join(came))
+    for theirs, ours in zip(frames(encode(call.theirs)), frames(encode(call.ours)), strict=True):
+        came.append(bad.up(theirs))
+        bad.down(ours)
+    return call.ours, decode(b"".join(came))
 
 
-def on_line(profile: Profile, call: MadeCall, seed: int) -> Report:
+def on_line(profile: Profile, call: Said, seed: int) -> Report:
     return listen(*through(profile, call, seed))
 
 
@@ -43,7 +95,7 @@ def on_line(profile: Profile, call: MadeCall, seed: int) -> Report:
 )
 def test_a_line_that_hides_speech_is_named(name: str, reason: str) -> None:
     for seed in range(20_000, 20_004):
-        assert reason in on_line(PROFILES[name], conversation(seed), seed).unreliable_because
+        assert reason in on_line(PROFILES[name], talk(seed), seed).unreliable_because
 
 
 def test_noise_is_named_beside_a_single_answer() -> None:
@@ -51,45 +103,33 @@ def test_noise_is_named_beside_a_single_answer() -> None:
     call.say("ours", recordings()[2], 1.0)
     call.say("theirs", recordings()[0], 7.5)
     for name in ("street", "train", "office"):
-        assert NOISE in on_line(PROFILES[name], call, 1).unreliable_because
+        assert NOISE in on_line(PROFILES[name], said(call), 1).unreliable_because
 
 
 @pytest.mark.parametrize("name", [*JUDGED, *HISS])
 def test_a_line_that_hides_nothing_is_reliable(name: str) -> None:
     for seed in range(20_000, 20_004):
-        report = on_line((PROFILES | HISS)[name], conversation(seed), seed)
+        report = on_line((PROFILES | HISS)[name], talk(seed), seed)
         assert report.reliable, report.unreliable_because
 
 
 @pytest.mark.parametrize("name", [*JUDGED, *HISS])
 def test_words_that_are_too_soft_for_speech_are_no_noise(name: str) -> None:
     for seed in range(20_000, 20_004):
-        call = conversation(seed)
-        call.tracks["theirs"] *= 0.2
-        loud = recordings()[seed % 3] * 0.7
-        call.tracks["theirs"][: len(loud)] += loud
-        report = on_line((PROFILES | HISS)[name], call, seed)
+        report = on_line((PROFILES | HISS)[name], soft_talk(seed), seed)
         assert NOISE not in report.unreliable_because
 
 
 @pytest.mark.parametrize("name", [*JUDGED, *HISS])
 def test_a_call_with_short_pauses_has_no_noise(name: str) -> None:
-    call = MadeCall(1.0)
-    call.say("ours", recordings()[0][:RATE], 0.2)
-    _, end = call.say("theirs", recordings()[1], 1.5)
-    call.say("theirs", recordings()[0], end + 1.0)
     for seed in range(3):
-        assert NOISE not in on_line((PROFILES | HISS)[name], call, seed).unreliable_because
+        report = on_line((PROFILES | HISS)[name], short_pauses(), seed)
+        assert NOISE not in report.unreliable_because
 
 
 @pytest.mark.parametrize("name", [*JUDGED, *HISS])
 def test_a_far_end_that_never_pauses_has_no_noise(name: str) -> None:
-    call = MadeCall(1.0)
-    at = 0.0
-    for recording in recordings():
-        at = call.say("theirs", recording, at + 0.2)[1]
-    call.say("ours", recordings()[0], 0.5)
-    assert on_line((PROFILES | HISS)[name], call, 1).reliable
+    assert on_line((PROFILES | HISS)[name], no_pauses(), 1).reliable
 
 
 def test_our_own_words_are_never_taken_for_noise() -> None:
@@ -98,7 +138,7 @@ def test_our_own_words_are_never_taken_for_noise() -> None:
     call = MadeCall(8.0)
     call.say("theirs", recordings()[1], 2.0)
     assert listen(question, call.sound()[1]).reliable
-    ours, noisy = through(PROFILES["street"], conversation(20_000), 1)
+    ours, noisy = through(PROFILES["street"], talk(20_000), 1)
     assert NOISE not in listen(noisy, ours).unreliable_because
 
 
