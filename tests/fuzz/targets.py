@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import sqlite3
 import sys
@@ -256,6 +257,20 @@ _CELLS: Final = st.one_of(
 )
 
 
+@functools.cache
+def _empty_journal() -> bytes:
+    """The file of a journal in which nothing happened yet."""
+
+    async def make(path: Path) -> None:
+        await (await Journal.in_file(path, account="AC1", stack="s")).close()
+
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "journal.sqlite3"
+        _LOOP.run_until_complete(make(path))
+        assert list(Path(directory).iterdir()) == [path]
+        return path.read_bytes()
+
+
 def journal(rows: list[tuple[str, dict[str, Any]]]) -> None:
     """A journal with odd rows is read, or refused by name."""
 
@@ -269,12 +284,9 @@ def journal(rows: list[tuple[str, dict[str, Any]]]) -> None:
         finally:
             await store.close()
 
-    async def make(path: Path) -> None:
-        await (await Journal.in_file(path, account="AC1", stack="s")).close()
-
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "journal.sqlite3"
-        _LOOP.run_until_complete(make(path))
+        path.write_bytes(_empty_journal())
         with contextlib.closing(sqlite3.connect(path)) as db, db:
             db.execute("PRAGMA foreign_keys = OFF")
             for table, cells in rows:
