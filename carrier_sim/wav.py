@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import math
 import wave
 import zlib
 from pathlib import Path
@@ -55,16 +56,16 @@ def to_line_rate(samples: npt.NDArray[np.float64], rate: int) -> npt.NDArray[np.
         taps = _taps(np.arange(-width, width + 1.0), ratio, width)
         out = np.convolve(samples, taps)[width : width + len(samples) : rate // RATE]
     else:
-        step = rate / RATE
         padded = np.concatenate([np.zeros(width), samples, np.zeros(width + 1)])
-        out = np.empty(int(len(samples) / step))
+        out = np.empty(len(samples) * RATE // rate)
         offsets = np.arange(-width, width + 1)
+        # Output samples lie at few places between two input samples: at 44.1 kHz at 80.
+        places = np.arange(min(len(out), RATE // math.gcd(rate, RATE)))
+        filters = _taps(offsets - (places * rate % RATE / RATE)[:, None], ratio, width)
         for start in range(0, len(out), 4096):
-            at = np.arange(start, min(start + 4096, len(out))) * step
-            whole = at.astype(np.int64)
-            taps = _taps(offsets[None, :] - (at - whole)[:, None], ratio, width)
-            picked = padded[whole[:, None] + width + offsets[None, :]]
-            out[start : start + len(at)] = (taps * picked).sum(axis=1)
+            n = np.arange(start, min(start + 4096, len(out)))
+            picked = padded[(n * rate // RATE)[:, None] + width + offsets]
+            out[n] = (filters[n % len(places)] * picked).sum(axis=1)
     return np.asarray(np.clip(np.rint(out), -32768, 32767), dtype=np.int16)
 
 

@@ -22,7 +22,7 @@ def pcm_wav(samples: np.ndarray, rate: int, channels: int = 1, width: int = 2) -
     return out.getvalue()
 
 
-@pytest.mark.parametrize("rate", [8000, 16000, 24000, 44100, 48000])
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 24000, 44100, 48000])
 def test_a_tone_keeps_its_place_and_level(rate: int) -> None:
     t = np.arange(rate) / rate
     ulaw = wav.read(pcm_wav(np.rint(10000 * np.sin(2 * np.pi * 1000 * t)), rate))
