@@ -55,7 +55,8 @@ def test_a_relative_path_counts_from_the_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "hello", "music", "music:0", "music:601", "music:400+music:400", "speech:", "a+b"]
+    "text",
+    ["", "hello", "music", "music:0", "music:601", "silence:400+silence:400", "speech:", "a+b"],
 )
 def test_what_is_no_sound_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
