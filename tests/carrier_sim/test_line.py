@@ -92,6 +92,21 @@ def test_a_codec_adds_its_noise_and_no_more(codec: ALaw | Adpcm, least: int, mos
     assert least < snr < most
 
 
+def test_a_codec_makes_the_same_of_frames_as_of_one_piece() -> None:
+    """It knows a frame in which nobody speaks at a look, and goes through a piece with words in it
+    sample by sample."""
+    random = np.random.default_rng(1)
+    pieces = []
+    for _ in range(400):
+        loud = random.choice([0, 100, 10_000])
+        pieces.append(random.normal(0, loud, random.integers(40)))
+        pieces.append(np.full(random.integers(160, 400), random.integers(-4, 5)))
+    sound = np.concatenate(pieces).astype(np.int16)
+    codec = Adpcm()
+    parts = [codec.through(sound[at : at + 160]) for at in range(0, len(sound), 160)]
+    assert np.array_equal(np.concatenate(parts), Adpcm().through(sound))
+
+
 def test_a_bot_is_put_on_a_line_by_its_text() -> None:
     assert parse_bot("echo@street") == Echo(line="street")
     assert parse_bot("speech:austen-0880,greets,ring=2@mobile-bad") == Play(
