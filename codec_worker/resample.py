@@ -28,6 +28,7 @@ Rows are worked on 256 at a time, so that the buffers stay in the cache.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Final
 
@@ -77,6 +78,7 @@ def design() -> npt.NDArray[np.float64]:
     return result
 
 
+@functools.cache
 def _down_matrix() -> _Floats:
     """(192, 32): output p of a block sits on input 3p + 48 of its two input blocks."""
     taps = design()
@@ -86,6 +88,7 @@ def _down_matrix() -> _Floats:
     return matrix.astype(np.float32)
 
 
+@functools.cache
 def _up_matrix() -> _Floats:
     """(64, 96): output m of a block sits on input m / 3 + 16 of its two input blocks."""
     taps = RATIO * design()
