@@ -67,8 +67,5 @@ def _runs(mask: Mask, least: int) -> list[tuple[int, int]]:
     flat[1:-1] = mask
     edges: npt.NDArray[np.int_] = np.flatnonzero(np.diff(flat))
     begins, ends = edges[::2], edges[1::2]
-    return [
-        (int(begin), int(end))
-        for begin, end in zip(begins, ends, strict=True)
-        if end - begin >= least
-    ]
+    long = ends - begins >= least
+    return list(zip(begins[long].tolist(), ends[long].tolist(), strict=True))
