@@ -3,7 +3,7 @@ and a pump that stands for resampler and timer."""
 
 from __future__ import annotations
 
-import copy
+import pickle
 
 from trunkline.codec_worker.playout import (
     FRAME_NS,
@@ -90,7 +90,8 @@ class Pump:
 
     def check_the_short_way(self, now: int, until: int) -> None:
         """Where it knows the answer, it is the long way's, and it leaves the same behind."""
-        short, long = copy.deepcopy(self.playout), copy.deepcopy(self.playout)
+        copy = pickle.dumps(self.playout)  # in a tenth of the time of copy.deepcopy
+        short, long = pickle.loads(copy), pickle.loads(copy)  # noqa: S301  # it is our own
         payload = short.one_message(now, until, self.together)
         if payload is not None:
             sent = [Frame(short.position - len(payload), payload)] if payload else []
@@ -103,9 +104,13 @@ def _state(playout: Playout) -> dict[str, object]:
     return state | {"held": playout._held.samples}
 
 
+_PERIOD = bytes(range(251))
+
+
 def sound(length: int, start: int = 0) -> bytes:
     """Bytes that tell their position (modulo 251)."""
-    return bytes((start + i) % 251 for i in range(length))
+    begin = start % 251
+    return (_PERIOD * (length // 251 + 2))[begin : begin + length]
 
 
 __all__ = ["FRAME_NS", "MS", "Carrier", "Pump", "sound"]
