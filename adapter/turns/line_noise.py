@@ -35,6 +35,10 @@ STEADY_FRAMES = 40
 _STEADY_SPREAD = STEADY_FRAMES * _STEADY_DB**2
 #: Frames that a floor hears at once, at most.
 MOST_FRAMES = 40
+#: How far below the noise's mean its lowest level lies, for each of the first frames.
+_BIAS = _FLOOR_BIAS_DB + _FIRST_BIAS_DB * np.exp(
+    -np.arange(_BIAS_IS_CONSTANT + MOST_FRAMES)[:, np.newaxis] / _FIRST_FRAMES
+)
 #: The rows of a floor's input are STEADY_FRAMES earlier frames, and behind them the new ones. Row k
 #: sums the STEADY_FRAMES that end with pair k of the new ones.
 _STRETCHES = np.array(
@@ -109,7 +113,8 @@ class NoiseFloor:
             self._lowest = lowest[-1]
             self._present.append(np.minimum.reduce(pairs))
         np.minimum(floors[::2], firsts, out=floors[1::2])
-        return late[STEADY_FRAMES:] - floors - _bias(before, count), steady
+        bias = _BIAS[before : before + count] if before <= _BIAS_IS_CONSTANT else _FLOOR_BIAS_DB
+        return late[STEADY_FRAMES:] - floors - bias, steady
 
     def _one_by_one(
         self,
@@ -174,16 +179,6 @@ def _lows(pairs: Bands) -> Bands:
     left = STEADY_FRAMES // 2 - rows
     lowest: Bands = np.minimum(lows[: len(lows) - left], lows[left:])
     return lowest
-
-
-def _bias(before: int, count: int) -> Bands | float:
-    """How far below the noise's mean its lowest level lies, for ``count`` frames that have
-    ``before`` others before them."""
-    if before > _BIAS_IS_CONSTANT:
-        return _FLOOR_BIAS_DB
-    frames = np.arange(before, before + count)[:, np.newaxis]
-    bias: Bands = _FLOOR_BIAS_DB + _FIRST_BIAS_DB * np.exp(-frames / _FIRST_FRAMES)
-    return bias
 
 
 class KnownNoise:
