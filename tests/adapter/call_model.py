@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from trunkline.adapter.client.call_audio import CallAudio
 from trunkline.adapter.client.call_instructions import HeardDigit, Instruction, Send, Spoken
 from trunkline.bus import messages as m
@@ -75,9 +77,9 @@ class CallModel:
 
     def say_inbound(self, positions: int) -> None:
         begin = len(self.inbound) // 6
-        self.inbound += b"".join(
-            (begin + i).to_bytes(4, "little") + b"\1\0" for i in range(positions)
-        )
+        said = np.ones(positions, "<u4, <u2")
+        said["f0"] = np.arange(begin, begin + positions)
+        self.inbound += said.tobytes()
 
     # ------------------------------------------------------------------ delivery
 
@@ -207,7 +209,7 @@ class Talker:
         self.said: list[tuple[object, bytes]] = []
 
     def say(self, samples: int) -> None:
-        pcm = b"".join(((self.samples + i) % 65_536).to_bytes(2, "little") for i in range(samples))
+        pcm = np.arange(self.samples, self.samples + samples).astype("<u2").tobytes()
         self.samples += samples
         utterance = self.model.audio.say(pcm, self.model.now)
         self.said.append((utterance, pcm))
