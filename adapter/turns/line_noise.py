@@ -156,12 +156,11 @@ def _steady(late: Bands, before: int, count: int) -> list[bool]:
     ``before`` frames before them."""
     stretches = _STRETCHES[: count // 2, : len(late)]
     spreads = _spread(stretches @ late, stretches @ np.square(late), STEADY_FRAMES)
-    return [
-        frames >= STEADY_FRAMES and spread <= _STEADY_SPREAD
-        for frames, spread in zip(
-            range(before + 2, before + count + 1, 2), spreads.max(axis=1).tolist(), strict=True
-        )
-    ]
+    steady = np.maximum.reduce(spreads, axis=1) <= _STEADY_SPREAD
+    if before < STEADY_FRAMES:
+        steady[: (STEADY_FRAMES - before) // 2 - 1] = False
+    found: list[bool] = steady.tolist()
+    return found
 
 
 def _spread(sums: Bands, squares: Bands, frames: int) -> Bands:
@@ -272,7 +271,7 @@ class KnownNoise:
         if self._mean is None:
             self._mean = means[0]
         # Mostly all of it is the same noise: then the mean known before each of them is a sum.
-        knew = _SHARES[: len(means) + 1, : len(means) + 1] @ np.vstack([self._mean, means])
+        knew = _SHARES[: len(means) + 1, : len(means) + 1] @ np.concatenate([[self._mean], means])
         if max(_excess(means, knew[:-1]).max(), _excess(knew[:-1], means).max()) < _SAME:
             self._mean = knew[-1]
             return

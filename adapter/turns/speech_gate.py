@@ -315,7 +315,9 @@ class SpeechGate:
 
     def take(self) -> bytes:
         """Speech that may be handed out, with pauses whole; b"" while there is none."""
-        if self._ready and not self.answering:
+        if not self._ready:
+            return b""
+        if not self.answering:
             self._look()
             self.answering = True
         pcm = bytes(self._held[: 2 * self._ready])
