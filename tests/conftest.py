@@ -123,7 +123,6 @@ TOGETHER: Final = ("test_digits.py", "test_up.py", "e2e/test_console.py")
 LONGEST: Final = (
     "controller/test_every_step.py",
     "simulation/test_simulation.py",
-    "codec_worker/test_moves_properties.py",
 )
 #: A file whose tests are all end-to-end tests has this line, or stands in tests/e2e.
 ALL_E2E: Final = re.compile(r"^pytestmark = .*\bmark\.e2e\b", re.MULTILINE)
