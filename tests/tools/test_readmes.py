@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def methods(path: Path) -> set[str]:
-    """`Class.method` of each class of a file."""
+    """`Class.method` of each class at the top of a file."""
     return {
         f"{node.name}.{inner.name}"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.ClassDef)
         for inner in node.body
         if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef)
