@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -439,6 +440,10 @@ def _sound(path: Path) -> Path:
     return path
 
 
+#: Names of files are bytes.
+ANY_NAME = os.fsdecode(b"caf\xe9.wav")
+
+
 @pytest.mark.parametrize(
     "argv",
     [
@@ -449,21 +454,36 @@ def _sound(path: Path) -> Path:
         ("show", "--svg", "call.svg"),
     ],
 )
-@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_a_file_may_have_any_name_and_a_terminal_any_encoding(
-    argv: tuple[str, ...], encoding: str, tmp_path: Path
+    argv: tuple[str, ...],
+    encoding: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Names of files are bytes, and waveforms are drawn with characters that few encodings have."""
-    name = os.fsdecode(b"caf\xe9.wav")
-    _sound(tmp_path / name)
+    """Waveforms are drawn with characters that few encodings have."""
+    _sound(tmp_path / ANY_NAME)
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding, errors="strict")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert run(argv[0], ANY_NAME, *argv[1:]) == 0
+    terminal.flush()
+    assert capsys.readouterr().err == ""
+    terminal.seek(0)
+    if "--json" in argv:
+        assert json.loads(terminal.read())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+def test_so_it_is_where_the_environment_says_the_encoding(encoding: str, tmp_path: Path) -> None:
+    """In a process of its own, whose streams and arguments Python makes."""
+    _sound(tmp_path / ANY_NAME)
     environment = os.environ | {"PYTHONIOENCODING": encoding}
-    command = [sys.executable, "-m", "trunkline", argv[0], name, *argv[1:]]
+    command = [sys.executable, "-m", "trunkline", "report", ANY_NAME, "--html", "page.html"]
     ended = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert (ended.returncode, ended.stderr) == (0, "")
-    if "--json" in argv:
-        assert json.loads(ended.stdout)
 
 
 def test_a_page_is_utf_8_as_it_says_in_every_locale(tmp_path: Path) -> None:
