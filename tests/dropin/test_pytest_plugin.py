@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,22 @@ def run_suite(  # type: ignore[no-untyped-def]  # the fixture's type is its body
     return run
 
 
+Refused = Callable[..., pytest.LineMatcher]
+
+
+@pytest.fixture
+def refused(another_run: None, pytester: pytest.Pytester) -> Refused:
+    """What is said of a run that the plugin refuses. It is in this process: it starts nothing."""
+
+    def run(*argv: str) -> pytest.LineMatcher:
+        scope = "asyncio_default_fixture_loop_scope=function"  # pytest-asyncio warns else
+        result = pytester.runpytest_inprocess("-o", scope, *argv)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        return result.stderr
+
+    return run
+
+
 @pytest.mark.e2e
 def test_all_workers_share_one_stack_which_ends_with_the_run(run_suite) -> None:  # type: ignore[no-untyped-def]  # as above
     """Without pytest-xdist it ends with the run, too: see test_pages.py."""
@@ -139,14 +156,14 @@ def test_calls_at_the_stand_in_are_recorded_where_the_user_says(  # type: ignore
 
 
 @pytest.mark.parametrize("ini", ["", "phone_sim=true"])
-def test_the_stand_in_has_a_stack_of_its_own_and_not_the_one_that_is_named(  # type: ignore[no-untyped-def]  # as above
-    run_suite, pytester: pytest.Pytester, ini: str
+def test_the_stand_in_has_a_stack_of_its_own_and_not_the_one_that_is_named(
+    refused: Refused, pytester: pytest.Pytester, ini: str
 ) -> None:
     pytester.makeini(f"[pytest]\n{ini}\n")
     argv = () if ini else ("--phone-sim",)
-    result, _ = run_suite("def test_it(): pass", *argv, "--phone-bus", "ipc:///nonexistent/x")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--phone-sim starts a stack of its own*"])
+    refused(*argv, "--phone-bus", "ipc:///nonexistent/x").fnmatch_lines(
+        ["*--phone-sim starts a stack of its own*"]
+    )
 
 
 @pytest.mark.e2e
@@ -208,20 +225,18 @@ def test_a_run_without_phones_costs_nothing(run_suite) -> None:  # type: ignore[
         ("x", "'x' is not a whole"),
     ],
 )
-def test_a_number_of_repetitions_that_cannot_be_is_refused(  # type: ignore[no-untyped-def]  # as above
-    run_suite, given: str, why: str
+def test_a_number_of_repetitions_that_cannot_be_is_refused(
+    refused: Refused, given: str, why: str
 ) -> None:
-    result, _ = run_suite("def test_it(): pass", f"--phone-repeat={given}")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"*argument --phone-repeat: {why}*"])
+    refused(f"--phone-repeat={given}").fnmatch_lines([f"*argument --phone-repeat: {why}*"])
 
 
-def test_a_page_that_cannot_be_written_is_refused_before_any_call(run_suite, tmp_path) -> None:  # type: ignore[no-untyped-def]  # as above
+def test_a_page_that_cannot_be_written_is_refused_before_any_call(
+    refused: Refused, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     page = tmp_path / "file" / "out"
-    result, _ = run_suite("def test_it(): pass", f"--phone-report={page}")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"*--phone-report {page}: Not a directory*"])
+    refused(f"--phone-report={page}").fnmatch_lines([f"*--phone-report {page}: Not a directory*"])
 
 
 def test_markers_are_registered(request: pytest.FixtureRequest) -> None:
@@ -248,7 +263,7 @@ async def test_a_call(phone_line): pass
     ],
 )
 def test_an_async_test_that_nothing_runs_is_told_what_to_do(
-    pytester: pytest.Pytester, argv: tuple[str, ...], todo: str
+    another_run: None, pytester: pytest.Pytester, argv: tuple[str, ...], todo: str
 ) -> None:
     pytester.makepyfile(ASYNC)
     result = pytester.runpytest_subprocess("-W", "ignore", "-p", "no:anyio", *argv, timeout=60)
