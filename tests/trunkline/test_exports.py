@@ -36,6 +36,8 @@ def test_a_process_of_the_stack_imports_nothing_that_takes_long_and_that_it_may_
         " 'starlette')\n"
         "def loaded(): return ' '.join(name for name in long if name in sys.modules)\n"
         "print('command:', loaded())\n"
+        "import trunkline.calls.known\n"
+        "print('calls:', loaded())\n"
         "import trunkline.gateway.process\n"
         "print('gateway:', loaded())\n"
         "import trunkline.controller.process\n"
@@ -45,6 +47,7 @@ def test_a_process_of_the_stack_imports_nothing_that_takes_long_and_that_it_may_
     )
     assert seen.splitlines() == [
         "command: ",
+        "calls: ",
         "gateway: starlette",
         "controller: requests cryptography starlette",
         "codec worker: numpy requests cryptography starlette",

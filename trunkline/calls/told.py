@@ -11,9 +11,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
-import requests
-
-from trunkline.bus.http import Session
 
 #: Seconds to wait for the console whenever it sends nothing.
 _WITHIN: Final = 3.0
@@ -41,6 +38,11 @@ class Told(msgspec.Struct, frozen=True):
 
 def ask(console: str) -> Told | None:
     """Ask the console at this URL. None where it cannot be asked, or answers in another way."""
+    # Imported where a console is there: it takes a sixth of the time of `trunkline show`.
+    import requests
+
+    from trunkline.bus.http import Session
+
     try:
         with (
             Session() as session,
