@@ -27,6 +27,12 @@ _BELOW_MEAN: Final = 1.25
 _NOISE_BLOCK: Final = 200
 _NOISE_BLOCKS: Final = 4
 
+#: A line fills a lost frame with what it had so many steps (20 ms) before. From the second frame in
+#: a row on it is softer than this (power ratio), and this much like that (correlation).
+_BEFORE: Final = 8
+_SOFTER: Final = 0.8
+_ALIKE: Final = 0.98
+
 #: The noise is measured in so many windows at least, which is 0.2 s; with fewer it is guessed.
 _LEAST_PAUSE: Final = 80
 
@@ -40,6 +46,12 @@ def running_sum(values: Floats, width: int) -> Floats:
     sums = np.zeros(len(values) + 1)
     np.cumsum(values, out=sums[1:])
     found: Floats = np.maximum(sums[width:] - sums[:-width], 0.0).astype(np.float32)
+    return found
+
+
+def touched(steps: Mask, width: int) -> Mask:
+    """Where one of ``width`` steps from there on is true; the result is ``width - 1`` shorter."""
+    found: Mask = running_sum(steps.astype(np.float32), width) > 0.0
     return found
 
 
@@ -62,8 +74,25 @@ def windows(energy: Floats) -> Floats:
     return running_sum(energy, WINDOW)
 
 
-def noise(energy: Floats) -> Floats:
-    """The energy that the noise has in each window, of the energy of each step.
+def faded(samples: Samples, energy: Floats) -> Mask:
+    """Which steps are what was heard 20 ms before, again and softer: a line fills lost frames so.
+    ``energy``: that of each step."""
+    found = np.zeros(len(energy), np.bool_)
+    if len(energy) < _BEFORE + WINDOW:
+        return found
+    sound = samples[: len(energy) * STEP].reshape(-1, STEP).astype(np.float32)
+    product = np.einsum("ij,ij->i", sound[_BEFORE:], sound[:-_BEFORE])
+    whole = windows(energy)
+    before, now = whole[:-_BEFORE], whole[_BEFORE:]
+    again = (windows(product) > _ALIKE * np.sqrt(before * now)) & (now < _SOFTER * before)
+    for step in range(_BEFORE, _BEFORE + WINDOW):
+        found[step : step + len(again)] |= again
+    return found
+
+
+def noise(energy: Floats, lost: Mask) -> Floats:
+    """The energy that the noise has in each window, of the energy of each step. In steps that are
+    ``lost`` (:func:`faded`) it is softer than it is on the line, so they do not count.
 
     Steady noise is found within 2 s, also where it changes during a call. Stretches of no sound at
     all (a carrier fills holes with them) say nothing of the noise beside them, unless there is
@@ -73,7 +102,7 @@ def noise(energy: Floats) -> Floats:
     if len(energy) < _QUIET:
         return np.zeros(count, np.float32)
     quiet = running_sum(energy, _QUIET) * (WINDOW / _QUIET)
-    quiet[quiet < 1.0] = np.inf
+    quiet[(quiet < 1.0) | touched(lost, _QUIET)] = np.inf
     blocks = -(-len(quiet) // _NOISE_BLOCK)
     padded = np.full((blocks + 2 * _NOISE_BLOCKS) * _NOISE_BLOCK, np.inf, np.float32)
     begin = _NOISE_BLOCKS * _NOISE_BLOCK

@@ -88,10 +88,12 @@ Spans = list[tuple[int, int]]
 
 
 class Loudness(NamedTuple):
-    """How loud a side is: the ``energy`` of its steps, that of its ``windows``, the ``floor`` of
-    the noise in each of these, and its ``loudest`` speech above that (0 or less: it has none)."""
+    """How loud a side is: the ``energy`` of its steps, which of them are ``lost`` (levels.faded),
+    the energy of its ``windows``, the ``floor`` of the noise in each of these, and its ``loudest``
+    speech above that (0 or less: it has none)."""
 
     energy: Floats
+    lost: Mask
     windows: Floats
     floor: Floats
     loudest: float
@@ -101,25 +103,26 @@ def loudness(samples: Samples, silenced: Mask | None = None) -> Loudness:
     """``silenced``: steps that are no speech whatever they sound like, for example the tones of
     keys. They are no sound here, and count for the noise."""
     energy = levels.steps(samples)
-    floor = levels.noise(energy)
+    lost = levels.faded(samples, energy)
+    floor = levels.noise(energy, lost)
     if silenced is not None:
         energy = np.where(silenced, np.float32(0.0), energy)
     windows = levels.windows(energy)
     return Loudness(
-        energy, windows, floor, _reached(windows - floor, round(LOUD_FOR / STEP_SECONDS))
+        energy, lost, windows, floor, _reached(windows - floor, round(LOUD_FOR / STEP_SECONDS))
     )
 
 
 def find(samples: Samples, loud: Loudness, silenced: Mask | None = None) -> list[Segment]:
     """The segments of a side that is so loud. ``silenced``: as of :func:`loudness`."""
-    energy, whole, floor, loudest = loud
+    energy, lost, whole, floor, loudest = loud
     if loudest <= 0.0:
         return []
     candidates = np.flatnonzero(whole - floor > np.maximum(loudest / FAINTEST, floor * STANDS_OUT))
     utterances = joined(candidates, UTTERANCES_APART)
     if not utterances:
         return []
-    pauses = np.ones(len(whole), np.bool_)
+    pauses = ~levels.touched(lost, WINDOW)
     beside = round(BESIDE / STEP_SECONDS)
     for first, last in utterances:
         pauses[max(0, first - beside) : last + beside] = False

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -111,6 +112,15 @@ def test_a_line_that_hides_nothing_is_reliable(name: str) -> None:
     for seed in range(20_000, 20_004):
         report = on_line((PROFILES | HISS)[name], talk(seed), seed)
         assert report.reliable, report.unreliable_because
+
+
+def test_lost_frames_on_a_noisy_line_make_no_words_of_its_noise() -> None:
+    lossy = PROFILES["mobile-bad"]
+    whole = msgspec.structs.replace(lossy, loss=0.0)
+    for seed in (20_001, 20_004, 20_005):
+        found, expected = (on_line(each, talk(seed), seed).answers for each in (lossy, whole))
+        starts = [answer.start for answer in expected]
+        assert [answer.start for answer in found] == pytest.approx(starts, abs=0.02)
 
 
 @pytest.mark.parametrize("name", [*JUDGED, *HISS])
