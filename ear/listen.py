@@ -36,7 +36,7 @@ def listen(
     """
     seconds = max(len(ours), len(theirs)) / RATE
     our_side, our_digits, our_holes, _ = _side(ours, "ours")
-    their_side, their_digits, their_holes, hidden = _side(theirs, "theirs")
+    their_side, their_digits, their_holes, doubt = _side(theirs, "theirs")
     said, heard = our_side.segments, their_side.segments
     because = []
     for whose, side, missing in (("our", our_side, our_holes), ("their", their_side, their_holes)):
@@ -48,8 +48,8 @@ def listen(
             because.append(f"there is no speech on {whose} side")
     if echo.of(ours, theirs, said, heard):
         because.append("their side has an echo of our speech")
-    elif hidden:
-        because.append("noise that comes and goes hides where their speech begins and ends")
+    elif doubt is not None:
+        because.append(doubt)
     if frames_late > LATE:
         because.insert(0, f"our speech reached the far end {frames_late} frames of 20 ms late")
     if frames_lost:
@@ -75,8 +75,8 @@ def listen(
     )
 
 
-def _side(samples: Samples, side: str) -> tuple[Side, list[Digit], int, bool]:
-    """One side, its keys, the frames that are missing in its words, and whether noise hides where
+def _side(samples: Samples, side: str) -> tuple[Side, list[Digit], int, str | None]:
+    """One side, its keys, the frames that are missing in its words, and why it is not sure where
     they speak. Ours has no noise but what the test itself says."""
     pressed, silenced = digits.find(samples, side)
     loud = segments.loudness(samples, silenced)
@@ -88,8 +88,8 @@ def _side(samples: Samples, side: str) -> tuple[Side, list[Digit], int, bool]:
         level_dbfs=_level(samples, found),
         clipped_frames=faults.clipped(samples),
     )
-    hidden = side == "theirs" and moving.hides(loud)
-    return whole, pressed, faults.holes(samples, found), hidden
+    doubt = moving.doubt(loud) if side == "theirs" else None
+    return whole, pressed, faults.holes(samples, found), doubt
 
 
 def _level(samples: Samples, spoken: list[Segment]) -> float | None:

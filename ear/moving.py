@@ -26,7 +26,7 @@ FADES_OUT: Final = 0.3
 PAUSE: Final = 0.6
 PIECE: Final = 1.0
 #: The noise is in so many pieces at least, and in this share of them. Words that are too soft for
-#: speech leave some of them free.
+#: speech leave some of them free. If there are fewer pieces, and all sound so, it may be either.
 LEAST_PIECES: Final = 3
 MOST_PIECES: Final = 2 / 3
 #: A piece is heard in stretches of this length (steps; 50 ms). If more than this share of them is
@@ -40,14 +40,21 @@ LOUD: Final = 95
 MOVES: Final = 1.4
 
 
-def hides(loud: Loudness) -> bool:
-    """Whether such noise hides where speech begins and ends on a side that is so loud."""
+#: What a report says of such noise, and where there are too few pieces to know.
+HIDES: Final = "noise that comes and goes hides where their speech begins and ends"
+DOUBTFUL: Final = "their pauses are too short to tell noise from their words"
+
+
+def doubt(loud: Loudness) -> str | None:
+    """Why it is not sure where a side that is so loud speaks; None where it is."""
     loudest = loud.loudest
     if loudest <= 0.0:
-        return False
+        return None
     pieces = _pieces(loud.energy, loud.windows > loudest / SPEAKS)
     moving = [_moves(piece, loudest) for piece in pieces]
-    return sum(moving) >= max(LEAST_PIECES, MOST_PIECES * len(moving))
+    if sum(moving) >= max(LEAST_PIECES, MOST_PIECES * len(moving)):
+        return HIDES
+    return DOUBTFUL if 0 < len(moving) < LEAST_PIECES and all(moving) else None
 
 
 def _pieces(energy: Floats, loud: Mask) -> list[Floats]:

@@ -20,6 +20,7 @@ from trunkline.ear.levels import Samples
 from trunkline.ear.listen import listen
 
 NOISE = "noise that comes and goes hides where their speech begins and ends"
+DOUBT = "their pauses are too short to tell noise from their words"
 ECHO = "their side has an echo of our speech"
 #: What the ear takes off, or what leaves their speech as it is.
 JUDGED = ("mobile-good", "mobile-bad", "tandem", "packet-loss", "quiet")
@@ -63,6 +64,14 @@ def short_pauses() -> Said:
     call.say("ours", recordings()[0][:RATE], 0.2)
     _, end = call.say("theirs", recordings()[1], 1.5)
     call.say("theirs", recordings()[0], end + 1.0)
+    return said(call)
+
+
+@functools.cache
+def short_talk() -> Said:
+    call = MadeCall(1.0)
+    call.say("ours", recordings()[0][:RATE], 0.2)
+    call.say("theirs", recordings()[1], 1.7)
     return said(call)
 
 
@@ -133,8 +142,19 @@ def test_words_that_are_too_soft_for_speech_are_no_noise(name: str) -> None:
 @pytest.mark.parametrize("name", [*JUDGED, *HISS])
 def test_a_call_with_short_pauses_has_no_noise(name: str) -> None:
     for seed in range(3):
-        report = on_line((PROFILES | HISS)[name], short_pauses(), seed)
-        assert NOISE not in report.unreliable_because
+        because = on_line((PROFILES | HISS)[name], short_pauses(), seed).unreliable_because
+        assert NOISE not in because and DOUBT not in because
+
+
+@pytest.mark.parametrize("name", [*JUDGED, *HISS])
+def test_a_short_call_is_reliable(name: str) -> None:
+    report = on_line((PROFILES | HISS)[name], short_talk(), 1)
+    assert report.reliable, report.unreliable_because
+
+
+def test_what_may_be_noise_leaves_a_short_call_in_doubt() -> None:
+    for seed in range(3):
+        assert on_line(PROFILES["street"], short_talk(), seed).unreliable_because == [DOUBT]
 
 
 @pytest.mark.parametrize("name", [*JUDGED, *HISS])
