@@ -50,25 +50,26 @@ def doubt(loud: Loudness) -> str | None:
     loudest = loud.loudest
     if loudest <= 0.0:
         return None
-    pieces = _pieces(loud.energy, loud.windows > loudest / SPEAKS)
+    pieces = _pieces(loud, loud.windows > loudest / SPEAKS)
     moving = [_moves(piece, loudest) for piece in pieces]
     if sum(moving) >= max(LEAST_PIECES, MOST_PIECES * len(moving)):
         return HIDES
     return DOUBTFUL if 0 < len(moving) < LEAST_PIECES and all(moving) else None
 
 
-def _pieces(energy: Floats, loud: Mask) -> list[Floats]:
-    """The pauses in pieces: the energy of their stretches. ``loud``: the windows that are as loud
-    as speech."""
+def _pieces(side: Loudness, loud: Mask) -> list[Floats]:
+    """A side's pauses in pieces, without lost frames: the energy of their stretches. ``loud``: the
+    windows that are as loud as speech."""
     pauses = []
     begin = 0
     for first, last in segments.joined(np.flatnonzero(loud), segments.UTTERANCES_APART):
         if np.count_nonzero(loud[first : last + 1]) * STEP_SECONDS >= LASTS:
-            pauses.append(energy[begin : max(begin, first - round(FADES_IN / STEP_SECONDS))])
+            pauses.append(slice(begin, max(begin, first - round(FADES_IN / STEP_SECONDS))))
             begin = last + WINDOW + round(FADES_OUT / STEP_SECONDS)
-    pauses.append(energy[begin:])
+    pauses.append(slice(begin, None))
     pieces: list[Floats] = []
-    for pause in pauses:
+    for each in pauses:
+        pause = side.energy[each][~side.lost[each]]
         stretches = pause[: len(pause) // STRETCH * STRETCH].reshape(-1, STRETCH).sum(axis=1)
         seconds = len(stretches) * STRETCH * STEP_SECONDS
         if seconds >= PAUSE:

@@ -139,6 +139,15 @@ def test_words_that_are_too_soft_for_speech_are_no_noise(name: str) -> None:
         assert NOISE not in report.unreliable_because
 
 
+def test_lost_frames_beside_soft_words_are_no_noise() -> None:
+    call = MadeCall(1.0)
+    _, end = call.say("theirs", recordings()[1] * 0.2, 0.5)
+    _, end = call.say("ours", recordings()[0][: 2 * RATE], end + 0.3)
+    call.say("theirs", recordings()[1], end + 0.8)
+    for seed in (4, 11):
+        assert NOISE not in on_line(PROFILES["mobile-bad"], said(call), seed).unreliable_because
+
+
 @pytest.mark.parametrize("name", [*JUDGED, *HISS])
 def test_a_call_with_short_pauses_has_no_noise(name: str) -> None:
     for seed in range(3):
