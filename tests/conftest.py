@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 #: langwatch-scenario, which takes 4 s of a core: one line for calls, and one for units, where those
 #: that import scipy come behind. A worker of pytest-xdist takes a line, so no more than two tests
 #: compute at once, tests that wait go on beside them, and one worker imports scenario and scipy.
-#: The last line needs PostgreSQL, and one worker starts a server.
+#: The last line waits more than it computes: its tests need PostgreSQL, and one worker starts the
+#: only server.
 COMPUTE: Final = (
     (
         "::test_the_demo_runs",

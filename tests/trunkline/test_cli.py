@@ -474,12 +474,21 @@ def test_a_file_may_have_any_name_and_a_terminal_any_encoding(
         assert json.loads(terminal.read())
 
 
-@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
-def test_so_it_is_where_the_environment_says_the_encoding(encoding: str, tmp_path: Path) -> None:
-    """In a process of its own, whose streams and arguments Python makes."""
+@pytest.mark.parametrize(
+    ("encoding", "argv"),
+    [
+        ("utf-8:strict", ("report", ANY_NAME, "--html", "page.html")),
+        ("ascii:strict", ("report", ANY_NAME, "--html", "page.html")),
+        ("ascii:strict", ("show", ANY_NAME, "--svg", "call.svg")),
+    ],
+)
+def test_a_process_takes_any_name_and_the_encoding_of_its_environment(
+    encoding: str, argv: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Python makes its streams and arguments, and it imports what its command needs."""
     _sound(tmp_path / ANY_NAME)
     environment = os.environ | {"PYTHONIOENCODING": encoding}
-    command = [sys.executable, "-m", "trunkline", "report", ANY_NAME, "--html", "page.html"]
+    command = [sys.executable, "-m", "trunkline", *argv]
     ended = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
