@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import json
 import socket
 import subprocess
@@ -133,12 +134,20 @@ async def test_a_worker_that_dies_is_replaced_without_a_lost_frame(
     await client.close()
 
 
+def refuses(endpoint: str) -> bool:
+    """Whether a closed socket's endpoint refuses connections. ZeroMQ closes it in a thread of its
+    own, and takes connections until then."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        return caller.connect_ex(endpoint.removeprefix("ipc://")) == errno.ECONNREFUSED
+
+
 async def test_a_worker_that_died_before_the_stream_came_is_not_waited_for(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody waits for its silence to last long enough: its connection is gone."""
     monkeypatch.setattr(links, "TICK_LIMIT", float("inf"))
     stack.a.die()
+    await until(lambda: refuses(stack.a.ref.endpoint))
     stack.controller.tokens["t1"] = stack.accepted()
     client = await stack.stream()
     await until(lambda: stack.b.all(m.OpenCall))
