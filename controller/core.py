@@ -302,7 +302,8 @@ class Core:
         self.book = Book(identity, rules, seen)
         self.timeline = Timeline(identity.epoch)
         self._instructions: list[Instruction] = []
-        self._hear(f.Found(overrides, dials, orphans, listening), identity.started)
+        found = f.Found(overrides, dials, orphans, listening)
+        self._hear(found, self._moment(identity.started))
         # The instructions of the recovery leave with those of the first event.
 
     def handle(self, event: AnyEvent, now: float) -> list[Instruction]:
@@ -315,7 +316,7 @@ class Core:
         elif isinstance(event, m.GatewayNotification) and not self._is_gateway(event.gateway):
             self.book.count("not a gateway")
         else:
-            self._hear(event, now)
+            self._hear(event, self._moment(now))
         instructions, self._instructions = self._instructions, []
         return instructions
 
@@ -328,20 +329,16 @@ class Core:
         instructions."""
         return Moment(self.book, now, self._instructions)
 
-    def _hear(self, event: object, now: float) -> None:
-        """Let everybody hear the event, and then all facts that follow from it."""
-        self._pass_on(event, self._moment(now))
-
-    def _pass_on(self, heard: object, at: Moment) -> None:
-        """The timeline notes it, and then its rules hear it. What a rule tells is heard by all whom
-        it concerns before the next rule hears anything. KeyError: it has no row, which a test
-        forbids for all that may come."""
+    def _hear(self, heard: object, at: Moment) -> None:
+        """The timeline notes an event or a fact, and then its rules hear it. What a rule tells is
+        heard by all whom it concerns before the next rule hears anything. KeyError: it has no row,
+        which a test forbids for all that may come."""
         rules = HEARS[type(heard.body) if isinstance(heard, f.Ask) else type(heard)]
         self.timeline.hear(heard, self.book, at.now)
         for rule in rules:
             rule(at, heard)
             for fact in at.take_told():
-                self._pass_on(fact, at)
+                self._hear(fact, at)
 
     # ------------------------------------------------------------------ requests
 
@@ -368,7 +365,7 @@ class Core:
         at.count(f"request {type(request.body).__name__}")
         try:
             self._admit(request, peer.role)
-            self._hear(f.Ask(reply_to, request.body, request.ttl, request.trace), now)
+            self._hear(f.Ask(reply_to, request.body, request.ttl, request.trace), at)
         except TrunklineError as error:
             at.fail(reply_to, error)
         except Exception as error:
@@ -378,12 +375,12 @@ class Core:
     def _hello(self, hello: m.Hello, now: float) -> None:
         """A peer whose Hello cannot be taken in is refused: it would send it to the next controller
         too."""
+        at = self._moment(now)
         try:
-            self._hear(hello, now)
+            self._hear(hello, at)
         except Exception as error:
             log.exception("the Hello of %s could not be handled", hello.peer)
-            refused = m.Refused(error=ErrorInfo.of(self._blamed(error)))
-            self._moment(now).send(hello.peer, refused)
+            at.send(hello.peer, m.Refused(error=ErrorInfo.of(self._blamed(error))))
 
     def _blamed(self, error: Exception) -> TrunklineError:
         """The error that a peer gets when a rule failed in a way that nobody foresaw. The log has
