@@ -120,10 +120,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        when = self._now + delay
-        timer = SimHandle(when, callback, args, self, context)
-        heapq.heappush(self._timers, (when, next(self._order), timer))
-        return timer
+        return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_at(
         self,
