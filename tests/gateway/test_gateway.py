@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import errno
 import json
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from trunkline.bus import hosts
 from trunkline.bus import messages as m
+from trunkline.bus.endpoints import listened_at
 from trunkline.bus.listener import HEAD_BYTES
 from trunkline.bus.settings import load
 from trunkline.bus.testing import poison, until
@@ -134,20 +134,15 @@ async def test_a_worker_that_dies_is_replaced_without_a_lost_frame(
     await client.close()
 
 
-def refuses(endpoint: str) -> bool:
-    """Whether a closed socket's endpoint refuses connections. ZeroMQ closes it in a thread of its
-    own, and takes connections until then."""
-    with socket.socket(socket.AF_UNIX) as caller:
-        return caller.connect_ex(endpoint.removeprefix("ipc://")) == errno.ECONNREFUSED
-
-
 async def test_a_worker_that_died_before_the_stream_came_is_not_waited_for(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody waits for its silence to last long enough: its connection is gone."""
     monkeypatch.setattr(links, "TICK_LIMIT", float("inf"))
     stack.a.die()
-    await until(lambda: refuses(stack.a.ref.endpoint))
+    # ZeroMQ closes the socket in a thread of its own, and takes connections until then.
+    path = Path(stack.a.ref.endpoint.removeprefix("ipc://"))
+    await until(lambda: not listened_at(path))
     stack.controller.tokens["t1"] = stack.accepted()
     client = await stack.stream()
     await until(lambda: stack.b.all(m.OpenCall))
