@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pytest
 from rich.console import Console
 
 from trunkline.bus import wav
+from trunkline.bus.errors import TrunklineError
+from trunkline.bus.launch import StackInfo
 from trunkline.demo import run
 from trunkline.demo.measure import CallRecord
 from trunkline.demo.record import Watch
 from trunkline.demo.run import Demo
 
 WATCH = cast(Watch, object())
+#: What the calls of a test may take (seconds).
+WITHIN: Final = 0.1
 
 
 def record(underruns: int) -> CallRecord:
@@ -41,20 +45,40 @@ async def test_a_call_with_holes_is_held_once_more(
     assert ("calling: the far end heard 3 holes" in capsys.readouterr().out) == (len(holes) > 1)
 
 
-async def test_what_was_held_in_time_is_not_given_up_while_it_is_drawn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a busy machine the pictures take seconds, and the files are there by then."""
-    demo = Demo(tmp_path, Console(), verbose=False, as_json=False)
+class Slow:
+    """A stack that takes longer to start than the calls may take."""
 
-    async def held() -> None:
-        pass
+    async def until_ready(self) -> StackInfo:
+        await asyncio.sleep(2 * WITHIN)
+        return StackInfo(account_sid="AC1", auth_token="secret", pid=1)
 
-    def drawn() -> int:
-        time.sleep(0.2)
+    def stop(self) -> int:
         return 0
 
-    monkeypatch.setattr(run, "ENDS_WITHIN", 0.1)
-    monkeypatch.setattr(demo, "run", held)
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+async def test_only_the_calls_are_held_within_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """On a busy machine the stack takes its time to start, and the pictures to be drawn."""
+    demo = Demo(tmp_path, Console(), verbose=False, as_json=False)
+
+    async def calls(*_given: object) -> None:
+        await asyncio.sleep(seconds)
+
+    def drawn() -> int:
+        time.sleep(2 * WITHIN)
+        return 0
+
+    monkeypatch.setattr(run, "CALLS_WITHIN", WITHIN)
+    monkeypatch.setattr(run, "_import_calls", lambda _name: None)
+    monkeypatch.setattr(demo, "_missing", ["scenario"])
+    monkeypatch.setattr(demo, "_launch", lambda _directory: Slow())
+    monkeypatch.setattr(demo, "_calls", calls)
     monkeypatch.setattr(demo, "conclude", drawn)
-    assert await run._until_done(demo, asyncio.Event()) == 0
+    until_done = run._until_done(demo, asyncio.Event())
+    if seconds < WITHIN:
+        assert await until_done == 0
+    else:
+        with pytest.raises(TrunklineError, match="the calls were not over within"):
+            await until_done
