@@ -18,6 +18,7 @@ import random
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from typing import Any, Final
@@ -96,8 +97,15 @@ def _like(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
 
 def _by_atheris(name: str, seconds: float, seed: int) -> int:
     """1 if a fault was found: its bytes are in the corpus now."""
-    command = [sys.executable, "-m", "tests.fuzz.led", name, f"{max(1.0, seconds):.0f}", str(seed)]
-    ended = subprocess.run(command, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory(prefix="trunkline-fuzz-") as found:
+        ended = subprocess.run(
+            [
+                *(sys.executable, "-m", "tests.fuzz.led", name),
+                *(f"{max(1.0, seconds):.0f}", str(seed), found),
+            ],
+            capture_output=True,
+            text=True,
+        )
     if ended.returncode:
         print(ended.stdout + ended.stderr)
         print(f"{name}: a fault, whose bytes are in {targets.CORPUS / name}", flush=True)

@@ -1,13 +1,13 @@
-"""``python -m tests.fuzz.led TARGET SECONDS SEED``: one target, led by the branches that it takes.
+"""``python -m tests.fuzz.led TARGET SECONDS SEED FOUND``: one target, led by the branches that it
+takes.
 
 A process of its own, because libFuzzer, which atheris is made of, ends it. Bytes that are a fault
-are written to the target's corpus.
+are written to the target's corpus, and bytes that take a new branch to the directory FOUND.
 """
 
 from __future__ import annotations
 
 import sys
-import tempfile
 
 import atheris
 
@@ -23,15 +23,14 @@ with atheris.instrument_imports(include=LED_BY):
     from . import targets
 
 
-def main(name: str, seconds: str, seed: str) -> None:
+def main(name: str, seconds: str, seed: str, found: str) -> None:
     corpus = targets.CORPUS / name
-    with tempfile.TemporaryDirectory() as found:
-        options = [f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={LONGEST}"]
-        atheris.Setup(
-            [sys.argv[0], *options, f"-artifact_prefix={corpus}/", found, str(corpus)],
-            targets.TARGETS[name].check,
-        )
-        atheris.Fuzz()
+    options = [f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={LONGEST}"]
+    atheris.Setup(
+        [sys.argv[0], *options, f"-artifact_prefix={corpus}/", found, str(corpus)],
+        targets.TARGETS[name].check,
+    )
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":
