@@ -1,9 +1,9 @@
 """The media plane: two ends bridged in 20 ms frames, all circuits on one grid of ticks.
 
-No I/O and no clock. ``Switchboard.tick(now)`` is called every 5 ms of nominal time and serves a
-quarter of the circuits; ``now`` is the nominal time. The near end is a Leg, the far end a Leg or a
-Bot. A circuit whose call has not been answered carries no sound, but lets its legs count their
-pauses.
+No I/O and no clock. While there are circuits, ``Switchboard.tick(now)`` is called every 5 ms of
+nominal time and serves a quarter of them; ``now`` is the nominal time. The near end is a Leg, the
+far end a Leg or a Bot. A circuit whose call has not been answered carries no sound, but lets its
+legs count their pauses.
 """
 
 from __future__ import annotations
@@ -90,6 +90,11 @@ class Switchboard:
     def __init__(self) -> None:
         self._phases: list[dict[Circuit, None]] = [{} for _ in range(PHASES)]
         self._tick = 0
+
+    @property
+    def busy(self) -> bool:
+        """There is a circuit."""
+        return any(self._phases)
 
     def add(self, circuit: Circuit) -> None:
         """Put a circuit on the phase with the fewest."""

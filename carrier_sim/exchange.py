@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import secrets
 from collections import deque
 from collections.abc import Callable
@@ -75,6 +76,9 @@ class Shell(Protocol):
     def detected(self, call: Call, found: Detected) -> None:
         """Post who has answered."""
 
+    def wake(self) -> None:
+        """Ticks have something to do again: ``first_due`` may be earlier than it was."""
+
 
 class Exchange:
     """The account and all its calls."""
@@ -123,6 +127,14 @@ class Exchange:
     def at(self, when: float, do: Callable[[float], None]) -> None:
         """Run ``do(now)`` at the first tick at or after ``when``."""
         heapq.heappush(self._timers, (when, next(self._count), do))
+        self.shell.wake()
+
+    def first_due(self) -> float:
+        """Ticks before this time have nothing to do: -inf while there are circuits, and inf where
+        nothing is scheduled."""
+        if self.switchboard.busy:
+            return -math.inf
+        return self._timers[0][0] if self._timers else math.inf
 
     def tick(self, now: float) -> None:
         """One tick of the grid."""
@@ -500,4 +512,5 @@ class Exchange:
         circuit = Circuit(call.leg, far, keep=self.options.keep_audio)
         call.circuit, call.bot = circuit, far if isinstance(far, Bot) else None
         self.switchboard.add(circuit)
+        self.shell.wake()
         return circuit

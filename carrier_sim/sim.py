@@ -11,6 +11,7 @@ async with CarrierSim(port=0) as sim:
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import time
 from array import array
@@ -46,6 +47,8 @@ ACCOUNT_SID: Final = "AC" + "5" * 32
 AUTH_TOKEN: Final = "carrier-sim-token"  # noqa: S105  # of an account that does not exist
 #: How much later a status callback comes that others overtake (habit ``callback-order``): seconds.
 OVERTAKEN_BY: Final = 0.2
+#: A tick may come so much before its time (seconds).
+_EARLY: Final = 0.0005
 #: If a tick is later than this (seconds), what waits in the sockets is read before it.
 _LATE: Final = 0.003
 
@@ -108,6 +111,8 @@ class CarrierSim:
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._t0 = 0.0
         self._ticks = 0
+        #: The clock leaves ticks out, because nothing is to be done on them.
+        self._rests = False
         self._faults_seen = 0
         #: Whether some stream's socket has to be looked at on each tick.
         self._disturbed = False
@@ -145,6 +150,7 @@ class CarrierSim:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._rests = False
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -272,12 +278,22 @@ class CarrierSim:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (condition, future)
         self._waiters.append(entry)
+        self.wake()
         try:
             async with asyncio.timeout(timeout):
                 await future
         finally:
             if entry in self._waiters:
                 self._waiters.remove(entry)
+
+    def wake(self) -> None:
+        if self._rests:
+            passed = self._point(self.now() + _EARLY)
+            if self._timer is not None:
+                self._timer.cancel()
+                passed = min(passed, self._ticks)  # its tick may have been due already
+            self._ticks = passed
+            self._schedule()
 
     def fetch(self, call: Call, fetch: Fetch, fetch_id: int) -> None:
         form = [*call_form(call.record, self.account_sid), *fetch.params]
@@ -391,7 +407,22 @@ class CarrierSim:
     def _due(self) -> float:
         return self._t0 + (self._ticks + 1) * TICK_SECONDS
 
+    def _point(self, when: float) -> int:
+        """The last point of the grid that is not after ``when``."""
+        return math.floor((when - self._t0) / TICK_SECONDS)
+
     def _schedule(self) -> None:
+        """Set the timer for the next tick, or for the first that has something to do. Where no
+        tick has, nothing is set until ``wake``."""
+        is_awake = self._sockets or self._waiters
+        first = self._due() if is_awake else self.exchange.first_due()
+        self._rests = first > self._due()
+        self._timer = None
+        if first == math.inf:
+            return
+        if self._rests:
+            # ``first`` may itself be a point, or a rounding error beside one.
+            self._ticks = self._point(first - _EARLY)
         delay = max(0.0, self._due() - self.now())
         self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
 
@@ -406,8 +437,9 @@ class CarrierSim:
         self._run()
 
     def _run(self) -> None:
+        self._rests = False
         now = self.now()
-        while (due := self._due()) <= now + 0.0005:
+        while (due := self._due()) <= now + _EARLY:
             self._ticks += 1
             self.lateness.append(now - due)
             self.exchange.tick(due)

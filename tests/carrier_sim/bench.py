@@ -60,6 +60,9 @@ class Bench:
     def status_callback(self, call: Call, event: str, status: str) -> None:
         self.callbacks.append((call.sid, event, status))
 
+    def wake(self) -> None:
+        """The test turns the clock, which has every tick."""
+
     # The test's side
 
     def answer(self, text: str, content_type: str = "text/xml") -> None:
