@@ -402,7 +402,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             )
         log.info(
             "TwilioAgentAdapter: placed call %s from %s to %s",
-            call.dialled_sid or call.sid,
+            call.dialled_sid or "(Twilio has not told its SID yet)",
             redact_number(line.number),
             to,
         )
@@ -493,7 +493,9 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         self._heard = Heard(call, self._gate_options, piece=PIECE)
         self._digits.follow(call)
         latency = None if began is None else round((time.monotonic() - began) * 1000)
-        set_twilio(span, call_sid=call.dialled_sid or call.sid, stream_connect_latency_ms=latency)
+        # Of two legs it is the dialled one's. Where Twilio has not told that, the span has none.
+        sid = call.sid if call.direction == "inbound" else call.dialled_sid
+        set_twilio(span, call_sid=sid, stream_connect_latency_ms=latency)
 
     def _forget_call(self) -> None:
         self._digits.drop()

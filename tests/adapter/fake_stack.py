@@ -223,14 +223,18 @@ class FakeStack:
         open_at: int | None = 0,
         reported: str | None = None,
         age: float | None = None,
+        taken: bool = True,
     ) -> m.CallInfo:
         """The call's first stream is up: tell the adapter, open it at the primary. ``reported``:
-        what the carrier made of the number that a dial comes from."""
+        what the carrier made of the number that a dial comes from. ``taken``: Twilio has told the
+        SID of the leg that was dialled."""
         call = secrets.token_hex(16) if dial is None else dial.request[::-1]
+        on_dialled_leg = dial is not None and dial.mode != "b-leg"
         info = m.CallInfo(
             call=call,
             session=session,
-            sid="CA" + (secrets.token_hex(16) if dial is None else dial.request),
+            sid="CA" + (dial.request if dial and on_dialled_leg else secrets.token_hex(16)),
+            dialled_sid="CA" + dial.request if dial and taken else None,
             direction="inbound" if dial is None else "outbound",
             caller=caller if dial is None else (reported or OURS),
             caller_rewritten=reported is not None,

@@ -59,13 +59,28 @@ async def test_an_outbound_dial(stack: FakeStack, spans: InMemorySpanExporter) -
         f"{PREFIX}direction": "outbound",
         f"{PREFIX}to": "***0101",
         f"{PREFIX}from": "***0100",
-        f"{PREFIX}call_sid": info.sid,
+        f"{PREFIX}call_sid": info.dialled_sid,
     }
     # The rest of the stack joins this trace.
     trace_of_the_dial = dials(stack)[0].trace["traceparent"]
     (span,) = named(spans, "voice.adapter.dial")
     assert span.context is not None
     assert f"{span.context.trace_id:032x}-{span.context.span_id:016x}" in trace_of_the_dial
+
+
+async def test_the_span_of_a_dial_never_has_the_other_legs_sid(
+    stack: FakeStack, spans: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other leg's stream may be up before Twilio has answered the dial."""
+    caplog.set_level(logging.INFO, "scenario.voice.twilio")
+    stack.controller.answers[m.Dial] = None
+    async with adapter(stack) as agent:
+        placing = asyncio.ensure_future(agent.place_call(THEIRS, timeout=5))
+        dial = await stack.controller.wait_for(m.Dial)
+        stack.start_call(dial.session, dial=dial, taken=False)
+        await placing
+    assert f"{PREFIX}call_sid" not in attributes_of(spans, "voice.adapter.dial")
+    assert "placed call (Twilio has not told its SID yet) from" in caplog.text
 
 
 async def test_an_originated_dial_has_no_latency(

@@ -84,7 +84,7 @@ async def test_the_sid_of_our_leg_may_be_known_after_the_stream_of_the_other_one
     async with Line(OURS, bus=stack.bus) as line:
         placing = asyncio.ensure_future(line.place_call(THEIRS, timeout=5))
         dial = await stack.controller.wait_for(m.Dial)
-        info = stack.start_call(dial.session, dial=dial)
+        info = stack.start_call(dial.session, dial=dial, taken=False)
         call = await placing
         assert call.dialled_sid is None
         stack.controller.answer_last(m.Dialled(call=info.call, sid="CA1"))

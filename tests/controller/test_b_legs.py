@@ -101,9 +101,12 @@ def test_a_call_that_comes_before_the_dial_is_asked_for_is_not_its_other_leg() -
 
 def test_the_other_leg_may_come_before_twilios_answer() -> None:
     stage, info = caller()
-    b_leg(stage, info)
+    request, asked = b_leg(stage, info)
     stage.take(do.Create)
     assert up(stage, "CAb", "anonymous").dialled_sid is None
+    assert not stage.answered("a1", asked)
+    stage.feed(ev.Taken(request, "CAa", "in-progress"))
+    assert stage.body("a1", asked, m.Dialled).sid == "CAa", "its span has that, too"
 
 
 def test_a_session_that_answers_keeps_its_callers_while_the_number_is_dialled() -> None:
