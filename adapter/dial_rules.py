@@ -12,7 +12,7 @@ from typing import Literal
 
 from trunkline.bus.callers import caller_error
 from trunkline.bus.messages import LONGEST_CALL, LONGEST_WAIT, DialMode, MachineDetection
-from trunkline.bus.redact import is_e164, redact_number
+from trunkline.bus.redact import is_e164, not_e164, redact_number
 
 StreamAttachMode = Literal["a-leg", "b-leg", "originator-only"]
 
@@ -56,10 +56,7 @@ def check_e164(number: str, name: str = "phone_number") -> None:
     if not isinstance(number, str):
         raise ValueError(f"{name} is {type(number).__name__}, not a phone number in E.164 format.")
     if not is_e164(number):
-        raise ValueError(
-            f"{name} {redact_number(number)} is not in E.164 format (expected e.g. '+14155551234': "
-            "a leading '+', then 7 to 15 digits, the first of them not 0)."
-        )
+        raise ValueError(f"{name} {not_e164(redact_number(number))}.")
 
 
 def callee_set(numbers: Iterable[str] | None) -> set[str] | None:

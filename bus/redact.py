@@ -20,6 +20,15 @@ def is_e164(number: str) -> bool:
     return _E164.match(number) is not None
 
 
+def not_e164(shown: str) -> str:
+    """Why a number is refused that is not E.164. ``shown`` is the number: redacted, because errors
+    reach logs, unless its user has just typed it and reads this."""
+    return (
+        f"{shown} is not in E.164 format (expected e.g. '+14155551234': a leading '+', then 7 to "
+        "15 digits, the first of them not 0)"
+    )
+
+
 def is_withheld(caller: str) -> bool:
     """A carrier's word for a caller who withholds the number."""
     return caller.strip().lower() in _WITHHELD

@@ -116,6 +116,8 @@ def test_wrong_usage_is_status_2(argv: tuple[str, ...], tmp_path: Path) -> None:
         (("call", "+14155557777", "--from", "any"), "'--from': any is not in E.164"),
         (("answer", "+1 415 555 1234"), "'NUMBER': +1 415 555 1234 is not in E.164"),
         (("load", "+1", "--from", "any"), "'NUMBER': +1 is not in E.164"),
+        (("doctor", "--live", "--number", "415"), "'--number': 415 is not in E.164"),
+        (("doctor", "--live", "--from", "me"), "'--from': me is not in E.164"),
     ],
 )
 def test_wrong_usage_is_one_line_that_says_where_to_read_on(

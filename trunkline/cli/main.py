@@ -31,6 +31,7 @@ from .completion import completion
 from .init import init
 from .keys import keys
 from .load import load
+from .numbers import PhoneNumber
 from .options import (
     CODEC_WORKER,
     CONTROLLER,
@@ -328,12 +329,14 @@ def restore(settings: Settings, dry_run: bool, account: bool, force: bool, as_js
 @click.option(
     "--number",
     metavar="NUMBER",
+    type=PhoneNumber(),
     help="With --live: the account's number to call. [the only one of TRUNKLINE_NUMBERS]",
 )
 @click.option(
     "--from",
     "caller",
     metavar="NUMBER",
+    type=PhoneNumber(),
     help="With --live: the number that calls it. [the number itself]",
 )
 @click.option("--yes", is_flag=True, help="With --live: do not ask before money is spent.")

@@ -14,7 +14,7 @@ import click
 
 from trunkline.bus.errors import NumberNotFoundError
 from trunkline.bus.messages import ANY_NUMBER
-from trunkline.bus.redact import is_e164
+from trunkline.bus.redact import is_e164, not_e164
 
 
 class PhoneNumber(click.ParamType[str]):
@@ -28,12 +28,7 @@ class PhoneNumber(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         number = str(value)
         if not is_e164(number) and not (self._or_any and number == ANY_NUMBER):
-            self.fail(
-                f"{number} is not in E.164 format (expected e.g. +14155551234: a leading +, then 7 "
-                "to 15 digits, the first of them not 0).",
-                param,
-                ctx,
-            )
+            self.fail(f"{not_e164(number)}.", param, ctx)
         return number
 
 

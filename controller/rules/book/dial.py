@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import InvalidRequestError, TrunklineError
-from trunkline.bus.redact import is_e164, redact_number
+from trunkline.bus.redact import is_e164, not_e164, redact_number
 from trunkline.bus.twilio_urls import DIAL_FIELD
 
 from ...instructions import ReplyTo
@@ -266,7 +266,7 @@ def check(
     if len(body.request) != 32:
         raise InvalidRequestError("a dial's request id has 32 hex digits")
     if not is_e164(body.to):
-        raise InvalidRequestError(f"{shown} is not in E.164 format (expected e.g. '+14155551234')")
+        raise InvalidRequestError(not_e164(shown))
     if not 1 <= body.max_duration <= m.LONGEST_CALL:
         raise InvalidRequestError(
             f"max_duration={body.max_duration:g} is not within 1 to {m.LONGEST_CALL} s"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from trunkline.bus import messages as m
 from trunkline.bus.callers import caller_error, caller_key
 from trunkline.bus.errors import AccountMismatchError, InvalidRequestError, WrongModeError
-from trunkline.bus.redact import is_e164, redact_number
+from trunkline.bus.redact import is_e164, not_e164, redact_number
 
 from . import Book
 from .session import Session
@@ -49,10 +49,7 @@ def _check(info: m.SessionInfo) -> None:
     numbers += [("allowed_callees", number) for number in info.allowed_callees or ()]
     for name, number in numbers:
         if not is_e164(number):
-            raise InvalidRequestError(
-                f"{name}: {redact_number(number)} is not in E.164 format (expected e.g. "
-                "'+14155551234')"
-            )
+            raise InvalidRequestError(f"{name}: {not_e164(redact_number(number))}")
     for place, caller in enumerate(info.allowed_callers or ()):
         why = caller_error(caller)
         if why is not None:
