@@ -11,6 +11,7 @@ The store reads its own journal by this, a start those of others (:func:`.store.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -126,12 +127,16 @@ def read_overrides(
     second line on the same number joins an override that is on already."""
     where, values = dialect.where(condition, *values)
     select = f"SELECT {_OVERRIDE} FROM overrides WHERE {where} ORDER BY since, id"
+    found = db.execute(select, values).fetchall()
+    where, values = dialect.where(f"override IN (SELECT id FROM overrides WHERE {where})", *values)
+    select = f"SELECT override, session, secret_hash FROM holders WHERE {where}"
+    holders: defaultdict[Any, dict[str, str]] = defaultdict(dict)
+    for override, session, secret_hash in db.execute(select, values).fetchall():
+        holders[override][session] = secret_hash
     rows, unreadable = [], []
-    for row in db.execute(select, values).fetchall():
+    for row in found:
         known = dict(zip(_OVERRIDE.split(", "), row, strict=True))
-        where, of_it = dialect.where("override = ?", known["id"])
-        holders = f"SELECT session, secret_hash FROM holders WHERE {where}"
-        known["holders"] = dict(db.execute(holders, of_it).fetchall())
+        known["holders"] = holders[known["id"]]
         try:
             rows.append(_override(known))
         except (msgspec.MsgspecError, ValueError) as error:

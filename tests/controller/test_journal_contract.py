@@ -193,6 +193,7 @@ async def test_overrides_do_not_touch_one_another(journal: Journal) -> None:
     await journal.plan(ROW, 5.0)
     await journal.plan(other, 6.0)
     await journal.intend("o1", PRIOR, WRITTEN, 7.0)
+    assert await journal.open_overrides() == [replace(ROW, prior=PRIOR, written=WRITTEN), other]
     await journal.set_state("o1", "restored", 8.0)
     assert await journal.open_overrides() == [other]
 

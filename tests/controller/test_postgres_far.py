@@ -62,6 +62,24 @@ class Way:
             await asyncio.wait(serving)  # the client has closed its connections
 
 
+async def test_three_overrides_are_read_in_as_many_round_trips_as_one(url: str) -> None:
+    way = Way()
+    async with way.to(url) as far:
+        journal = await in_fleet(far, 1).take(stack_id("far"), runs=True)
+        assert journal._beating is not None
+        journal._beating.cancel()
+        rows, took = [], []
+        for n in range(3):
+            number, holders = f"+1415555010{n}", {f"s{n}": "hash"}
+            rows.append(replace(row_for("PN1", f"o{n}"), number=number, holders=holders))
+            await journal.plan(rows[-1], 5.0)
+            before = way.trips
+            assert await journal.open_overrides() == rows
+            took.append(way.trips - before)
+        await journal.close()
+    assert took == [took[0]] * 3
+
+
 async def test_a_dial_and_an_override_take_as_many_round_trips_as_the_page_says(
     machine: Machine, url: str
 ) -> None:
