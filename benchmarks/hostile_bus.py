@@ -13,7 +13,6 @@ and no secret. It is a generator of outcomes, one for each message that it has s
 from __future__ import annotations
 
 import random
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +21,7 @@ import msgspec
 import zmq
 
 from trunkline.bus import messages as m
+from trunkline.bus.endpoints import listened_at
 
 #: Milliseconds that an answer may take.
 _ANSWER_WITHIN: Final = 50
@@ -103,7 +103,7 @@ def rogue(directory: Path, peers: dict[str, list[str]], rng: random.Random) -> I
             for message in to_controller(peers, rng):
                 control.send(message)
                 yield _outcome(control)
-            for path in filter(_lives, sorted(directory.glob("w-*"))):
+            for path in filter(listened_at, sorted(directory.glob("w-*"))):
                 media = _connected(context, path)
                 for message in to_worker(peers, rng):
                     media.send(message)
@@ -114,12 +114,6 @@ def rogue(directory: Path, peers: dict[str, list[str]], rng: random.Random) -> I
                 media.close(linger=200)
     finally:
         context.destroy(linger=0)
-
-
-def _lives(path: Path) -> bool:
-    """Whether a worker listens there: a killed one leaves its socket behind."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(path)) == 0
 
 
 def _connected(context: zmq.Context[zmq.Socket[bytes]], path: Path) -> zmq.Socket[bytes]:

@@ -134,12 +134,12 @@ class BusAddress:
 
 
 def listened_at(path: Path) -> bool:
-    """True: a process listens at a socket. False: a process has left it behind. OSError if there is
-    no socket, or if this user may not ask."""
+    """Whether a process listens at a socket. False: there is none, or a process has left it behind.
+    OSError if this user may not ask."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))
-        except ConnectionRefusedError:
+        except (FileNotFoundError, ConnectionRefusedError):
             return False
     return True
 

@@ -7,7 +7,7 @@ import socket
 import time
 from pathlib import Path
 
-from trunkline.bus.endpoints import BusAddress
+from trunkline.bus.endpoints import BusAddress, listened_at
 
 
 def test_sockets_that_nobody_listens_at_are_removed_once_they_are_old(
@@ -25,6 +25,8 @@ def test_sockets_that_nobody_listens_at_are_removed_once_they_are_old(
                 killed.bind(str(path))
         for path in (live, old, file):
             os.utime(path, (before, before))
+        asked = [listened_at(path) for path in (live, old, short_directory / "w-gone")]
+        assert asked == [True, False, False]
         BusAddress.read(f"ipc://{short_directory}").clear_away()
     assert sorted(short_directory.iterdir()) == sorted([live, young, file])
 
