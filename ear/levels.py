@@ -55,18 +55,16 @@ def touched(steps: Mask, width: int) -> Mask:
     return found
 
 
-def steps(samples: Samples) -> Floats:
-    """The energy of each step; a last one that is not whole is dropped."""
-    sound = samples[: len(samples) // STEP * STEP].reshape(-1, STEP).astype(np.float32)
-    energy: Floats = np.einsum("ij,ij->i", sound, sound)
-    return energy
+def energies(samples: Samples, size: int) -> Floats:
+    """The energy of each piece of ``size`` samples; a last one that is not whole is dropped."""
+    sound = _pieces(samples, size)
+    found: Floats = np.einsum("ij,ij->i", sound, sound)
+    return found
 
 
-def frames(samples: Samples) -> Floats:
-    """The energy of each 10 ms from the first sample on, as far as they are whole."""
-    sound = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME).astype(np.float32)
-    energy: Floats = np.einsum("ij,ij->i", sound, sound)
-    return energy
+def _pieces(samples: Samples, size: int) -> Floats:
+    """Whole pieces of ``size`` samples, one after the other."""
+    return samples[: len(samples) // size * size].reshape(-1, size).astype(np.float32)
 
 
 def windows(energy: Floats) -> Floats:
@@ -80,7 +78,7 @@ def faded(samples: Samples, energy: Floats) -> Mask:
     found = np.zeros(len(energy), np.bool_)
     if len(energy) < _BEFORE + WINDOW:
         return found
-    sound = samples[: len(energy) * STEP].reshape(-1, STEP).astype(np.float32)
+    sound = _pieces(samples, STEP)
     product = np.einsum("ij,ij->i", sound[_BEFORE:], sound[:-_BEFORE])
     whole = windows(energy)
     before, now = whole[:-_BEFORE], whole[_BEFORE:]

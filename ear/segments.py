@@ -102,7 +102,7 @@ class Loudness(NamedTuple):
 def loudness(samples: Samples, silenced: Mask | None = None) -> Loudness:
     """``silenced``: steps that are no speech whatever they sound like, for example the tones of
     keys. They are no sound here, and count for the noise."""
-    energy = levels.steps(samples)
+    energy = levels.energies(samples, STEP)
     lost = levels.faded(samples, energy)
     floor = levels.noise(energy, lost)
     if silenced is not None:
@@ -133,7 +133,8 @@ def find(samples: Samples, loud: Loudness, silenced: Mask | None = None) -> list
     for first, last in utterances:
         begin = _begins(samples, energy, first)
         if begin is not None:
-            frames = levels.frames(samples[begin : (last + 2 * WINDOW) * STEP])
+            sound = samples[begin : (last + 2 * WINDOW) * STEP]
+            frames = levels.energies(sound, levels.FRAME)
             segments += _in_silence(begin / STEP, frames)
         else:
             begin, end = max(0, first - WINDOW), min(len(whole), last + 2 * WINDOW)
