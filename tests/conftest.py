@@ -68,6 +68,7 @@ COMPUTE: Final = (
     (
         "::test_the_scenario_adapter_knows_it_too",
         "adapter/test_dropin_calls.py",
+        "adapter/test_dropin_harness.py",
         "adapter/test_dropin_spans.py",
         "adapter/test_dropin_surface.py",
         "adapter/test_gate_options.py",
