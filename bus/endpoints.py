@@ -13,13 +13,12 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import SettingsError
 from .hosts import bare, join, own_address
-from .private import NotPrivateError, check_private, make_private
+from .private import as_set, check_private, make_private
 
 #: Room for a socket's path in sockaddr_un, less the ending zero byte.
 _MAX_IPC_PATH = 103 if sys.platform == "darwin" else 107
@@ -114,23 +113,12 @@ class BusAddress:
         """Make the ipc directory, 0700. SettingsError where it is not, or may be replaced by one
         that is not, this user's alone (:mod:`.private`)."""
         if self.directory is not None:
-            self._look(make_private, self.directory)
+            as_set(f"TRUNKLINE_BUS={self.text!r}", make_private, self.directory)
 
     def check_directory(self) -> None:
         """Check the ipc directory in the same way, for whoever connects there. It is not made."""
         if self.directory is not None:
-            self._look(check_private, self.directory)
-
-    def _look(self, how: Callable[[Path], None], directory: Path) -> None:
-        try:
-            how(directory)
-        except NotPrivateError as error:
-            raise SettingsError(f"TRUNKLINE_BUS={self.text!r}: {error}") from None
-        except OSError as error:
-            what = "made" if how is make_private else "looked at"
-            raise SettingsError(
-                f"TRUNKLINE_BUS={self.text!r}: {directory} cannot be {what}: {error.strerror}"
-            ) from error
+            as_set(f"TRUNKLINE_BUS={self.text!r}", check_private, self.directory)
 
 
 def listened_at(path: Path) -> bool:

@@ -25,7 +25,7 @@ from __future__ import annotations
 import grp
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +41,19 @@ WRITE: Final = 0o022
 
 class NotPrivateError(SettingsError):
     """A directory, a file in it, or something on the way to it is not this user's alone."""
+
+
+def as_set(setting: str, how: Callable[[Path], None], directory: Path) -> None:
+    """``how`` is make_private or check_private, for a directory that a setting names. ``setting``:
+    its name and its value, for SettingsError, which is all that this raises."""
+    try:
+        how(directory)
+    except NotPrivateError as error:
+        raise SettingsError(f"{setting}: {error}") from None
+    except OSError as error:
+        what = "made" if how is make_private else "looked at"
+        why = f"{directory} cannot be {what}: {error.strerror}"
+        raise SettingsError(f"{setting}: {why}") from error
 
 
 def make_private(directory: Path, *, others_may_not: int = ENTER) -> None:

@@ -36,7 +36,7 @@ from typing import Final
 
 from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.locks import FileLock, LockHeldError, holder_of
-from trunkline.bus.private import WRITE, NotPrivateError, check_private, make_private
+from trunkline.bus.private import WRITE, as_set, check_private, make_private
 from trunkline.bus.settings import PRIVATE
 
 _JOURNAL: Final = "journal.sqlite3"
@@ -321,15 +321,7 @@ def _make(path: Path) -> None:
 
 def _look(how: Callable[[Path], None], path: Path) -> None:
     """SettingsError where the directory is not this user's alone, or cannot be made."""
-    try:
-        how(path)
-    except NotPrivateError as error:
-        raise SettingsError(f"TRUNKLINE_STATE_DIR={str(path)!r}: {error}") from None
-    except OSError as error:
-        what = "made" if how is make_private else "looked at"
-        raise SettingsError(
-            f"TRUNKLINE_STATE_DIR={str(path)!r}: {path} cannot be {what}: {error.strerror}"
-        ) from error
+    as_set(f"TRUNKLINE_STATE_DIR={str(path)!r}", how, path)
 
 
 def journals(state_dir: Path) -> list[Path]:
