@@ -19,6 +19,7 @@ MS = 1_000_000
 TICK = 20 * MS
 CALL = "c" * 32
 SECRET = "s" * 32
+GENERATION = m.first_generation(1)
 GATEWAY, ADAPTER = b"gateway", b"adapter"
 
 
@@ -26,7 +27,7 @@ class FakeGateway:
     """One call's gateway: writes what follows in position, acknowledges, keeps the ring."""
 
     def __init__(self) -> None:
-        self.generation = m.first_generation(1)
+        self.generation = GENERATION
         self.out_next: int | None = 0
         self.playback = 0
         self.written = bytearray()  # by position, from 0; clears leave zeros

@@ -23,8 +23,9 @@ from trunkline.bus.testing import Context, FakeController, poison, until
 from trunkline.codec_worker import calls, process
 from trunkline.codec_worker.process import CLOCKED_FROM, WorkerProcess, main
 
+from .peers import CALL, GENERATION, SECRET
+
 T = TypeVar("T")
-CALL, SECRET, GENERATION = "c" * 32, "s" * 32, m.first_generation(1)
 
 
 class Peer:

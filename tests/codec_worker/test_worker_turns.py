@@ -14,7 +14,7 @@ from trunkline.bus.testing import Context
 from trunkline.codec_worker.playout import Playout
 from trunkline.codec_worker.process import CLOCKED_FROM, DENSE_FROM, WorkerProcess
 
-CALL, SECRET, GENERATION = "c" * 32, "s" * 32, m.first_generation(1)
+from .peers import CALL, GENERATION, SECRET
 
 
 class Driven:

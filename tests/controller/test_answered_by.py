@@ -11,11 +11,10 @@ from trunkline.bus import messages as m
 from trunkline.bus.errors import ErrorInfo
 from trunkline.controller import events as ev
 from trunkline.controller import instructions as do
-from trunkline.controller.journal.rows import DialRow
 
-from .fake_carrier import OURS, SECOND, THEIRS
+from .fake_carrier import SECOND, THEIRS
 from .stage import Stage, again, token_of
-from .test_dials import a_dial
+from .test_dials import a_dial, live_call
 
 
 def caller() -> tuple[Stage, m.SessionInfo]:
@@ -129,27 +128,11 @@ def test_a_client_that_was_away_is_told_again() -> None:
     assert answers(stage) == ["human", "human"]
 
 
-def known(row: DialRow) -> m.CallInfo:
-    """The dial's call, as its client knows it."""
-    return m.CallInfo(
-        call=row.call,
-        session=row.session,
-        sid="CA1",
-        direction="outbound",
-        caller=OURS,
-        callee=THEIRS,
-        secret="s" * 32,
-        ordinal=1,
-        dial_request=row.request,
-        mode="a-leg",
-    )
-
-
 def test_a_restarted_controller_learns_it_from_the_client() -> None:
     info = Stage().info(allowed_callees=[THEIRS], mode="call")
     row = a_dial(info, state="taken", sid="CA1")
     stage = again(dials=[row])
-    call = replace(known(row), answered_by="machine_start")
+    call = replace(live_call(info, 1), answered_by="machine_start")
     stage.hello("adapter", "a1", sessions=[replace(info, calls=[call])])
     assert stage.core.book.calls[row.call].answered_by == "machine_start"
     told(stage, row.request, "human")
@@ -161,6 +144,6 @@ def test_an_answer_that_comes_before_its_client_is_back_is_told_to_it() -> None:
     row = a_dial(info, state="taken", sid="CA1")
     stage = again(dials=[row])
     told(stage, row.request, "fax")
-    call = known(row)
+    call = live_call(info, 1)
     stage.hello("adapter", "a1", sessions=[replace(info, calls=[call])])
     assert answers(stage) == ["fax"]

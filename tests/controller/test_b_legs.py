@@ -39,6 +39,16 @@ def dialled(stage: Stage, info: m.SessionInfo, sid: str = "CAa", **fields: objec
     return request
 
 
+def doubted(stage: Stage, info: m.SessionInfo) -> str:
+    """A b-leg dial that Twilio has not answered."""
+    request, _ = b_leg(stage, info)
+    stage.pass_time(0.1)
+    stage.take(do.Create)
+    stage.feed(ev.AskedTwilio(request))
+    stage.feed(ev.Unsure(request, CarrierError("no answer")))
+    return request
+
+
 def another(stage: Stage, number: str = OURS) -> m.SessionInfo:
     return stage.open(number, allowed_callees=[THEIRS])
 
@@ -550,11 +560,7 @@ def test_a_rewritten_caller_is_known_after_the_next_restart_too() -> None:
 def test_our_own_leg_that_comes_after_its_other_leg_was_hung_up_is_hung_up_too() -> None:
     """Twilio's answer is late, and somebody's call is taken for the other leg meanwhile."""
     stage, info = caller()
-    request, _ = b_leg(stage, info)
-    stage.pass_time(0.1)
-    stage.take(do.Create)
-    stage.feed(ev.AskedTwilio(request))
-    stage.feed(ev.Unsure(request, CarrierError("no answer")))
+    request = doubted(stage, info)
     assert stage.take(do.Settle).row.request == request
     call = up(stage, "CAb", THEIRS)
     stage.ask("a1", m.HangUp(session=info.session, call=call.call))
@@ -569,11 +575,7 @@ def test_nobody_hears_of_a_hang_up_before_twilio_has_taken_that_of_both_legs() -
     """Our own leg shows itself while its other leg is being hung up. The dial stays open until that
     leg is hung up as well: otherwise a controller that is started again would not know it."""
     stage, info = caller()
-    request, _ = b_leg(stage, info)
-    stage.pass_time(0.1)
-    stage.take(do.Create)
-    stage.feed(ev.AskedTwilio(request))
-    stage.feed(ev.Unsure(request, CarrierError("no answer")))
+    request = doubted(stage, info)
     call = up(stage, "CAb", THEIRS)
     asked = stage.ask("a1", m.HangUp(session=info.session, call=call.call))
     stage.feed(ev.Taken(request, "CAa", "ringing"))
@@ -587,11 +589,7 @@ def test_nobody_hears_of_a_hang_up_before_twilio_has_taken_that_of_both_legs() -
 
 def test_a_hang_up_that_is_refused_is_answered_while_another_leg_is_hung_up() -> None:
     stage, info = caller()
-    request, _ = b_leg(stage, info)
-    stage.pass_time(0.1)
-    stage.take(do.Create)
-    stage.feed(ev.AskedTwilio(request))
-    stage.feed(ev.Unsure(request, CarrierError("no answer")))
+    request = doubted(stage, info)
     call = up(stage, "CAb", THEIRS)
     hang_up = m.HangUp(session=info.session, call=call.call)
     asked = stage.ask("a1", hang_up)

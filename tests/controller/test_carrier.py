@@ -18,7 +18,7 @@ from trunkline.carrier_sim.faults import Fault
 from trunkline.carrier_sim.habits import HABITS
 from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.controller.twilio.calls import CallOrder
-from trunkline.controller.twilio.carrier import RestFailure, TwilioCarrier, backoff
+from trunkline.controller.twilio.carrier import CallState, RestFailure, TwilioCarrier, backoff
 from trunkline.controller.twilio.probe import Prober
 
 OURS = "+14155551234"
@@ -123,13 +123,19 @@ async def test_who_answers_is_found_out_in_the_background(
     await carrier.end_call(call.sid)
 
 
-async def test_a_one_way_stream_is_asked_for_with_its_token(
-    sim: CarrierSim, carrier: TwilioCarrier
-) -> None:
+async def answered(sim: CarrierSim, carrier: TwilioCarrier) -> CallState:
+    """A call that somebody has answered, and says nothing."""
     sim.add_callee(THEIRS, Silence())
     order = CallOrder(THEIRS, OURS, "<Response><Pause length='9'/></Response>", 60, 20, "")
     call = await carrier.create_call(order)
     await sim.wait_for(sim.calls[call.sid], "in-progress")
+    return call
+
+
+async def test_a_one_way_stream_is_asked_for_with_its_token(
+    sim: CarrierSim, carrier: TwilioCarrier
+) -> None:
+    call = await answered(sim, carrier)
     await carrier.start_stream(call.sid, "wss://127.0.0.1:9/twilio/stream", "secret-token")
     (stream,) = sim.calls[call.sid].streams
     assert (stream.one_way, stream.verb.track) == (True, "inbound_track")
@@ -144,10 +150,7 @@ async def test_a_one_way_stream_is_asked_for_with_its_token(
 async def test_both_tracks_are_asked_for_and_stopped_by_their_name(
     sim: CarrierSim, carrier: TwilioCarrier
 ) -> None:
-    sim.add_callee(THEIRS, Silence())
-    order = CallOrder(THEIRS, OURS, "<Response><Pause length='9'/></Response>", 60, 20, "")
-    call = await carrier.create_call(order)
-    await sim.wait_for(sim.calls[call.sid], "in-progress")
+    call = await answered(sim, carrier)
     await carrier.listen(call.sid, "wss://127.0.0.1:9/twilio/stream", "secret-token", "both")
     (stream,) = sim.calls[call.sid].leg.sides
     assert (stream.verb.track, stream.verb.name) == ("both_tracks", "both")

@@ -14,6 +14,7 @@ from trunkline.controller.journal.rows import DialRow
 from trunkline.controller.rules.book.destinations import refusal
 from trunkline.controller.usage import DAY, HOUR, Caps
 
+from .bench import DIAL
 from .fake_carrier import OURS, SECOND, THEIRS
 from .stage import Stage
 
@@ -295,22 +296,7 @@ def test_how_long_a_call_has_cost_is_journalled() -> None:
     assert stage.take(do.CloseDial) == do.CloseDial(request, 0.0)
 
 
-ROW = DialRow(
-    request="e" * 32,
-    session="s" * 32,
-    secret_hash="h",
-    call="c" * 32,
-    mode="a-leg",
-    callee=THEIRS,
-    caller=OURS,
-    timeout=30.0,
-    max_duration=300.0,
-    token_hash="t",
-    sid="CA9",
-    state="closed",
-    asked=1_700_000_000.0,
-    seconds=90.0,
-)
+ROW = replace(DIAL, sid="CA9", state="closed", asked=1_700_000_000.0, seconds=90.0)
 
 
 @pytest.mark.parametrize(
