@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final
@@ -61,7 +61,9 @@ class Tolerance:
 
 def differences(was: Cassette, now: Cassette, tolerance: Tolerance) -> list[Difference]:
     """All differences between the two runs, in order of time."""
-    found = [*_exchanges("webhook", was.hooks, now.hooks), *_rest(was.rest, now.rest)]
+    hooks = _exchanges(was.hooks, now.hooks, lambda n, hook: f"webhook {n} ({hook.path})", _answer)
+    rest = _exchanges(_orders(was), _orders(now), lambda n, _: f"REST {n}", _order)
+    found = [*hooks, *rest]
     for n, (before, after) in enumerate(zip_longest(was.streams, now.streams), 1):
         where = f"stream {n}"
         if before is None or after is None:
@@ -78,13 +80,19 @@ def differences(was: Cassette, now: Cassette, tolerance: Tolerance) -> list[Diff
 # --------------------------------------------------------------------------- documents
 
 
-def _exchanges(kind: str, was: Sequence[Exchange], now: Sequence[Exchange]) -> Iterator[Difference]:
+def _exchanges(
+    was: Sequence[Exchange],
+    now: Sequence[Exchange],
+    where: Callable[[int, Exchange], str],
+    what: Callable[[Exchange], str],
+) -> Iterator[Difference]:
+    """``where`` names an exchange, the first of which is number 1, and ``what`` is compared."""
     for n, (before, after) in enumerate(zip_longest(was, now), 1):
         either = before or after
         assert either is not None
-        told = [_NOTHING if each is None else _answer(each) for each in (before, after)]
+        told = [_NOTHING if each is None else what(each) for each in (before, after)]
         if told[0] != told[1]:
-            yield Difference(either.at, f"{kind} {n} ({either.path})", *told)
+            yield Difference(either.at, where(n, either), *told)
 
 
 def _answer(hook: Exchange) -> str:
@@ -93,19 +101,9 @@ def _answer(hook: Exchange) -> str:
     return f"{hook.status} {document(hook.body)}".strip()
 
 
-def _rest(was: Sequence[Exchange], now: Sequence[Exchange]) -> Iterator[Difference]:
-    pairs = zip_longest(filter(_is_order, was), filter(_is_order, now))
-    for n, (before, after) in enumerate(pairs, 1):
-        either = before or after
-        assert either is not None
-        told = [_NOTHING if each is None else _order(each) for each in (before, after)]
-        if told[0] != told[1]:
-            yield Difference(either.at, f"REST {n}", *told)
-
-
-def _is_order(request: Exchange) -> bool:
-    """Whether a request changes something. Reads are not compared, because they are polls."""
-    return request.method != "GET"
+def _orders(cassette: Cassette) -> list[Exchange]:
+    """The requests that change something. Reads are not compared, because they are polls."""
+    return [request for request in cassette.rest if request.method != "GET"]
 
 
 def _order(request: Exchange) -> str:
