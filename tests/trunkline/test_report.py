@@ -150,6 +150,7 @@ def test_what_cannot_be_reported_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRUNKLINE_BUS", f"ipc://{tmp_path}/bus")  # no stack of this user's
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.wav").write_text("words")
     wav.write(tmp_path / "mono.wav", track(1), rate=RATE)
