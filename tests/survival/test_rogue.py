@@ -19,7 +19,7 @@ from trunkline.bus.testing import poison
 
 from .conversations import talking
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.measures, pytest.mark.alone]
 
 _encode = msgspec.msgpack.Encoder().encode
 
