@@ -93,16 +93,18 @@ async def test_what_is_being_said_comes_first_and_what_is_said_meanwhile_waits(
 ) -> None:
     before, meanwhile = speech(1.5, first=1), speech(1.0, first=3)
     async with called(stack, {"kind": "record", "hears": "digits"}) as call:
+        over: list[asyncio.Task[int] | asyncio.Task[None]] = []
         first = asyncio.ensure_future(call.send_audio(before))
         await until(lambda: stack.played_seconds(call.sid) > 0.3, "the first is being said")
         pressing = asyncio.ensure_future(call.send_dtmf("7"))
         await asyncio.sleep(0)
         second = asyncio.ensure_future(call.send_audio(meanwhile))
-        assert await first == len(before) // 2
-        assert not second.done() and not pressing.done()
+        for each in (first, pressing, second):
+            each.add_done_callback(over.append)
         await pressing
         assert digits(stack, call) == "7"
-        assert await second == len(meanwhile) // 2
+        assert (await first, await second) == (len(before) // 2, len(meanwhile) // 2)
+        assert over == [first, pressing, second]
         await call.hang_up()
     one, *_, last = [sound for sound in stack.stream_sound(call.sid) if sound]
     compare(from_pcm(before), from_wire(one)).check()
@@ -130,7 +132,8 @@ async def test_two_rows_of_digits_go_one_after_the_other_and_a_hang_up_ends_both
     async with called(stack, "record") as call:
         await asyncio.gather(call.send_dtmf("12"), call.send_dtmf("34"))
         assert digits(stack, call) == "1234"
-        both = [asyncio.ensure_future(call.send_dtmf(keys)) for keys in ("5", "6")]
+        # The next row would take 20 s, so that it is under way when we hang up.
+        both = [asyncio.ensure_future(call.send_dtmf(keys)) for keys in ("5" + 20 * "W", "6")]
         await until(lambda: len(streams(stack, call)) > 5, "the next row is on its way")
         await call.hang_up()
         ends = await asyncio.gather(*both, return_exceptions=True)
@@ -140,11 +143,12 @@ async def test_two_rows_of_digits_go_one_after_the_other_and_a_hang_up_ends_both
 
 @contextlib.asynccontextmanager
 async def in_the_seam(stack: Stack) -> AsyncIterator[tuple[Call, Ear, asyncio.Task[None]]]:
-    """A call whose digits are half played, its ear, and the send_dtmf that goes on."""
+    """A call whose digits are half played, its ear, and the send_dtmf that goes on. The rest of
+    them comes 3 s later: time for a blow between the two."""
     async with called(stack, TALKS | {"hears": "digits"}) as call:
         ear = Ear(call)
         await under_way(stack, call)
-        pressing = asyncio.ensure_future(call.send_dtmf("12w34"))
+        pressing = asyncio.ensure_future(call.send_dtmf("12WWW34"))
         await until(lambda: digits(stack, call) == "12", "the digits are being played")
         yield call, ear, pressing
 

@@ -36,10 +36,10 @@ async def test_three_lines_dial_one_number_at_once_and_each_gets_its_own_call(st
         placing = [line.place_call(CAROL, timeout=20.0) for line in (one, two, three, one)]
         calls = await asyncio.gather(*placing)
         for call in calls:
-            # The leg that we dialled and the one that carries the stream began together.
+            # The leg that we dialled rang when the one that carries the stream began.
             ours, theirs = (stack.sim.call(sid) for sid in (await dialled(call), call.sid))
-            began = [leg["history"][0][0] for leg in (ours, theirs)]
-            assert 0.0 <= began[1] - began[0] < 0.1
+            (rang,) = [at for at, status in ours["history"] if status == "ringing"]
+            assert rang == theirs["history"][0][0]
         for call in calls:
             await call.hang_up()
     assert stack.changed_numbers() == {}
@@ -80,7 +80,7 @@ async def test_an_end_whose_callback_never_came_is_known_all_the_same(
         with pytest.raises(CallFailedError) as failure:
             await line.place_call(CALLEE, timeout=60.0, attach_stream="a-leg")
         assert failure.value.status == status
-        assert time.monotonic() - began < 10.0
+        assert time.monotonic() - began < 30.0, "long before the timeout"
 
 
 async def test_where_rest_does_not_show_ends_the_timeout_tells_what_it_showed(stack: Stack) -> None:
@@ -89,13 +89,13 @@ async def test_where_rest_does_not_show_ends_the_timeout_tells_what_it_showed(st
     with stack.contradicting("rest-shows-ends"):
         async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
             with pytest.raises(asyncio.TimeoutError, match="Twilio's last word is 'ringing'"):
-                await line.place_call(CALLEE, timeout=2.0, attach_stream="a-leg")
+                await line.place_call(CALLEE, timeout=4.0, attach_stream="a-leg")
 
 
 async def test_where_the_callees_number_does_not_ask_us_the_timeout_tells_so(stack: Stack) -> None:
     with stack.contradicting("own-number-asks"):
         async with Line(ALICE, bus=stack.bus) as line:
             with pytest.raises(asyncio.TimeoutError) as late:
-                await line.place_call(CAROL, timeout=2.0)
+                await line.place_call(CAROL, timeout=4.0)
     assert "Twilio's last word is 'in-progress'" in str(late.value)
     assert str(late.value).endswith("; no voice webhook of ***1236 has come")

@@ -17,12 +17,13 @@ from .stack import ALICE, CALLEE, Stack
 
 
 async def test_a_call_is_held_in_turns(stack: Stack, tmp_path: Path) -> None:
-    stack.sim.add_callee(CALLEE, "speech:austen-0920,greets,when_silent=0.7,repeat")
+    # It greets when our stream is there to hear all of it.
+    stack.sim.add_callee(CALLEE, "speech:austen-0920,after=2,greets,when_silent=0.7,repeat")
     async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
         call = await line.place_call(CALLEE, timeout=20.0, attach_stream="a-leg")
         with pytest.raises(TimeoutError):
             await call.next_turn(timeout=0.01)
-        greeting = await call.next_turn(timeout=5)
+        greeting = await call.next_turn(timeout=20)
         assert greeting.latency is None
         assert 5.0 < greeting.seconds < 6.5
         sent = await call.say(SPEECH_DIR / "austen-0930.wav")

@@ -47,8 +47,9 @@ async def test_a_second_one_is_refused_by_name(
         (said,) = [line for line in refused.stderr.splitlines() if named in line]
         assert stack.bus in said or f"pid {before['pid']}" in said, refused
         # The first one is as it was: none of the second one's processes has joined its bus.
-        assert stack.status()["controller"] == before
-        assert stack.complete()
+        now = stack.status()
+        assert now["controller"] == before
+        assert (len(now["gateways"]), len(now["codec_workers"])) == (2, 2)
         assert stack.held(ALICE)
         sid = stack.sim.place_call(CALLER, ALICE)["sid"]
         call = await waiting

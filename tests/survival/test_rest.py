@@ -50,7 +50,8 @@ async def test_twilios_rest_while_numbers_are_armed_and_restored(
     for task in waiting:
         task.cancel()
 
-    on_writes_of(stack, ALICE, **refused)
+    # Refused for 4 s, in which all four can be seen.
+    on_writes_of(stack, ALICE, **refused | {"retry_after": 2.0})
     on_writes_of(stack, BOB, **internal)
     on_writes_of(stack, CAROL, kind="reset", count=1)
     on_writes_of(stack, DAVE, kind="timeout_after", count=1)
@@ -87,7 +88,7 @@ async def test_twilios_rest_while_dialling_calls_once(stack: Stack, fault: dict[
     stack.sim.add_callee(callee, "echo")
     stack.sim.add_fault("rest", method="POST", path=r"/Calls\.json", **fault)
     async with Line(ALICE, allowed_callees=[callee], bus=stack.bus) as line:
-        call = await line.place_call(callee, timeout=15.0, attach_stream="a-leg")
+        call = await line.place_call(callee, timeout=40.0, attach_stream="a-leg")
         assert await call.send_audio(bytes(4_800)) == 2_400
         assert [c["sid"] for c in stack.calls_to(callee)] == [call.sid]
         await call.hang_up()
@@ -95,22 +96,22 @@ async def test_twilios_rest_while_dialling_calls_once(stack: Stack, fault: dict[
 
 
 @pytest.mark.parametrize(
-    ("fault", "error"),
+    ("fault", "timeout", "error"),
     [
-        ({"kind": "late_effect", "seconds": 4.0, "count": 1}, TimeoutError),
-        ({"kind": "status", "status": 400, "count": 1}, CarrierError),
+        ({"kind": "late_effect", "seconds": 4.0, "count": 1}, 2.0, TimeoutError),
+        ({"kind": "status", "status": 400, "count": 1}, 20.0, CarrierError),
     ],
     ids=["effect after the timeout", "refused"],
 )
 async def test_twilios_rest_while_dialling_leaves_no_call_ringing(
-    stack: Stack, fault: dict[str, Any], error: type[Exception]
+    stack: Stack, fault: dict[str, Any], timeout: float, error: type[Exception]
 ) -> None:
     callee = "+14158889002"
     stack.sim.add_callee(callee, "no-answer")
     rule = stack.sim.add_fault("rest", method="POST", path=r"/Calls\.json", **fault)
     async with Line(ALICE, allowed_callees=[callee], bus=stack.bus) as line:
         with pytest.raises(error):
-            await line.place_call(callee, timeout=2.0, attach_stream="a-leg")
+            await line.place_call(callee, timeout=timeout, attach_stream="a-leg")
         late = fault["kind"] == "late_effect"
         if late:
             await until(lambda: stack.calls_to(callee), "the call came all the same")
