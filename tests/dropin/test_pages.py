@@ -182,6 +182,7 @@ def imports_scenario(reader: Path, name: str, test: str) -> bool:
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("with_scenario", [True, False])
 def test_every_example_runs_as_it_stands(
     reader: Path, pytester: pytest.Pytester, with_scenario: bool
@@ -197,6 +198,7 @@ def test_every_example_runs_as_it_stands(
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(240)
 @pytest.mark.measures
 @pytest.mark.alone
 def test_every_example_that_judges_calls_runs(reader: Path, pytester: pytest.Pytester) -> None:
@@ -208,6 +210,7 @@ def test_every_example_that_judges_calls_runs(reader: Path, pytester: pytest.Pyt
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(240)
 def test_every_other_command_of_the_pages_runs(reader: Path, pytester: pytest.Pytester) -> None:
     """The script of docs/ci.md as it stands. It starts a stack, runs the tests of the project, and
     ends the stack. The tests are all other commands of the pages."""
@@ -238,7 +241,7 @@ def test_every_other_command_of_the_pages_runs(reader: Path, pytester: pytest.Py
         start_new_session=True,
     )
     try:
-        said, errors = bash.communicate(timeout=100)
+        said, errors = bash.communicate(timeout=200)
     finally:
         with contextlib.suppress(ProcessLookupError):  # all of it has ended, as it should
             os.killpg(bash.pid, signal.SIGTERM)
@@ -260,7 +263,7 @@ def run_examples(
         (reader / "tests" / name).write_text(text)
     count = sum(text.count("def test_") for text in files.values())
     inputs = [f"tests/{name}" for name in files]
-    result = pytester.runpytest_subprocess("--phone-sim", "-q", *options, *inputs, timeout=120)
+    result = pytester.runpytest_subprocess("--phone-sim", "-q", *options, *inputs, timeout=200)
     result.assert_outcomes(passed=count)
     assert count >= 4
     assert_ended((reader / "bus").read_text())

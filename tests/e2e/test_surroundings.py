@@ -7,6 +7,8 @@ import stat
 import wave
 from pathlib import Path
 
+import pytest
+
 from .surroundings import hostile
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +19,7 @@ MEASURED = (
 )
 
 
+@pytest.mark.timeout(200)
 def test_the_demo_runs_without_home_environment_and_proxy() -> None:
     with hostile() as around:
         ended = around.run("trunkline", "demo", within=170)  # a call with holes is held again

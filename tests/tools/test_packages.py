@@ -136,7 +136,7 @@ class Clean:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=90,
+            timeout=170,
         )
         assert ended.returncode == status, ended.stdout
         assert "Traceback" not in ended.stdout
@@ -154,6 +154,7 @@ def clean(built: Path, short_directory: Path) -> Clean:
     return environment
 
 
+@pytest.mark.timeout(240)
 def test_the_first_minutes_with_the_wheel_alone(clean: Clean) -> None:
     said = clean.run("trunkline", "demo")
     assert said.count("as before") == 2
