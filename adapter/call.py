@@ -102,9 +102,10 @@ class Call:
     @property
     def dialled_sid(self) -> str | None:
         """CallSid of the leg that we dialled. It is another one than ``sid`` in b-leg mode, and the
-        same in the other modes. None for inbound calls, and for a moment if the call was up before
-        Twilio had answered our request for it."""
-        return self._media.info.dialled_sid
+        same in the other modes. None for inbound calls, and for a moment if a b-leg call was up
+        before Twilio had answered our request for it."""
+        info = self._media.info
+        return info.sid if info.mode == "a-leg" else info.dialled_sid
 
     @property
     def direction(self) -> Literal["inbound", "outbound"]:

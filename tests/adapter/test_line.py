@@ -91,6 +91,18 @@ async def test_the_sid_of_our_leg_may_be_known_after_the_stream_of_the_other_one
         await until(lambda: call.dialled_sid == "CA1")
 
 
+async def test_a_leg_that_has_the_stream_is_the_one_that_we_dialled(stack: FakeStack) -> None:
+    """Also where a new controller has found it by its stream, and Twilio's answer is lost."""
+    stack.controller.answers[m.Dial] = None
+    async with Line(OURS, allowed_callees=[THEIRS], bus=stack.bus) as line:
+        placing = asyncio.ensure_future(line.place_call(THEIRS, timeout=5, attach_stream="a-leg"))
+        dial = await stack.controller.wait_for(m.Dial)
+        info = stack.start_call(dial.session, dial=dial, taken=False)
+        call = await placing
+        assert (info.dialled_sid, call.dialled_sid) == (None, info.sid)
+        stack.controller.answer_last(m.Dialled(call=info.call, sid=info.sid))
+
+
 async def test_nobody_calls(stack: FakeStack) -> None:
     async with Line(OURS, bus=stack.bus) as line:
         with pytest.raises(asyncio.TimeoutError) as nobody:
