@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .errors import SettingsError
 from .hosts import bare, join, own_address
-from .private import as_set, check_private, make_private
+from .private import check_private, for_setting, make_private
 
 #: Room for a socket's path in sockaddr_un, less the ending zero byte.
 _MAX_IPC_PATH = 103 if sys.platform == "darwin" else 107
@@ -113,12 +113,12 @@ class BusAddress:
         """Make the ipc directory, 0700. SettingsError where it is not, or may be replaced by one
         that is not, this user's alone (:mod:`.private`)."""
         if self.directory is not None:
-            as_set(f"TRUNKLINE_BUS={self.text!r}", make_private, self.directory)
+            for_setting(f"TRUNKLINE_BUS={self.text!r}", make_private, self.directory)
 
     def check_directory(self) -> None:
         """Check the ipc directory in the same way, for whoever connects there. It is not made."""
         if self.directory is not None:
-            as_set(f"TRUNKLINE_BUS={self.text!r}", check_private, self.directory)
+            for_setting(f"TRUNKLINE_BUS={self.text!r}", check_private, self.directory)
 
 
 def listened_at(path: Path) -> bool:

@@ -43,9 +43,9 @@ class NotPrivateError(SettingsError):
     """A directory, a file in it, or something on the way to it is not this user's alone."""
 
 
-def as_set(setting: str, how: Callable[[Path], None], directory: Path) -> None:
-    """``how`` is make_private or check_private, for a directory that a setting names. ``setting``:
-    its name and its value, for SettingsError, which is all that this raises."""
+def for_setting(setting: str, how: Callable[[Path], None], directory: Path) -> None:
+    """Make or check a directory that a setting names. Any failure is a SettingsError that begins
+    with ``setting``, its name and value. ``how``: make_private or check_private."""
     try:
         how(directory)
     except NotPrivateError as error:

@@ -36,7 +36,7 @@ from typing import Final
 
 from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.locks import FileLock, LockHeldError, holder_of
-from trunkline.bus.private import WRITE, as_set, check_private, make_private
+from trunkline.bus.private import WRITE, check_private, for_setting, make_private
 from trunkline.bus.settings import PRIVATE
 
 _JOURNAL: Final = "journal.sqlite3"
@@ -321,7 +321,7 @@ def _make(path: Path) -> None:
 
 def _look(how: Callable[[Path], None], path: Path) -> None:
     """SettingsError where the directory is not this user's alone, or cannot be made."""
-    as_set(f"TRUNKLINE_STATE_DIR={str(path)!r}", how, path)
+    for_setting(f"TRUNKLINE_STATE_DIR={str(path)!r}", how, path)
 
 
 def journals(state_dir: Path) -> list[Path]:
