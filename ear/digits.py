@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from . import levels
 from .figures import Digit, rounded
 from .levels import RATE, STEP, Floats, Mask, Samples
 
@@ -63,8 +64,7 @@ def find(samples: Samples, side: str) -> tuple[list[Digit], Mask]:
     silenced = np.zeros(len(samples) // STEP, np.bool_)
     if len(samples) < _WINDOW:
         return [], silenced
-    hops = samples[: len(samples) // _HOP * _HOP].reshape(-1, _HOP).astype(np.float32)
-    energy = np.einsum("ij,ij->i", hops, hops)
+    hops, energy = levels.pieces(samples, _HOP), levels.energies(samples, _HOP)
     power = (energy[:-1] + energy[1:]) / _WINDOW
     loud = np.flatnonzero(power > _FAINT)
     key = np.full(len(power), -1)

@@ -57,13 +57,13 @@ def touched(steps: Mask, width: int) -> Mask:
 
 def energies(samples: Samples, size: int) -> Floats:
     """The energy of each piece of ``size`` samples; a last one that is not whole is dropped."""
-    sound = _pieces(samples, size)
+    sound = pieces(samples, size)
     found: Floats = np.einsum("ij,ij->i", sound, sound)
     return found
 
 
-def _pieces(samples: Samples, size: int) -> Floats:
-    """Whole pieces of ``size`` samples, one after the other."""
+def pieces(samples: Samples, size: int) -> Floats:
+    """Whole pieces of ``size`` samples, one after the other, as floats."""
     return samples[: len(samples) // size * size].reshape(-1, size).astype(np.float32)
 
 
@@ -78,7 +78,7 @@ def faded(samples: Samples, energy: Floats) -> Mask:
     found = np.zeros(len(energy), np.bool_)
     if len(energy) < _BEFORE + WINDOW:
         return found
-    sound = _pieces(samples, STEP)
+    sound = pieces(samples, STEP)
     product = np.einsum("ij,ij->i", sound[_BEFORE:], sound[:-_BEFORE])
     whole = windows(energy)
     before, now = whole[:-_BEFORE], whole[_BEFORE:]
