@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
 
 import pytest
 from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
@@ -14,9 +13,6 @@ from phone import adapter, answered, dials, placed, press
 from trunkline.bus import messages as m
 from trunkline.bus.testing import until
 from trunkline.errors import CarrierError, NumberNotFoundError, SettingsError, WrongModeError
-
-if TYPE_CHECKING:
-    pass
 
 ELSEWHERE = "+14155550999"
 

@@ -41,6 +41,7 @@ async def test_what_was_said_before_the_far_end_hangs_up_mid_sentence_is_heard_t
         speaking = asyncio.ensure_future(call.send_audio(speech(10.0)))
         await until(lambda: call.ended_reason, "the call has ended")
         sent = await speaking
+        assert sent / 24_000 > 0.5
         (stream,) = stack.sim.call(call.sid)["streams"]
         arrived = sum(size for _, size, _ in stack.sim.arrivals(stream["sid"]))
         assert sent / 24_000 == pytest.approx(arrived / 8_000, abs=1.0), "but what was on its way"

@@ -78,10 +78,7 @@ async def test_a_replayed_webhook_makes_no_second_call(new_stack: Callable[[], S
         await until(lambda: not stack.live_calls(), "the call is over")
 
         waiting = asyncio.ensure_future(line.wait_for_call(60.0))
-        await until(
-            lambda: [row["mode"] for row in stack.status()["sessions"]] == ["answer"],
-            "the line waits for the next call",
-        )
+        await asyncio.sleep(0.3)  # the line waits for the next call
         await check(captured, waiting)
 
         before = stack.status()["controller"]
