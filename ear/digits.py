@@ -65,7 +65,7 @@ def find(samples: Samples, side: str) -> tuple[list[Digit], Mask]:
     if len(samples) < _WINDOW:
         return [], silenced
     hops, energy = levels.pieces(samples, _HOP), levels.energies(samples, _HOP)
-    power = (energy[:-1] + energy[1:]) / _WINDOW
+    power: Floats = (energy[:-1] + energy[1:]) / np.float32(_WINDOW)
     loud = np.flatnonzero(power > _FAINT)
     key = np.full(len(power), -1)
     for begin in range(0, len(loud), _AT_ONCE):
