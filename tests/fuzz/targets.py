@@ -46,6 +46,7 @@ from trunkline.gateway.signature import Form
 from trunkline.replay import cassette
 from trunkline.replay.carrier import Carrier
 from trunkline.replay.compare import Tolerance, differences
+from trunkline.replay.mirror import mirrored
 from trunkline.replay.ourselves import actions
 
 from .odd import Known
@@ -91,7 +92,9 @@ def cassettes(data: bytes) -> None:
         return
     assert differences(found, cassette.parse(data), Tolerance()) == []
     assert differences(found, cassette.parse(data), Tolerance(timed=False)) == []
-    actions(found)
+    ours = actions(found)
+    if found.streams:
+        json.dumps(mirrored(found.streams, ours, longest=1.0).heard)
     for stream in found.streams:
         carrier = Carrier(stream, "AC1", {})
         for at, message in stream.said:

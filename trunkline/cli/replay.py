@@ -61,6 +61,14 @@ def record(directory: Path, no_sound: bool, command: Sequence[str]) -> None:
     "https://: a stack's public URL, or the voice webhook of any agent. [a stack of its own]",
 )
 @click.option(
+    "--play",
+    type=click.Choice(["theirs", "ours"]),
+    default="theirs",
+    show_default=True,
+    help="Whose part to play to an agent's WebSocket. ours: the agent was the far end of the call, "
+    "as one that a test calls. theirs: the agent was our side.",
+)
+@click.option(
     "--speed",
     type=click.Choice(["real", "fast"]),
     default="real",
@@ -108,6 +116,7 @@ def replay(
     file: Path,
     as_json: bool,
     speed: str,
+    play: str,
     parameters: Sequence[str],
     **wishes: Any,
 ) -> None:
@@ -115,7 +124,8 @@ def replay(
 
     trunkline plays the carrier's part of the call as FILE has it. Without --against it starts a
     stack for the replay, and our side says again what it said then. With --against, requests are
-    signed with TWILIO_AUTH_TOKEN if that is set.
+    signed with TWILIO_AUTH_TOKEN if that is set. An agent that a test has called is compared with
+    what it did in the call by --against ws://… --play ours.
 
     Exit status 0: the answers are the same. 1: they differ, or FILE cannot be played.
 
@@ -123,15 +133,22 @@ def replay(
     Examples:
       trunkline replay out/cassettes/CA0123….cassette
       trunkline replay CA0123….cassette --against wss://agent.example/media --speed fast
+      trunkline replay CA0123….cassette --against ws://127.0.0.1:9000/media --play ours
       trunkline replay CA0123….cassette --against http://127.0.0.1:8765 --to +14155551234
     """
     against = wishes["against"]
     if against and not against.startswith(("ws://", "wss://", "http://", "https://")):
         raise click.UsageError(f"--against {against}: expected a URL of ws, wss, http or https")
+    if play == "ours" and not (against or "").startswith(("ws://", "wss://")):
+        raise click.UsageError(
+            "--play ours takes --against ws://… or wss://…, the agent's WebSocket"
+        )
+    if play == "ours" and speed == "fast":
+        raise click.UsageError("--play ours is in real time: it compares when the agent answers")
     if any("=" not in each for each in parameters):
         raise click.UsageError("--parameter takes NAME=VALUE")
     from ..replay import command
 
     given = {name: value for name, _, value in (each.partition("=") for each in parameters)}
-    chosen = command.Wishes(fast=speed == "fast", parameters=given, **wishes)
+    chosen = command.Wishes(fast=speed == "fast", ours=play == "ours", parameters=given, **wishes)
     sys.exit(command.replay(file, settings(), chosen, as_json=as_json))

@@ -30,16 +30,19 @@ from . import stack
 from .call import CallPlayer, Lines, is_base
 from .cassette import Cassette, is_callback, read
 from .compare import LEVEL, TOLERANCE, Difference, Tolerance, differences
+from .mirror import mirrored
+from .ourselves import actions
 from .stream import Player
 
 
 @dataclass(frozen=True)
 class Wishes:
     """The options of the command. ``against`` None: a stack that is started for the replay.
-    ``to``, ``from_``: numbers to say in place of the masked ones. ``parameters``: custom parameters
-    of the stream's start."""
+    ``ours``: the agent was the far end, so our side is played to it. ``to``, ``from_``: numbers to
+    say in place of the masked ones. ``parameters``: custom parameters of the stream's start."""
 
     against: str | None = None
+    ours: bool = False
     fast: bool = False
     tolerance: float = TOLERANCE
     level: float = LEVEL
@@ -57,7 +60,7 @@ def replay(file: Path, settings: Settings, wishes: Wishes, *, as_json: bool) -> 
             f"{file} has no stream: only a call that had one can be played again"
         )
     timed = not (wishes.fast and _is_socket(wishes.against))
-    tolerance = Tolerance(wishes.tolerance, wishes.level, timed=timed)
+    tolerance = Tolerance(wishes.tolerance, wishes.level, timed=timed, signals=not wishes.ours)
     with progress.working(f"playing {file.name}"):
         was, now = asyncio.run(_play(taped, settings, wishes))
     found = differences(was, now, tolerance)
@@ -77,15 +80,16 @@ async def _play(taped: Cassette, settings: Settings, wishes: Wishes) -> tuple[Ca
     account = settings.account_sid or ACCOUNT
     player = Player(account, settings.auth_token, wishes.fast, wishes.parameters)
     if _is_socket(wishes.against):
-        return await _play_streams(taped, wishes.against, player)
+        return await _play_streams(taped, wishes.against, player, ours=wishes.ours)
     base = wishes.against.rstrip("/")
     lines = Lines(wishes.against, numbers=_numbers(taped, wishes))
     if is_base(base):
         lines.voice_url, lines.status_url = base + VOICE_PATH, base + STATUS_PATH
     if not taped.voice:
         raise InvalidRequestError(
-            "the cassette has no voice webhook, because our side dialled: play its streams to an "
-            "agent (--against ws://…), or all of it against a stack of its own (no --against)"
+            "the cassette has no voice webhook, because our side dialled: play our side to the "
+            "agent that was called (--against ws://… --play ours), the far end to an agent that "
+            "was our side (--against ws://…), or all of it to a stack of its own (no --against)"
         )
     playing = CallPlayer(taped, lines, player)
     playing.begin(taped.voice[0].at)
@@ -94,14 +98,23 @@ async def _play(taped: Cassette, settings: Settings, wishes: Wishes) -> tuple[Ca
     return replace(taped, hooks=hooks, rest=[]), now
 
 
-async def _play_streams(taped: Cassette, url: str, player: Player) -> tuple[Cassette, Cassette]:
-    """Play the streams one after the other, without those that only listen."""
+async def _play_streams(
+    taped: Cassette, url: str, player: Player, *, ours: bool
+) -> tuple[Cassette, Cassette]:
+    """Play the streams one after the other, without those that only listen; with ``ours``, the one
+    stream that the far end had."""
     chosen = [stream for stream in taped.streams if stream.sid not in taped.by_rest]
+    if chosen and ours:
+        chosen = [mirrored(chosen, actions(taped))]
     if not chosen:
         raise InvalidRequestError("the cassette has no stream that an agent could answer")
     now = Cassette(taped.call)
     for stream in chosen:
-        now.streams.append(await player.play(url, stream, monotonic() - stream.opened))
+        played = await player.play(url, stream, monotonic() - stream.opened)
+        if ours and played.closed is not None:
+            # Our side would have heard nothing of what was not played by then.
+            played.said.append((played.closed, {"event": "clear"}))
+        now.streams.append(played)
     return Cassette(taped.call, streams=chosen), now
 
 
@@ -114,8 +127,13 @@ def _numbers(taped: Cassette, wishes: Wishes) -> dict[str, str]:
 # --------------------------------------------------------------------------- shown
 
 
-def _notes(taped: Cassette) -> list[str]:
+def _notes(taped: Cassette, wishes: Wishes) -> list[str]:
     notes = list(taped.notes)
+    if _is_socket(wishes.against) and not wishes.ours and taped.direction.startswith("outbound"):
+        notes.append(
+            "the agent heard the far end's part, and is compared with our side: an agent that was "
+            "the far end itself, as one that a test has called, takes --play ours"
+        )
     if not taped.sound:
         notes.append("its sound was left out: a tone of the same level is played in its place")
     return notes
@@ -128,7 +146,7 @@ def _show_json(file: Path, taped: Cassette, wishes: Wishes, found: list[Differen
         "against": mask_url(wishes.against) or "a stack of its own",
         "speed": "fast" if wishes.fast else "real",
         "same": not found,
-        "notes": _notes(taped),
+        "notes": _notes(taped, wishes),
         "differences": found,
     }
     click.echo(json_text(told))
@@ -140,7 +158,7 @@ def _show(file: Path, taped: Cassette, wishes: Wishes, found: list[Difference]) 
     hooks = sum(not is_callback(hook) for hook in taped.hooks)
     parts = f"{counted(len(taped.streams), 'stream')}, {counted(hooks, 'voice webhook')}"
     click.echo(f"{file.name}: {parts}, played against {printable(against)} {pace}")
-    for note in _notes(taped):
+    for note in _notes(taped, wishes):
         click.echo(f"note: {printable(note)}")
     if not found:
         click.echo("the answers are the same")

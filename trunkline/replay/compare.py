@@ -52,11 +52,13 @@ class Difference:
 @dataclass(frozen=True)
 class Tolerance:
     """How far answers may differ. ``timed`` False: the cassette was played as fast as possible, so
-    times are not compared."""
+    times are not compared. ``signals`` False: the cassette has no marks and clears to compare,
+    because the agent was its far end."""
 
     seconds: float = TOLERANCE
     level: float = LEVEL
     timed: bool = True
+    signals: bool = True
 
 
 def differences(was: Cassette, now: Cassette, tolerance: Tolerance) -> list[Difference]:
@@ -159,7 +161,8 @@ def _plain(text: str) -> str:
 
 def streams(where: str, was: Stream, now: Stream, tolerance: Tolerance) -> Iterator[Difference]:
     """The differences between two streams, but for their ends."""
-    yield from _signals(where, was, now)
+    if tolerance.signals:
+        yield from _signals(where, was, now)
     before, after = (spoken(each.said, each.opened) for each in (was, now))
     compare = _timed if tolerance.timed else _untimed
     for at, name, *told in compare(before, after, tolerance):
