@@ -136,6 +136,7 @@ def test_a_failed_test_keeps_its_cassette_and_the_command_plays_it_again(
     command = f"trunkline replay out/{kept.name}"
     told = "trunkline: test_agent.py::test_talk[[]True]: "
     result.stdout.fnmatch_lines([f"{told}{command}   (--phone-sim --phone-seed 7)"])
+    result.stdout.fnmatch_lines(["trunkline: *tests trunkline, and not the agent*--play ours*"])
     page = Path("out/index.html").read_text()
     assert command in page
     listed, busy = json.loads(Path("out/failed.json").read_text())

@@ -323,10 +323,12 @@ def test_who_has_no_cassette_is_told_the_seed_once(tmp_path: Path) -> None:
         f"a: trunkline replay {out}/CA1.cassette{seed}",
         f"b: it has no cassette{seed}",
         f"c: it has no cassette{seed}",
+        kept.WHOM,
     ]
     rows = json.loads((out / "failed.json").read_text())
     assert [row["call"] for row in rows] == ["CA1", None, None]
     assert rows[1] == {"test": "b", "call": None, "seed": 7, "command": None}
+    assert kept.WHOM not in kept.keep(failed[2:3], tmp_path, out), "there is nothing to play"
 
 
 def test_a_page_has_nothing_of_another_run(tmp_path: Path) -> None:

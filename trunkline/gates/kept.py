@@ -16,6 +16,11 @@ from trunkline.carrier_sim.client import SimClient
 
 #: The list of these cassettes, in the page's directory.
 LIST: Final = "failed.json"
+#: What the commands are good for.
+WHOM: Final = (
+    "`trunkline replay FILE` tests trunkline, and not the agent. To see what a change of the agent "
+    "has mended, run the test again, or add `--against ws://… --play ours` (docs/replay.md)"
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,8 @@ def seed_of(sim: str | None) -> int | None:
 
 def keep(failed: list[Failed], source: Path, pages: Path) -> list[str]:
     """Copy the cassettes from ``source`` to ``pages``. Returns a line for each one found, and one
-    for each test that has none, if there is a seed to tell."""
+    for each test that has none, if there is a seed to tell. The last line is :data:`WHOM`, if there
+    are cassettes."""
     pages.mkdir(parents=True, exist_ok=True)
     kept: list[Failed] = []
     for each in failed:
@@ -85,4 +91,4 @@ def keep(failed: list[Failed], source: Path, pages: Path) -> list[str]:
         listed.write_text(json.dumps(rows, indent=1) + "\n")
     else:
         listed.unlink(missing_ok=True)  # of an earlier run
-    return [f"{each.test}: {each.told(pages)}" for each in kept]
+    return [f"{each.test}: {each.told(pages)}" for each in kept] + ([WHOM] if played else [])

@@ -184,8 +184,8 @@ class Gates:
 
     def keep_cassettes(self, directory: Path | None) -> list[str]:
         """Copy the cassettes of failed tests beside the page. Returns a line for each, with the
-        command that plays it again. ``directory``: the run's, if it has one. Stacks that were
-        started in it have ended by now."""
+        command that plays it again, and what that is good for. ``directory``: the run's, if it has
+        one. Stacks that were started in it have ended by now."""
         if self._pages is None or (source := kept.source(directory, asked=True)) is None:
             return []
         if self._failed:

@@ -66,7 +66,11 @@ def section(call: Heard, verdict: str = "", title: str | None = None, again: str
     )
     said = f'<pre class="bad">{escape(verdict)}</pre>' if verdict else ""
     if again:
-        said += f"<p>Play it again:</p><pre>{escape(again)}</pre>"
+        said += (
+            "<p>Play it again. This tests trunkline. With "
+            "<code>--against ws://… --play ours</code> it tests the agent that was called:</p>"
+            f"<pre>{escape(again)}</pre>"
+        )
     return (
         f"<section><h2>{escape(title or call.title)}</h2>{bad}{said}"
         f"{picture.svg(call)}"
