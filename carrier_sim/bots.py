@@ -23,8 +23,9 @@ is read as JSON.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -163,6 +164,22 @@ class Failed(msgspec.Struct, frozen=True, tag_field="kind", tag="failed"):
 
 AnsweringSpec = Echo | Play | Silence | Record | Noise | ByMenu | Voicemail
 BotSpec = AnsweringSpec | Busy | NoAnswer | Failed
+#: How the text of a bot may begin -> its spec.
+_KINDS: Final[dict[str, type[BotSpec]]] = {
+    "echo": Echo,
+    "wav": Play,
+    "speech": Play,
+    "hand-over": Play,
+    "menu": ByMenu,
+    "voicemail": Voicemail,
+    "silence": Silence,
+    "record": Record,
+    "noise": Noise,
+    "dtmf": Silence,
+    "busy": Busy,
+    "no-answer": NoAnswer,
+    "failed": Failed,
+}
 
 
 def parse_bot(text: str, *, files: bool = True, directory: Path | None = None) -> BotSpec:
@@ -178,6 +195,8 @@ def parse_bot(text: str, *, files: bool = True, directory: Path | None = None) -
         text = f"{before},line={line}"
     head, *options = text.split(",")
     kind, _, argument = head.partition(":")
+    if kind not in _KINDS:
+        raise ValueError(f"no bot {kind!r}: there are {', '.join(_KINDS)}")
     fields: dict[str, object] = {"kind": kind}
     match kind:
         case "echo" if argument:
@@ -200,6 +219,7 @@ def parse_bot(text: str, *, files: bool = True, directory: Path | None = None) -
     for option in options:
         name, sign, value = option.partition("=")
         fields[name] = value if sign else True
+    _check_options(kind, _KINDS[kind], fields)
     return bot_from(fields, files=files, directory=directory)
 
 
@@ -209,10 +229,8 @@ def bot_from(fields: object, *, files: bool = True, directory: Path | None = Non
         spec: BotSpec = msgspec.convert(fields, BotSpec, strict=False)
     except msgspec.ValidationError as e:
         raise ValueError(f"no bot {fields!r}: {e}") from e
-    known = set(spec.__struct_fields__) | {"kind"}
-    unknown = set(fields) - known if isinstance(fields, dict) else set()
-    if unknown:
-        raise ValueError(f"bot {fields!r} has unknown options {', '.join(sorted(unknown))}")
+    assert isinstance(fields, dict)
+    _check_options(fields["kind"], type(spec), fields)
     if _names_a_file(spec) and not files:
         raise ValueError("no file is opened here: send its sound as audio (μ-law, base64)")
     try:
@@ -226,6 +244,14 @@ def bot_from(fields: object, *, files: bool = True, directory: Path | None = Non
             profile(spec.line)
         tones.dtmf("".join(digits for _, digits in spec.dtmf))
     return spec
+
+
+def _check_options(kind: str, spec: type[BotSpec], fields: Mapping[str, object]) -> None:
+    known = spec.__struct_fields__
+    for name in fields:
+        if name != "kind" and name not in known:
+            there = f"there are {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"bot {kind!r} has no option {name!r}: {there}")
 
 
 def _names_a_file(spec: BotSpec) -> bool:

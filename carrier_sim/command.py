@@ -38,10 +38,17 @@ Then, for instance:
 \b
 Bots: echo[:DELAY] wav:PATH speech:austen-0880 silence record noise:-50 dtmf:12#@2.5
       menu:bank.toml voicemail[:SOUNDS] hand-over:music:4+ringing:6+other-voice:austen-0930
-      busy no-answer failed; options after commas: ring=2, hang_up_after=9, loop, after=1,
-      when_silent=0.7, repeat, greets, hears=digits, hang_up_at=1.5, hang_up_when_done,
-      full (voicemail), answered_by=unknown; @street for such a line, as in echo@street.
-      Menus, sounds and lines: docs/far-end.md
+      busy no-answer failed
+
+\b
+Options of a bot stand behind commas. All bots but no-answer: ring=2
+  all that answer: hang_up_after=9, hears=digits, answered_by=unknown; @street for such a
+      line, as in echo@street
+  wav, speech, hand-over: loop, after=1, when_silent=0.7, repeat, greets, hang_up_at=1.5,
+      hang_up_when_done
+  voicemail: full, silence=5, longest=120
+
+Menus, sounds and lines: docs/far-end.md
 """
 
 

@@ -134,6 +134,22 @@ def test_text_forms_that_are_wrong(text: str) -> None:
         parse_bot(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("speach:austen-0880", "no bot 'speach': there are echo, wav, speech, hand-over, menu,"),
+        ("robot,ring=2", "no bot 'robot': there are echo, wav, "),
+        ("echo,hangup_after=3", "bot 'echo' has no option 'hangup_after': there are delay, ring, "),
+        ("speech:austen-0880,when_silnt=1", "bot 'speech' has no option 'when_silnt': there are "),
+        ('{"kind":"echo","hangup_after":3}', "bot 'echo' has no option 'hangup_after': there are "),
+        ("no-answer,ring=2", "bot 'no-answer' has no option 'ring': it has none"),
+    ],
+)
+def test_a_slip_in_a_text_is_told_with_what_there_is(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"^{reason}"):
+        parse_bot(text)
+
+
 def test_wav_file(tmp_path: object) -> None:
     path = f"{tmp_path}/hello.wav"
     with open(path, "wb") as f:  # noqa: PTH123  # users write a str path

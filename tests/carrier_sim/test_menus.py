@@ -148,7 +148,7 @@ def test_a_menu_travels_as_json_without_a_path(bank: Path) -> None:
         ("[a]\nlisten = 1\nrepeats = 1.5", "a.repeats: Expected `int`, got `float`"),
         ("[a]\nlisten = 1\nbarge_in = 'no'", "a.barge_in: Expected `bool`, got `str`"),
         ("[a]\nlisten = 1\nend = 'x'", "a.end: Invalid enum value 'x'"),
-        ("[a]\nbot = 'robot'", "a.bot: no bot {'kind': 'robot'}: Invalid value 'robot'"),
+        ("[a]\nbot = 'robot'", "a.bot: no bot 'robot': there are echo, wav, speech, "),
         ("[a]\nbot = 'busy'", "a.bot: 'busy' does not answer; say it: say = "),
         ("[a]\nbot = 'menu:m.toml'", "a.bot: "),
     ],
