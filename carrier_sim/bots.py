@@ -70,7 +70,10 @@ class Play(Answering, frozen=True, tag="wav"):
     It starts ``after`` seconds after answering. With ``when_silent`` it then waits until the other
     side has spoken and been silent for that long, and with ``repeat`` it plays again each time that
     happens. One that ``greets`` plays the first time without waiting for the other side.
-    ``hang_up_at`` seconds into the recording it hangs up.
+    ``hang_up_at`` seconds into the recording it hangs up. One that ``yields`` breaks its recording
+    off so many seconds after the other side begins to speak meanwhile, however short those words
+    are. Then it waits as it does after the end of a recording. Without ``when_silent`` it says
+    nothing more.
     """
 
     path: str = ""
@@ -83,6 +86,7 @@ class Play(Answering, frozen=True, tag="wav"):
     repeat: bool = False
     greets: bool = False
     hang_up_at: float | None = None
+    yields: float | None = None
     hang_up_when_done: bool = False
 
     def sound(self) -> bytes:

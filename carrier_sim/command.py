@@ -44,8 +44,8 @@ Bots: echo[:DELAY] wav:PATH speech:austen-0880 silence record noise:-50 dtmf:12#
 Options of a bot stand behind commas. All bots but no-answer: ring=2
   all that answer: hang_up_after=9, hears=digits, answered_by=unknown; @street for such a
       line, as in echo@street
-  wav, speech, hand-over: loop, after=1, when_silent=0.7, repeat, greets, hang_up_at=1.5,
-      hang_up_when_done
+  wav, speech, hand-over: loop, after=1, when_silent=0.7, repeat, greets, yields=0.4,
+      hang_up_at=1.5, hang_up_when_done
   voicemail: full, silence=5, longest=120
 
 Menus, sounds and lines: docs/far-end.md

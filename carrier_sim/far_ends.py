@@ -135,6 +135,9 @@ class _PlayBot(Bot):
         self._spec = spec
         self._after = round(spec.after / FRAME_SECONDS)
         self._wait = None if spec.when_silent is None else round(spec.when_silent / FRAME_SECONDS)
+        self._yields = None if spec.yields is None else round(spec.yields / FRAME_SECONDS)
+        #: The frame at which it yields, once the other side has begun to speak meanwhile.
+        self._yields_at: int | None = None
         self._cut = None if spec.hang_up_at is None else round(spec.hang_up_at / FRAME_SECONDS)
         self._at: int | None = None
         self._plays = 0
@@ -146,7 +149,10 @@ class _PlayBot(Bot):
             if not self._may_start(n):
                 return SILENCE
             self._at, self._plays = 0, self._plays + 1
-            self._sound_heard = False
+            self._sound_heard, self._yields_at = False, None
+        elif self._yields_at is not None and n >= self._yields_at:
+            self._at = None
+            return SILENCE
         at = self._at
         if self._cut is not None and at >= self._cut:
             self.hung_up = True
@@ -165,15 +171,19 @@ class _PlayBot(Bot):
             return False
         if self._spec.greets and not self._plays:
             return True
-        return self._wait is None or (self._sound_heard and self._quiet >= self._wait)
+        if self._wait is None:
+            return self._yields_at is None
+        return self._sound_heard and self._quiet >= self._wait
 
     def _listen(self, frame: bytes) -> None:
-        if self._wait is None:
+        if self._wait is None and self._yields is None:
             return
         if is_quiet(frame):
             self._quiet += 1
-        else:
-            self._quiet, self._sound_heard = 0, True
+            return
+        self._quiet, self._sound_heard = 0, True
+        if self._yields is not None and self._at is not None and self._yields_at is None:
+            self._yields_at = self._n + self._yields
 
 
 class _NoiseBot(Bot):

@@ -19,7 +19,8 @@ from trunkline.carrier_sim.bots import (
     parse_bot,
 )
 from trunkline.carrier_sim.far_ends import Bot, start_bot
-from trunkline.carrier_sim.mulaw import SILENCE, is_quiet
+from trunkline.carrier_sim.mulaw import SILENCE, decode, frames, is_quiet
+from trunkline.ear.listen import listen
 
 LOUD = bytes([0x90]) * 160
 
@@ -66,6 +67,38 @@ def test_play_greets_and_then_waits_its_turn() -> None:
     bot = start_bot(Play(audio=audio, after=0.04, greets=True, when_silent=0.04, repeat=True))
     said = run(bot, [SILENCE] * 5 + [LOUD] * 3 + [SILENCE] * 5)
     assert [n for n, f in enumerate(said) if f == audio] == [2, 10]
+
+
+@pytest.mark.parametrize("heard", [[LOUD] * 8, [LOUD] + [SILENCE] * 7])
+@pytest.mark.parametrize("again", [{}, {"repeat": True}, {"loop": True}])
+def test_it_yields_so_long_after_the_other_side_has_begun(
+    heard: list[bytes], again: dict[str, bool]
+) -> None:
+    bot = start_bot(Play(audio=LOUD * 20, yields=0.06, **again))
+    assert run(bot, [SILENCE] * 4 + heard) == [LOUD] * 8 + [SILENCE] * 4
+    assert run(bot, [SILENCE] * 9) == [SILENCE] * 9
+
+
+def test_it_plays_again_once_the_other_side_that_broke_in_is_silent() -> None:
+    bot = start_bot(Play(audio=LOUD * 20, greets=True, yields=0.06, when_silent=0.1, repeat=True))
+    said = run(bot, [SILENCE] * 4 + [LOUD] * 8 + [SILENCE] * 30)
+    first, waits, again = [LOUD] * 8, [SILENCE] * (4 + 5), [LOUD] * 20
+    assert said == first + waits + again + [SILENCE] * 5, "it heard words before its recording"
+
+
+def test_words_before_its_recording_are_not_yielded_to() -> None:
+    bot = start_bot(Play(audio=LOUD * 4, after=0.06, yields=0.02))
+    assert run(bot, [LOUD] * 2 + [SILENCE] * 6) == [SILENCE] * 3 + [LOUD] * 4 + [SILENCE]
+
+
+@pytest.mark.parametrize(("option", "seconds"), [(",yields=0.4", 0.4), ("", None)])
+def test_the_ear_measures_how_fast_it_yields(option: str, seconds: float | None) -> None:
+    bot = start_bot(parse_bot(f"speech:austen-0870{option}"))
+    words = frames(wav.speech("austen-0930")[:10_400])
+    run(bot, [SILENCE] * 100 + words + [SILENCE] * 300)
+    theirs, ours = (decode(side) for side in (bot.said, bot.heard))
+    (found,) = listen(ours, theirs).yields
+    assert found.seconds == (seconds if seconds is None else pytest.approx(seconds, abs=0.1))
 
 
 def test_hang_up_mid_sentence() -> None:
