@@ -148,6 +148,10 @@ class SimClient:
         return {row["phone_number"]: row for row in self._rows("/sim/numbers")}
 
     def add_number(self, phone_number: str, **fields: object) -> dict[str, Any]:
+        """A number of the account, in the place of one that is there already. ``fields`` are those
+        of numbers.Number: a call to it asks ``voice_url``, by ``voice_method`` ("POST"), what to
+        do. Thus an agent on this machine gets a number: ``voice_url="http://127.0.0.1:9333/voice"``.
+        """
         body = {"phone_number": phone_number, **fields}
         return self._object("/sim/numbers", body)
 

@@ -130,6 +130,26 @@ def test_the_stand_in_varies_as_the_user_says(  # type: ignore[no-untyped-def]  
     result.assert_outcomes(passed=1)
 
 
+AGENT = "+14155550100"
+AT_THE_AGENT = """
+async def test_no_line_takes_the_number_of_the_users_agent(open_phone_line, carrier_sim):
+    def url():
+        return carrier_sim.numbers()["+14155550100"]["voice_url"]
+
+    assert url() == "http://127.0.0.1:9333/voice"
+    assert open_phone_line().number != "+14155550100"
+    assert open_phone_line("+14155550100").number == "+14155550100", "a test may still name it"
+"""
+
+
+@pytest.mark.e2e
+def test_a_number_of_the_ini_may_have_a_voice_url(run_suite, pytester: pytest.Pytester) -> None:  # type: ignore[no-untyped-def]  # as above
+    with (pytester.path / "tox.ini").open("a") as ini:
+        ini.write(f"\nphone_sim_numbers = {AGENT}=http://127.0.0.1:9333/voice\n")
+    result, _ = run_suite(AT_THE_AGENT, "--phone-sim")
+    result.assert_outcomes(passed=1)
+
+
 RECORDED = """
 import json, subprocess, sys
 import pytest

@@ -66,6 +66,22 @@ async def test_a_real_carrier_has_no_such_lines(monkeypatch: pytest.MonkeyPatch)
         await found(monkeypatch, None, "street")
 
 
+def test_numbers_with_a_voice_url_are_no_part_of_the_pool() -> None:
+    ours, agent, url = "+14155551234", "+14155550100", "http://127.0.0.1:9333/voice?a=b"
+    assert stack._numbers([f"{agent}={url}", ours]) == (
+        {agent: url, ours: stack.SIM_VOICE_URL},
+        [ours],
+    )
+    numbers, pool = stack._numbers([f"{agent}={url}"])
+    assert numbers[agent] == url and pool == [n for n in stack.SIM_NUMBERS if n != agent]
+
+
+@pytest.mark.parametrize("item", ["14155551234", "http://127.0.0.1:9333/voice", "=http://h/v"])
+def test_what_is_no_number_is_told_by_the_name_in_the_ini(item: str) -> None:
+    with pytest.raises(pytest.UsageError, match=r"^phone_sim_numbers: '.*' is not in E\.164"):
+        stack._numbers([item])
+
+
 @pytest.mark.parametrize("text", ["abc", "nan", "-1", ""])
 def test_a_wait_that_is_no_time_is_wrong_usage(text: str) -> None:
     with pytest.raises(pytest.UsageError, match=f"phone_wait = {text!r}: expected seconds"):

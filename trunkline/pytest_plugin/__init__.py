@@ -99,7 +99,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "phone_wait", "Seconds to wait until a number of the pool is free.", "string", "300"
     )
     parser.addini(
-        "phone_sim_numbers", "Numbers of the stand-in's account.", "args", list(SIM_NUMBERS)
+        "phone_sim_numbers",
+        "Numbers of the stand-in's account: NUMBER[=VOICE_URL].",
+        "args",
+        list(SIM_NUMBERS),
     )
     parser.addini(
         "phone_sim_callees",

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -128,10 +128,11 @@ def _find_stack(run: Run, config: pytest.Config, simulated: bool) -> PhoneStack:
         callees = dict(
             _callee(item, config.rootpath) for item in config.getini("phone_sim_callees")
         )
-        numbers = dict.fromkeys(config.getini("phone_sim_numbers"), SIM_VOICE_URL)
+        numbers, pool = _numbers(config.getini("phone_sim_numbers"))
         wanted = shared_stack.simulated(
             directory,
             numbers,
+            pool,
             callees,
             **_wishes_of_the_stand_in(config.getoption("--phone-seed")),
             **shared_stack.kept_settings(settings),
@@ -148,6 +149,21 @@ def _wishes_of_the_stand_in(seed: int | None) -> dict[str, str]:
     """How the user wants it to vary, by the environment and by ``--phone-seed``, which wins."""
     wishes = {name: os.environ[name] for name in (SIM_SEED, SIM_HABITS) if name in os.environ}
     return wishes if seed is None else wishes | {SIM_SEED: str(seed)}
+
+
+def _numbers(items: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """The account's numbers with their voice URLs, from ``NUMBER[=VOICE_URL]``, and those of them
+    that are the pool. A number with a URL is that of the user's own agent, and in no pool. Where
+    all have one, the pool is the default numbers."""
+    from trunkline.bus.redact import is_e164, not_e164
+
+    named = {number: url for number, _, url in (item.partition("=") for item in items)}
+    for number in named:
+        if not is_e164(number):
+            raise pytest.UsageError(f"phone_sim_numbers: {not_e164(repr(number))}")
+    pool = [number for number, url in named.items() if not url]
+    pool = pool or [number for number in SIM_NUMBERS if number not in named]
+    return {**named, **dict.fromkeys(pool, SIM_VOICE_URL)}, pool
 
 
 def _callee(item: str, root: Path) -> tuple[str, str]:

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -105,15 +105,20 @@ class Wanted:
 
 
 def simulated(
-    directory: Path, numbers: Mapping[str, str], callees: Mapping[str, str], **environment: str
+    directory: Path,
+    numbers: Mapping[str, str],
+    pool: Iterable[str],
+    callees: Mapping[str, str],
+    **environment: str,
 ) -> Wanted:
     """A stack beside the stand-in carrier, with an account of its own, on free ports.
 
-    ``numbers``: number of the account -> its voice_url. ``callees``: number outside of the account
-    -> its bot. ``environment``: further variables.
+    ``numbers``: number of the account -> its voice_url. ``pool``: those of them that a session may
+    take which names none. ``callees``: number outside of the account -> its bot. ``environment``:
+    further variables.
     """
     settings = {
-        "TRUNKLINE_NUMBERS": ",".join(numbers),
+        "TRUNKLINE_NUMBERS": ",".join(pool),
         "TRUNKLINE_SIM_NUMBERS": " ".join(f"{n}={url}" for n, url in numbers.items()),
     }
     return Wanted(["--sim"], apart(directory, **settings | environment), dict(callees))
