@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -191,6 +192,7 @@ def command(
         sim.add_caller_id(number)
     if ready_file is not None and not ready_file.parent.is_dir():
         raise click.BadParameter(f"{ready_file.parent} is no directory", param_hint="--ready-file")
+    logging.basicConfig(format="%(asctime)s carrier_sim[%(process)d] %(levelname)s %(message)s")
     try:
         uvloop.run(_serve(sim, ready_file, grace))
     except OSError as e:

@@ -76,6 +76,9 @@ class Shell(Protocol):
     def detected(self, call: Call, found: Detected) -> None:
         """Post who has answered."""
 
+    def nobody_has(self, number: str) -> None:
+        """Tell the user that a call fails because of that."""
+
     def wake(self) -> None:
         """Ticks have something to do again: ``first_due`` may be earlier than it was."""
 
@@ -202,6 +205,7 @@ class Exchange:
         if spec is None or isinstance(spec, Failed):
             if spec is None:
                 self.judge.error(13224, f"nobody has the number {to}", call_sid=call.sid)
+                self.shell.nobody_has(to)
             ring = spec.ring if spec else 0.0
             self.at(now + ring, lambda at: self._end_if_live(call, "failed", "unroutable", at))
             return

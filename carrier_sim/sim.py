@@ -11,6 +11,7 @@ async with CarrierSim(port=0) as sim:
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import ssl
 import time
@@ -42,11 +43,16 @@ from .stream import Stream
 from .stream_socket import StreamSocket
 from .webhooks import Form, Webhooks, call_form, status_form, stream_form
 
+log = logging.getLogger("trunkline.carrier_sim")
+
 #: Credentials that go with no real account.
 ACCOUNT_SID: Final = "AC" + "5" * 32
 AUTH_TOKEN: Final = "carrier-sim-token"  # noqa: S105  # of an account that does not exist
 #: How much later a status callback comes that others overtake (habit ``callback-order``): seconds.
 OVERTAKEN_BY: Final = 0.2
+_FAILS: Final = "a call to %r fails: no callee has that number; %s"
+#: Of more callees than this, a message names the first ones.
+_TOLD: Final = 6
 #: A tick may come so much before its time (seconds).
 _EARLY: Final = 0.0005
 #: If a tick is later than this (seconds), what waits in the sockets is read before it.
@@ -362,6 +368,14 @@ class CarrierSim:
         if not self.exchange.beliefs.hold("async-amd-names-the-call"):
             form = [field for field in form if field[0] != "CallSid"]
         self._callback(call.sid, asked.callback_method, asked.callback, form)
+
+    def nobody_has(self, number: str) -> None:
+        numbers = list(self.exchange.callees)
+        more = ", …" if len(numbers) > _TOLD else ""
+        there = f"there are {', '.join(numbers[:_TOLD])}{more}" if numbers else "there are none"
+        # Whoever reads the log may be slow, and the media clock does not wait for that.
+        tell = asyncio.to_thread(log.warning, _FAILS, number, there)
+        self._start(tell)
 
     def _stream_callback(self, call: Call, stream: Stream, event: str) -> None:
         verb = stream.verb

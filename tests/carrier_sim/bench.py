@@ -37,6 +37,8 @@ class Bench:
         self.sent: defaultdict[str, list[bytes]] = defaultdict(list)
         self.closed: list[Stream] = []
         self.callbacks: list[tuple[str, str, str]] = []
+        #: numbers that were called and that nobody has
+        self.strangers: list[str] = []
         self.judge = Judge(lambda: self.now)
         self.x = Exchange("AC1", Options(**options), self.judge, self, lambda: 1e9 + self.now)
         for phone in (OURS, OTHER):
@@ -59,6 +61,9 @@ class Bench:
 
     def status_callback(self, call: Call, event: str, status: str) -> None:
         self.callbacks.append((call.sid, event, status))
+
+    def nobody_has(self, number: str) -> None:
+        self.strangers.append(number)
 
     def wake(self) -> None:
         """The test turns the clock, which has every tick."""

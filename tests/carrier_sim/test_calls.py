@@ -190,3 +190,21 @@ async def test_retries_of_the_fragment(sim: CarrierSim, customer: Customer) -> N
     call = await call_in(sim, customer, page, query="#rc=3&rp=5xx")
     assert await sim.wait_for(call) == "no-answer"
     assert len(tries) == 3 and len(set(tries)) == 1 and sim.errors == []
+
+
+@pytest.mark.parametrize("count", [0, 2, 7])
+async def test_the_log_names_the_callees_where_nobody_has_a_number(
+    sim: CarrierSim, caplog: pytest.LogCaptureFixture, count: int
+) -> None:
+    for n in range(count):
+        sim.add_callee(f"+1415555777{n}", "echo")
+    sim.nobody_has("+14155550199")
+    await sim.wait_until(lambda: bool(caplog.messages))
+    there = {
+        0: "there are none",
+        2: "there are +14155557770, +14155557771",
+        7: "there are +14155557770, +14155557771, +14155557772, +14155557773, +14155557774, "
+        "+14155557775, …",
+    }
+    told = f"a call to '+14155550199' fails: no callee has that number; {there[count]}"
+    assert caplog.messages == [told]

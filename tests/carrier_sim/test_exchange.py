@@ -155,6 +155,14 @@ def test_outbound_to_nobody_is_13224(bench: Bench) -> None:
     bench.run(0.1)
     assert call.record.status == "failed"
     assert bench.judge.codes() == [13224]
+    assert bench.strangers == ["+14155559999"]
+
+
+def test_a_callee_that_fails_is_somebody(bench: Bench) -> None:
+    bench.x.callees[CALLEE] = Failed()
+    call = bench.outbound(CALLEE)
+    bench.run(0.1)
+    assert (call.record.status, bench.strangers) == ("failed", [])
 
 
 def test_the_time_limit_ends_a_call(bench: Bench) -> None:

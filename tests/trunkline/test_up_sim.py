@@ -114,7 +114,7 @@ def test_the_user_names_numbers_and_far_ends(trunkline: Trunkline) -> None:
     menu, voicemail = "+14155557785", "+14155557786"
     callees = f"{menu}=menu:bank.toml {voicemail}=voicemail"
     named = {"TRUNKLINE_SIM_NUMBERS": NUMBER, "TRUNKLINE_SIM_CALLEES": callees}
-    _, _, info = start(trunkline, **named)
+    running, _, info = start(trunkline, **named)
     with SimClient(info.sim or "") as sim:
         assert list(sim.numbers()) == [NUMBER]
         for callee in (menu, voicemail):
@@ -122,6 +122,8 @@ def test_the_user_names_numbers_and_far_ends(trunkline: Trunkline) -> None:
             assert call.process.wait(20) == 0, call.err
         call = trunkline.start("call", CALLEE, "--from", NUMBER)
         assert call.process.wait(20) == 1, "a far end is there that the user has not named"
+    there = f"no callee has that number; there are {menu}, {voicemail}"
+    running.until(lambda: f"WARNING a call to '{CALLEE}' fails: {there}" in running.err)
 
 
 def test_a_call_whose_terminal_is_closed_is_hung_up_and_keeps_its_recording(
