@@ -147,9 +147,8 @@ def tell_slips(log: logging.Logger) -> None:
     a process that is kept running its keeper has warned."""
     if KEEPER_FD_VARIABLE in os.environ:
         return
-    for name, near in settings.slips().items():
-        hint = f": perhaps {near} is meant" if near else ""
-        log.warning("%s is not a setting, and is ignored%s", name, hint)
+    for slip in settings.slips():
+        log.warning("%s", ": ".join(filter(None, slip)))
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_type_hints
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_type_hints
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
@@ -83,10 +83,20 @@ def private_state_dir(state_dir: Path, name: str) -> Path:
     return state_dir / PRIVATE / name
 
 
-#: How our names begin, and which of them are no settings: the stand-in carrier's, and that of
-#: ``--debug``.
+#: How our names begin.
 _OURS: Final = "TRUNKLINE_"
-_NO_SETTINGS: Final = ("TRUNKLINE_SIM_", "TRUNKLINE_DEBUG")
+#: That of ``--debug``, which is no setting.
+_DEBUG: Final = "TRUNKLINE_DEBUG"
+#: Variables of the stand-in carrier, which shares no code with us: one for each option of
+#: ``trunkline carrier-sim``. It reads no ``.env``.
+OF_STAND_IN: Final = tuple(
+    f"TRUNKLINE_SIM_{option}"
+    for option in (
+        *("ACCOUNT_SID", "AUTH_TOKEN", "AUTH_TOKEN_SECONDARY", "CALLEES", "CALLER_IDS"),
+        *("CALLS_PER_SECOND", "CA_FILE", "CONTRADICT", "GRACE", "HABITS", "HOST", "KEEP_AUDIO"),
+        *("LINE", "NUMBERS", "PORT", "READY_FILE", "SEED"),
+    )
+)
 #: Settings whose variables are the names that Twilio's own tools have for them.
 _OF_TWILIO: Final = ("account_sid", "auth_token", "auth_token_secondary", "region", "edge")
 
@@ -389,6 +399,7 @@ def _env_file() -> str:
     return f"there is none in {path.parent}; `trunkline init` writes one"
 
 
+_NOT_IN_FILE: Final = "the stand-in carrier's variables count in the environment alone"
 #: How to do without a setting.
 _WITHOUT: Final = {
     "public_url": "; `trunkline up --tunnel cloudflared` finds one by itself",
@@ -484,24 +495,35 @@ def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
     return Settings(**values, given=set_here)
 
 
-def slips(env_file: Path = Path(".env")) -> dict[str, str]:
-    """Names that begin with ``TRUNKLINE_`` and are no settings, each with the setting that it may
-    mean, or "". As a rule each is a misspelling, and what was meant has its default.
+class Slip(NamedTuple):
+    """A variable that has no effect. ``hint``: what may be meant, or what to do; "" if unknown."""
+
+    text: str
+    hint: str
+
+
+def slips(env_file: Path = Path(".env")) -> list[Slip]:
+    """Names that begin with ``TRUNKLINE_`` and are ignored. As a rule each is a misspelling, and
+    what was meant has its default.
 
     Of the environment only those are told that are close to a setting. Other programs may have put
     names there: Kubernetes gives a pod TRUNKLINE_PORT and the like, if a service has that name.
     """
-    known = {env_name(name).removeprefix(_OURS): env_name(name) for name in FIELDS}
+    names = (*map(env_name, FIELDS), *OF_STAND_IN)
+    known = {name.removeprefix(_OURS): name for name in names}
     # A pipe cannot be read twice, and the settings have been read from it.
     written = {} if env_file.is_fifo() else dotenv.read(env_file)
-    found = {}
+    found = []
     for name in sorted(written | os.environ):
+        if name in OF_STAND_IN and name not in os.environ:
+            found.append(Slip(f"{name} is ignored in {env_file}", _NOT_IN_FILE))
         of_ours = name.removeprefix(_OURS)
-        if of_ours in known or not name.startswith(_OURS) or name.startswith(_NO_SETTINGS):
+        if of_ours in known or not name.startswith(_OURS) or name.startswith(_DEBUG):
             continue
         near = difflib.get_close_matches(of_ours, known, n=1, cutoff=0.8)
         if near or name in written:
-            found[name] = known[near[0]] if near else ""
+            hint = f"perhaps {known[near[0]]} is meant" if near else ""
+            found.append(Slip(f"{name} is not a setting, and is ignored", hint))
     return found
 
 

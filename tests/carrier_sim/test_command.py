@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from trunkline.bus.settings import OF_STAND_IN
 from trunkline.carrier_sim import command
 from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.cli.main import cli
@@ -36,6 +37,12 @@ def test_an_example_of_the_help_is_run(
     argv = ["carrier-sim", *shlex.split(example), "--port", "0"]
     result = CliRunner().invoke(cli, argv, catch_exceptions=False)
     assert result.exit_code == 0 and len(served) == 1, result.output
+
+
+def test_the_settings_know_its_variables() -> None:
+    """By them a slip in such a name is found, which would be ignored here."""
+    options = [param.name or "" for param in command.command.params]
+    assert sorted(OF_STAND_IN) == sorted(f"TRUNKLINE_SIM_{name.upper()}" for name in options)
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])

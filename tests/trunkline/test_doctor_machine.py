@@ -70,15 +70,25 @@ def test_a_slip_of_the_pen_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path = tmp_path / ".env"
     path.write_text(
         "TRUNKLINE_PUBLIC_ULR=https://a.example\nTRUNKLINE_BUS=ipc:///b\n"
-        "TRUNKLINE_SIM_SEED=1\nOTHER=1\nTRUNKLINE_WHATEVER=1\n"
+        "TRUNKLINE_SIM_SEED=1\nTRUNKLINE_SIM_HABITS=seam=0.3\nOTHER=1\nTRUNKLINE_WHATEVER=1\n"
     )
-    for name in ("MAX_CALL", "PORT", "SERVICE_PORT", "PORT_8765_TCP", "SERVICE_HOST", "KEEPER_FD"):
+    others = ("PORT", "SERVICE_PORT", "PORT_8765_TCP", "SERVICE_HOST", "KEEPER_FD", "DEBUG")
+    of_stand_in = ("SIM_CALEES", "SIM_HABITS", "SIM_SERVICE_HOST", "SIM_PORT_9080_TCP")
+    for name in ("MAX_CALL", *others, *of_stand_in):
         monkeypatch.setenv(f"TRUNKLINE_{name}", "2")
     found = {finding.text: (finding.state, finding.hint) for finding in machine.unknown(path)}
     assert found == {
         "TRUNKLINE_MAX_CALL is not a setting, and is ignored": (
             "warn",
             "perhaps TRUNKLINE_MAX_CALLS is meant",
+        ),
+        "TRUNKLINE_SIM_CALEES is not a setting, and is ignored": (
+            "warn",
+            "perhaps TRUNKLINE_SIM_CALLEES is meant",
+        ),
+        f"TRUNKLINE_SIM_SEED is ignored in {path}": (
+            "warn",
+            "the stand-in carrier's variables count in the environment alone",
         ),
         "TRUNKLINE_PUBLIC_ULR is not a setting, and is ignored": (
             "warn",

@@ -80,13 +80,8 @@ def env_file(path: Path) -> Finding:
 def unknown(path: Path) -> list[Finding]:
     """Names in the file and in the environment that look like settings, and are none."""
     return [
-        Finding(
-            "settings",
-            "warn",
-            f"{name} is not a setting, and is ignored",
-            f"perhaps {near} is meant" if near else "docs/settings.md has all of them",
-        )
-        for name, near in slips(path).items()
+        Finding("settings", "warn", slip.text, slip.hint or "docs/settings.md has all of them")
+        for slip in slips(path)
     ]
 
 
