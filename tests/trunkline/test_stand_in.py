@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from trunkline.bus.launch import StackInfo
 from trunkline.bus.settings import load
+from trunkline.cli.main import cli
 from trunkline.errors import SettingsError
 from trunkline.stack import stand_in
 
+ROOT = Path(__file__).parents[2]
 CARRIER = StackInfo(account_sid="AC5", auth_token="t", pid=1, sim="http://127.0.0.1:9")
+
+
+def test_the_help_and_the_page_name_its_numbers_and_far_ends() -> None:
+    numbers = [number for number, _, _ in pairs(stand_in.NUMBERS)]
+    callees = {number: bot for number, _, bot in pairs(stand_in.CALLEES)}
+    shown = CliRunner().invoke(cli, ["up", "--help"]).output.partition("With --sim, unless")[2]
+    assert re.findall(r"\+\d+", shown) == [*numbers, *callees]
+    page = (ROOT / "docs" / "far-end.md").read_text()
+    assert dict(re.findall(r"^\| `(\+\d+)` \| `(.*?)` \|", page, re.MULTILINE)) == callees
+    assert f"two numbers of its own, {' and '.join(f'`{number}`' for number in numbers)}," in page
+
+
+def pairs(texts: str) -> list[tuple[str, str, str]]:
+    return [text.partition("=") for text in texts.split()]
 
 
 @pytest.fixture(autouse=True)

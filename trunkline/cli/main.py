@@ -114,6 +114,14 @@ def up(settings: Settings, **wishes: Any) -> None:
       trunkline up --public-url https://line.example.com --gateways 2 --codec-workers 4
       trunkline up --sim                         try it out, without an account
       trunkline up --sim --ready-file up.json    for a script: wait until up.json is there
+
+    \b
+    With --sim, unless TRUNKLINE_SIM_NUMBERS or TRUNKLINE_SIM_CALLEES is set:
+      +14155551234, +14155551235    numbers of the account
+      +14155557777                  echoes
+      +14155557778                  greets, and speaks again whenever you have spoken
+      +14155557779                  is busy
+      +14155557780                  does not answer
     """
     from ..stack import up as stack_up
 
