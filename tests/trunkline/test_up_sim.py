@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -170,6 +171,22 @@ def test_numbers_are_put_back_while_the_carrier_still_answers(
         status, took = running.end(signal.SIGTERM if by == "SIGTERM" else signal.SIGINT)
     assert (status, took < ENDS_WITHIN) == (0, True), running.err
     assert all_end(children, 0.0)
+
+
+def test_a_new_controller_has_the_console_where_the_last_one_had_it(trunkline: Trunkline) -> None:
+    """An open page asks there again, and the ready file says so."""
+    running, _, info = start(trunkline, **UNSET)
+
+    def told() -> int | None:
+        with contextlib.suppress(OSError), Session() as session:
+            status = session.get(f"{info.console}/api/status", timeout=5.0).json()
+            return int(status["controller"]["pid"])
+        return None
+
+    first = told()
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    running.until(lambda: told() not in (None, first))
 
 
 def test_when_the_supervisor_is_killed_the_carrier_outlives_the_controller(

@@ -20,7 +20,7 @@ from typing import Final
 
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.descriptors import KEEPER_FD_VARIABLE
-from trunkline.bus.launch import ParentPipe
+from trunkline.bus.launch import ParentPipe, free_ports
 from trunkline.bus.process import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -288,6 +288,14 @@ def settings_environment(settings: Settings, role: str | None = None) -> dict[st
         else:
             environment[env_name(field)] = text
     return environment
+
+
+def one_console_port(settings: Settings) -> Settings:
+    """The settings with a free port of the console chosen, where any will do. This process holds
+    it, so that each controller that it starts listens there, and open pages connect again."""
+    if settings.console_port != 0:
+        return settings
+    return settings.changed(console_port=free_ports(1)[0])
 
 
 def _as_text(value: object) -> str | None:

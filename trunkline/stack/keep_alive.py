@@ -22,7 +22,7 @@ from trunkline.bus.private import make_private
 from trunkline.bus.process import run, setup_logging, tell_slips
 from trunkline.bus.settings import Settings
 
-from .children import SILENT_FOR, settings_environment
+from .children import SILENT_FOR, one_console_port, settings_environment
 from .public_port import PublicPort
 from .supervisor import END_WITHIN, Supervisor, exit_status
 
@@ -54,6 +54,7 @@ def keep_alive(
         held.callback(setup_logging(f"{role}-keeper", settings.log_format))
         if role == "controller":
             tell_slips(log)
+            settings = one_console_port(settings)
         if role == "gateway":
             port = PublicPort.claim(settings.http_host, settings.http_port, settings.bus)
             held.callback(port.close)

@@ -47,7 +47,7 @@ from trunkline.bus.settings import Settings
 from trunkline.controller.journal.state_dir import StackRunsError, check_free
 
 from . import stand_in
-from .children import SILENT_FOR, Child, settings_environment
+from .children import SILENT_FOR, Child, one_console_port, settings_environment
 from .controller_client import controller_client, get_status
 from .public_port import PublicPort
 from .stand_in import StandIn
@@ -153,7 +153,7 @@ async def _up(settings: Settings, port: PublicPort, wishes: Wishes, stop: asynci
             tunnel = await Tunnel.open(wishes.tunnel, host, number)
             held.push_async_callback(tunnel.close)
             given["public_url"] = tunnel.url
-        settings = settings.changed(**given)
+        settings = one_console_port(settings.changed(**given))
         return await run_stack(settings, port.fd, wishes, stop, carrier=carrier, tunnel=tunnel)
 
 
