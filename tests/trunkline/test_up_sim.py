@@ -189,6 +189,26 @@ def test_a_new_controller_has_the_console_where_the_last_one_had_it(trunkline: T
     running.until(lambda: told() not in (None, first))
 
 
+@pytest.mark.parametrize(
+    "command", [("answer", NUMBER), ("call", "+14155557777", "--from", NUMBER)]
+)
+def test_a_command_that_is_interrupted_before_its_call_is_up_has_failed(
+    trunkline: Trunkline, command: tuple[str, ...]
+) -> None:
+    """So that a script does not go on behind it."""
+    _, _, info = start(
+        trunkline, TRUNKLINE_SIM_CALLEES=f"{CALLEE}=no-answer", TRUNKLINE_SIM_NUMBERS=NUMBER
+    )
+    waiting = trunkline.start(*command)
+    with SimClient(info.sim or "") as sim:
+        if command[0] == "answer":
+            waiting.until(lambda: sim.numbers()[NUMBER]["voice_url"] != "")
+        else:
+            waiting.until(sim.calls)
+    assert waiting.end(signal.SIGINT)[0] == 1
+    assert waiting.err.splitlines()[-1] == "trunkline: interrupted"
+
+
 def test_when_the_supervisor_is_killed_the_carrier_outlives_the_controller(
     trunkline: Trunkline,
 ) -> None:

@@ -108,16 +108,21 @@ def _one_call(line: Line, connect: Callable[[], Coroutine[Any, Any, Call]], wish
     saying = None if wishes.say is None else wav.read(wishes.say).tobytes()
 
     async def main(stop: asyncio.Event) -> int:
-        line_held = True
         async with line:
-            with contextlib.suppress(StoppedError):
-                line_held = await _talk(await unless(stop, connect()), wishes, saying, stop)
-        return _closed(line, line_held)
+            try:
+                made = await unless(stop, connect())
+            except StoppedError:
+                made = None
+            line_held = made is None or await _talk(made, wishes, saying, stop)
+        _check_closed(line, line_held)
+        if made is None:
+            raise TrunklineError("interrupted")
+        return EXIT_DONE
 
     return run(main)
 
 
-def _closed(line: Line, line_held: bool) -> int:
+def _check_closed(line: Line, line_held: bool) -> None:
     if line.pending_restores:
         raise TrunklineError(
             f"{', '.join(line.pending_restores)} could not be put back yet; while a stack runs, it "
@@ -128,7 +133,6 @@ def _closed(line: Line, line_held: bool) -> int:
             "nobody hung up: the line was lost. The stack's log says why, or the stack is gone "
             "(`trunkline status`)"
         )
-    return EXIT_DONE
 
 
 async def _talk(call: Call, wishes: Wishes, saying: bytes | None, stop: asyncio.Event) -> bool:
