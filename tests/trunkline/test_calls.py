@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console as RichConsole
 
 from trunkline.bus import wav
 from trunkline.bus.settings import load
@@ -23,6 +24,7 @@ from trunkline.calls.known import KnownCall
 from trunkline.calls.timeline import moments, strip
 from trunkline.carrier_sim.wav import SPEECH_DIR
 from trunkline.cli import calls as cli_calls
+from trunkline.cli import tables
 from trunkline.cli.calls import calls, play, show
 from trunkline.cli.main import report
 from trunkline.controller.journal import file
@@ -353,6 +355,36 @@ def test_the_list_is_as_long_as_is_asked_and_commands_no_terminal(surroundings: 
     assert len(said.splitlines()) == 3 and "CA2" not in said
     assert "\\x1b[2J[red]" in said
     assert "no stack answers at ipc://" in run(calls).stderr
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(200, 2), (100, 2), (80, 3), (40, 4)])
+def test_a_terminal_of_any_width_breaks_no_sid_number_or_file_name(
+    surroundings: Path, monkeypatch: pytest.MonkeyPatch, columns: int, lines: int
+) -> None:
+    """So each can be copied. A name that is wider than the terminal is the terminal's to wrap."""
+    sid = "CA" + "0123456789abcdef" * 2
+    recorder = Recorder(surroundings / "recordings")
+    whose = Whose(direction="inbound", caller="+14155550000", callee="+14155551234")
+    recorder.begin(sid, 1, first=True, age=0.0, whose=whose)
+    recorder.close()
+    (name,) = [path.name for path in (surroundings / "recordings").iterdir()]
+
+    def terminal() -> RichConsole:
+        return RichConsole(highlight=False, width=columns)
+
+    monkeypatch.setattr(tables, "output", terminal)
+    said = run(calls).stdout
+    words = said.split()
+    assert {sid, "+14155550000", "+14155551234", name} <= set(words)
+    found = said.splitlines()
+    assert len(found) == lines
+    assert all(len(line) <= columns or line.strip() == name for line in found)
+
+
+def test_piped_output_of_show_breaks_no_path(surroundings: Path) -> None:
+    path = recorded(surroundings, f"20260101T110000-CA{'0' * 80}.wav")
+    said = run(show, "CA0").stdout.splitlines()
+    assert f"recording {path}" in said
 
 
 def test_nothing_is_known() -> None:

@@ -84,19 +84,23 @@ def _state(call: KnownCall) -> str:
 
 
 def _table(found: list[KnownCall]) -> None:
+    """A row for each call, or a few lines for each where the terminal is too narrow for that."""
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
-    from .tables import output
+    from .tables import UNFOLDED, output, packed
 
     table = Table(box=None, pad_edge=False)
     columns = ["call", "began (UTC)", "direction", "caller", "callee", "state"]
     if of_tests := any(call.test for call in found):
         columns.append("test")
     for column in columns:
-        table.add_column(column, overflow="fold")
-    table.add_column("seconds", justify="right")
-    table.add_column("recording", overflow="fold")
+        table.add_column(column, no_wrap=True)
+    table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("recording", no_wrap=True)
+    lines: list[str] = []
+    console = output()
     for call in found:
         began = (call.began or "-").replace("T", " ").partition("+")[0]
         seconds = "-" if call.seconds is None else f"{call.seconds:.1f}"
@@ -106,10 +110,17 @@ def _table(found: list[KnownCall]) -> None:
         cells = [call.sid, began, call.direction, call.caller, call.callee, _state(call)]
         if of_tests:
             cells.append(call.test)
-        table.add_row(
-            *(Text(printable(cell or "-")) for cell in cells), seconds, Text(printable(recording))
-        )
-    output().print(table)
+        told = [printable(cell or "-") for cell in (*cells, seconds, recording)]
+        table.add_row(*map(Text, told))
+        sid, began, direction, caller, callee, state, *test, seconds, recording = told
+        narrow = [sid, began, state, f"{seconds} s", direction, f"{caller} -> {callee}", *test]
+        lines += packed([*narrow, recording], console.width)
+    anything = console.options.update(max_width=UNFOLDED)
+    if Measurement.get(console, anything, table).maximum <= console.width:
+        console.print(table)
+    else:
+        for line in lines:
+            console.print(Text(line), soft_wrap=True)
 
 
 @click.command(short_help="Show a call's course: who spoke when, answers, keys, losses.")
@@ -161,9 +172,9 @@ def show(settings: Settings, sid: str, svg: Path | None, as_json: bool) -> None:
         }
         click.echo(json_text(told))
     else:
-        from rich.console import Console
+        from .tables import output
 
-        _print(call, heard, Console())
+        _print(call, heard, output())
     sys.exit(EXIT_DONE)
 
 
@@ -214,9 +225,10 @@ def _print(call: KnownCall, heard: Heard | None, console: Console) -> None:
     if heard is None:
         console.print("not recorded: TRUNKLINE_RECORDINGS_DIR keeps the sound of later calls")
         return
-    console.print(Text(f"recording {printable(call.recording or heard.title)}"))
+    console.print(Text(f"recording {printable(call.recording or heard.title)}"), soft_wrap=True)
     for path in call.also_recorded:
-        console.print(Text(f"also recorded in {printable(path)}", style="dim"))
+        also = Text(f"also recorded in {printable(path)}", style="dim")
+        console.print(also, soft_wrap=True)
     report = heard.report
     for reason in report.unreliable_because:
         console.print(Text(f"UNRELIABLE: {reason}", style="bold red"))

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from trunkline.adapter.line import Line
@@ -25,6 +24,7 @@ from trunkline.bus.settings import Settings
 
 from ..cli.json_text import json_text
 from ..cli.numbers import of_the_account
+from ..cli.tables import output
 from ..reports import cost, files
 from ..stack.controller_client import controller_client, get_status
 from . import figures
@@ -121,7 +121,7 @@ def _print(found: Load, steps: list[Step], price: float | None) -> None:
         table.add_column(column, overflow="fold")
     for row in found.steps:
         table.add_row(*cells(row))
-    Console(highlight=False).print(table)
+    output().print(table)
     for text in _reasons(found.steps, steps):
         click.echo(printable(text))
     for text in found.broken:
