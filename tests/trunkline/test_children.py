@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from trunkline.bus import settings as bus_settings
 from trunkline.bus.clock import Clock, monotonic
+from trunkline.bus.descriptors import KEEPER_FD_VARIABLE
 from trunkline.bus.launch import ParentPipe
 from trunkline.bus.private import NotPrivateError
 from trunkline.bus.process import PARENT_FD_VARIABLE
@@ -458,3 +460,15 @@ def test_probe_files_that_cannot_be_written_end_nothing(
     heard(True)
     (record,) = caplog.records
     assert f"{tmp_path}/health/alive" in record.getMessage()
+
+
+@pytest.mark.parametrize(("kept", "ignores"), [("7", True), ("", False)])
+def test_a_child_leaves_ctrl_c_to_its_keeper_from_its_first_line_on(
+    kept: str, *, ignores: bool
+) -> None:
+    code = "import signal, trunkline.__main__; print(signal.getsignal(signal.SIGINT) == 1)"
+    environment = {**os.environ, **({KEEPER_FD_VARIABLE: kept} if kept else {})}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{ignores}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,9 @@ async def test_one_that_cannot_be_written_is_named(
     )
     wishes = up.Wishes(ready_file=tmp_path / "gone" / "up.json")
     child: Any = SimpleNamespace(pid=1)
-    await up._tell_when_ready(settings, wishes, child, None)
+    is_up = asyncio.Event()
+    await up._tell_when_ready(settings, wishes, child, None, is_up)
+    assert is_up.is_set()
     (record,) = caplog.records
     assert f"--ready-file {tmp_path}/gone/up.json cannot be written: No such" in record.getMessage()
     assert "trunkline is ready" in capsys.readouterr().out

@@ -209,6 +209,20 @@ def test_a_command_that_is_interrupted_before_its_call_is_up_has_failed(
     assert waiting.err.splitlines()[-1] == "trunkline: interrupted"
 
 
+def test_a_stack_that_is_interrupted_while_it_comes_up_has_failed(trunkline: Trunkline) -> None:
+    """Ctrl-C in its terminal reaches its children, too, while they import their modules."""
+    running = trunkline.start("up", "--sim", **UNSET)
+    running.until(lambda: running.children("controller"))
+    children = running.children("trunkline")
+    for pid in children:
+        os.kill(pid, signal.SIGINT)
+    status, took = running.end(signal.SIGINT)
+    assert (status, took < ENDS_WITHIN) == (1, True), running.err
+    assert "interrupted before the stack was ready" in running.err
+    assert "trunkline is ready" not in running.out
+    assert all_end(children, 0.0)
+
+
 def test_when_the_supervisor_is_killed_the_carrier_outlives_the_controller(
     trunkline: Trunkline,
 ) -> None:

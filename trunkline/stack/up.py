@@ -62,6 +62,8 @@ CONTROLLER_FIRST: Final = 2.8
 _LOOK_EVERY: Final = 0.1
 #: Seconds without a complete stack after which the log says what is missing.
 _SAY_MISSING_AFTER: Final = 15.0
+#: Said of a stack that was asked to end before all of its processes had joined.
+_INTERRUPTED: Final = "interrupted before the stack was ready"
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ async def _up(settings: Settings, port: PublicPort, wishes: Wishes, stop: asynci
             info = await carrier.ready(stop)
             if info is None:
                 if stop.is_set():
-                    return EXIT_DONE
+                    log.error(_INTERRUPTED)
+                    return EXIT_FAILED
                 log.error("%s, so the stack ends", carrier.describe_end())
                 return EXIT_FAILED
             settings = stand_in.fit(settings, info, number, own / "state")
@@ -196,7 +199,8 @@ async def run_stack(
             keep(f"gateway {n}", "gateway", *listen, pass_fds=(listen_fd,))
         for n in range(1, wishes.codec_workers + 1):
             keep(f"codec worker {n}", "codec-worker")
-        telling = asyncio.create_task(_tell_when_ready(settings, wishes, controller, tunnel))
+        is_up = asyncio.Event()
+        telling = asyncio.create_task(_tell_when_ready(settings, wishes, controller, tunnel, is_up))
         try:
             asked = await supervisor.until(stop, *ends)
             # A child that has ended for good has said why itself.
@@ -208,17 +212,26 @@ async def run_stack(
                 wishes.ready_file.unlink(missing_ok=True)
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
+    status = exit_status(controller.ended.result(), "controller")
     if not asked:
         return EXIT_FAILED
-    status = exit_status(controller.ended.result(), "controller")
-    return EXIT_PENDING if status == EXIT_PENDING else EXIT_DONE
+    if status == EXIT_PENDING:
+        return EXIT_PENDING
+    if not is_up.is_set():
+        log.error(_INTERRUPTED)
+        return EXIT_FAILED
+    return EXIT_DONE
 
 
 async def _tell_when_ready(
-    settings: Settings, wishes: Wishes, controller: Child, tunnel: Tunnel | None
+    settings: Settings,
+    wishes: Wishes,
+    controller: Child,
+    tunnel: Tunnel | None,
+    is_up: asyncio.Event,
 ) -> None:
     """Wait until every process has joined our controller, and Twilio has taken the credentials, or
-    could not be asked. Then write the ready file and print one line."""
+    could not be asked. Then set ``is_up``, write the ready file and print one line."""
     wanted = {"gateways": wishes.gateways, "codec_workers": wishes.codec_workers}
 
     def complete(status: dict[str, Any]) -> bool:
@@ -226,6 +239,7 @@ async def _tell_when_ready(
         return ours and controller.ready and all(len(status[k]) >= n for k, n in wanted.items())
 
     status = await _until(complete, settings)
+    is_up.set()
     console = status["controller"].get("console")
     sim = settings.twilio_api_url if wishes.sim else None
     if wishes.ready_file is not None:
