@@ -341,4 +341,5 @@ def test_a_page_that_cannot_be_written_is_named_before_anything_is_dialled(tmp_p
     argv = ["load", TO, "--from", FROM, "--calls", "1", "--say", str(question)]
     argv += ["--bus", f"ipc://{tmp_path}/bus", "--html", str(page)]
     result = CliRunner().invoke(cli, argv)
-    assert isinstance(result.exception, OSError) and result.exception.filename == str(page)
+    said = f"--html {page} cannot be written ({page}: File name too long): name another file"
+    assert str(result.exception) == said

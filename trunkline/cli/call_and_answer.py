@@ -104,7 +104,7 @@ def _one_call(line: Line, connect: Callable[[], Coroutine[Any, Any, Call]], wish
     if wishes.dtmf is not None:
         check_digits(wishes.dtmf)
     if wishes.record is not None:
-        files.check(wishes.record)
+        files.check_option("--record", wishes.record)
     saying = None if wishes.say is None else wav.read(wishes.say).tobytes()
 
     async def main(stop: asyncio.Event) -> int:

@@ -32,11 +32,12 @@ def report(
     The JSON of one recording is its report. That of a directory, or of a call with several
     recordings, is an object of reports by the name of their file. A recording among several that
     cannot be read is named on stderr, the others are reported, and the status is 1. Raises what
-    recordings.find and files.check raise, and for a single recording what recordings.hear raises.
+    recordings.find and files.check_option raise, and for a single recording what recordings.hear
+    raises.
     """
     paths = recordings.find(what, lambda: asyncio.run(known.recordings_dir(settings())))
     if html is not None:
-        files.check(html)
+        files.check_option("--html", html)
     calls, wrong = [], []
     for path in progress.each(paths, "listening"):
         try:

@@ -41,7 +41,7 @@ def load(
 ) -> int:
     """Run the load test, and show its figures; returns the exit status. Raises what Line raises,
     and LimitReachedError where the caps of the stack leave too little for the ramp."""
-    files.check(html)
+    files.check_option("--html", html)
     progress = _Progress(to_stderr=as_json)
     line = Line(plan.number, allowed_callees=[plan.to], bus=settings.bus)
     ramp = Ramp(line, plan, progress.begin, progress.end)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from trunkline.bus.errors import naming
+from trunkline.bus.errors import SettingsError, naming
 
 
 def check(path: Path) -> None:
@@ -16,6 +16,17 @@ def check(path: Path) -> None:
     path.open("ab").close()
     if not before:
         path.unlink()
+
+
+def check_option(option: str, path: Path) -> None:
+    """:func:`check`, with a SettingsError that names the option which has the path."""
+    try:
+        check(path)
+    except OSError as error:
+        raise SettingsError(
+            f"{option} {path} cannot be written ({error.filename}: {error.strerror}): name another "
+            "file"
+        ) from error
 
 
 def write(path: Path, text: str) -> None:
