@@ -222,11 +222,18 @@ async def test_beside_a_stack_with_a_stand_in_nothing_is_asked_of_twilio(
         return told | both
 
     monkeypatch.setattr(stack, "controller_client", controller)
+
+    async def get(url: str) -> Answer:
+        assert url == "http://127.0.0.1:9080/sim/numbers"
+        return Answer(200, json.dumps([{"phone_number": "+14155551234"}]).encode(), None, 0.0)
+
     monkeypatch.setattr(stack, "get_status", get_status)
+    monkeypatch.setattr(stack, "get", get)
     plain = load(env_file=None, bus=f"ipc://{tmp_path}/bus", state_dir=tmp_path / "state")
     assert await run.run(lambda: plain, as_json=True) == 0
     found = {each["name"]: each for each in json.loads(capsys.readouterr().out)["findings"]}
     assert found["carrier"]["text"].startswith("the stack's is the stand-in at http://127.0.0.1:90")
+    assert found["carrier"]["text"].endswith("; its numbers: +14155551234")
     assert not {"public port", "credentials", "numbers", "public URL"} & found.keys()
     assert found["overrides"]["state"] == "ok"
     both["codec_workers"] = []

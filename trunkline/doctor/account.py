@@ -15,7 +15,7 @@ from trunkline.bus.settings import Settings
 from trunkline.controller.twilio.api_host import api_url
 
 from ..stack.http_get import Answer, get
-from .finding import Finding, Known, json_object
+from .finding import Finding, Known, json_object, shown
 
 #: Seconds by which a clock may be off before the doctor warns, and before the check fails.
 SKEW_WARNS: Final = 5.0
@@ -156,9 +156,8 @@ async def numbers(known: Known) -> list[Finding]:
     if not found:
         hint = "buy one at console.twilio.com"
         return [Finding("numbers", "fail", "the account has no phone number", hint)]
-    shown = ", ".join(number.number for number in found[:5])
-    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    findings = [Finding("numbers", "ok", f"{len(found)}: {shown}{more}")]
+    listed = shown([number.number for number in found])
+    findings = [Finding("numbers", "ok", f"{len(found)}: {listed}")]
     theirs = {number.number for number in found}
     for number in settings.numbers:
         if number not in theirs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -41,6 +42,12 @@ class Known:
         nothing of the account, the ports and the public URL of such a stack."""
         told: str | None = self.status.get("controller", {}).get("stand_in")
         return told if self.settings.twilio_api_url is None else None
+
+
+def shown(numbers: Sequence[str]) -> str:
+    """The first numbers, and how many more there are."""
+    more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
+    return f"{', '.join(numbers[:5]) or 'none'}{more}"
 
 
 def json_object(body: bytes) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from collections import Counter
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
+
 from trunkline.bus import hosts
 from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import SettingsError, StackUnavailableError, TrunklineError
@@ -17,7 +19,7 @@ from trunkline.bus.twilio_urls import HEALTH_PATH
 from ..reports.cost import counted
 from ..stack.controller_client import controller_client, get_status
 from ..stack.http_get import get
-from .finding import Finding, Known, json_object
+from .finding import Finding, Known, json_object, shown
 
 #: Seconds for a running stack to answer on the bus.
 BUS_WITHIN: Final = 1.5
@@ -39,6 +41,10 @@ _REFUSALS: Final = {
         "somebody may have captured a request and altered it; a gateway's log names the field",
     ),
 }
+
+
+class _StandInNumber(msgspec.Struct):
+    phone_number: str
 
 
 async def bus_directory(known: Known) -> list[Finding]:
@@ -90,18 +96,32 @@ async def stack(known: Known) -> list[Finding]:
     text = f"controller (pid {known.status['controller']['pid']}), {counts}"
     if not gateways or not workers:
         needs = "it needs one gateway and one codec worker at least"
-        return [Finding("stack", "fail", text, needs), *_carrier(known)]
+        return [Finding("stack", "fail", text, needs), *await _carrier(known)]
     alone = "with two, a call outlives the death of one without a gap" if len(workers) == 1 else ""
-    return [Finding("stack", "ok", text, alone), *_carrier(known)]
+    return [Finding("stack", "ok", text, alone), *await _carrier(known)]
 
 
-def _carrier(known: Known) -> list[Finding]:
+async def _carrier(known: Known) -> list[Finding]:
     """Whether calls of the running stack go to a stand-in carrier and not to Twilio."""
     if known.stand_in is None:
         return []
-    text = f"the stack's is the stand-in at {known.stand_in}, which needs no account"
+    text = (
+        f"the stack's is the stand-in at {known.stand_in}, which needs no account"
+        f"{await _its_numbers(known.stand_in)}"
+    )
     hint = "whether calls can be made at Twilio is checked while no such stack runs"
     return [Finding("carrier", "ok", text, hint)]
+
+
+async def _its_numbers(stand_in: str) -> str:
+    """The numbers of a stand-in carrier's account, as the end of a text; "" where it does not
+    tell them."""
+    answer = await get(f"{stand_in}/sim/numbers")
+    try:
+        rows = msgspec.json.decode(answer.body, type=list[_StandInNumber])
+    except msgspec.DecodeError:
+        return ""
+    return f"; its numbers: {shown([row.phone_number for row in rows])}"
 
 
 async def caps(known: Known) -> list[Finding]:
