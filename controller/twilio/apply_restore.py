@@ -244,6 +244,7 @@ class _Errand:
             await self.note("restoring", self.write.until)
         self.waits(str(error))
         level = logging.WARNING if applying else logging.ERROR
+        wait = ops.until_again(wait)
         log.log(level, "Twilio could not %s (%s); again in %.2g s", doing, failure.text, wait)
         await ops.pause(wait)
 

@@ -149,10 +149,14 @@ class Operations:
         """There is no time for another try after ``wait`` seconds."""
         return self.hurried.is_set() or self.clock() + wait > deadline
 
+    def until_again(self, seconds: float) -> float:
+        """How many seconds a :meth:`pause` lasts that begins now, if the end does not cut it."""
+        return min(seconds, HURRIED_PAUSE) if self.hurried.is_set() else seconds
+
     async def pause(self, seconds: float) -> None:
         """Wait between two tries; at the stack's end not longer than :data:`HURRIED_PAUSE`."""
         if self.hurried.is_set():
-            await self.sleep(min(seconds, HURRIED_PAUSE))
+            await self.sleep(self.until_again(seconds))
             return
         hurry = asyncio.ensure_future(self.hurried.wait())
         sleep = asyncio.ensure_future(self.sleep(seconds))
@@ -393,7 +397,7 @@ async def _until_taken(
                 if not told and (refused or ops.clock() - began >= TELL_AFTER):
                     told = True
                     tell(ev.EndFailed(call, error))
-                wait = backoff(attempt, failure)
+                wait = ops.until_again(backoff(attempt, failure))
                 log.warning("Twilio did not %s (%s); again in %.2g s", doing, failure.text, wait)
                 await ops.pause(wait)
                 left.rotate(-1 if refused else 0)

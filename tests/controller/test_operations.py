@@ -85,6 +85,18 @@ async def test_hang_up_goes_on_for_ever_and_says_so_once(kind: str) -> None:
     assert len(told) == 1 and bench.carrier.calls[call.sid].status == "completed"
 
 
+async def test_the_log_says_how_long_a_pause_of_a_hurried_hang_up_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+    call = await bench.carrier.create_call(ORDER)
+    bench.ops.hurry()
+    bench.carrier.plan("end", *["500"] * 8)
+    await operations.end(bench.ops, "c1", (call.sid,), [].append)
+    waits = {message.rpartition("again in ")[2] for message in caplog.messages}
+    assert waits == {"0.25 s", f"{operations.HURRIED_PAUSE:g} s"}
+
+
 async def test_a_refused_hang_up_is_settled_once_its_call_is_over() -> None:
     """Until then the dial's row is open, so that the next start knows of the call, and so does
     `trunkline restore`."""

@@ -19,6 +19,7 @@ from trunkline.bus.errors import (
 )
 from trunkline.controller.twilio.apply_restore import apply, restore
 from trunkline.controller.twilio.number_settings import NumberSettings
+from trunkline.controller.twilio.operations import HURRIED_PAUSE
 from trunkline.controller.twilio.override import STALE_EVERY, STALE_SECONDS
 from trunkline.controller.twilio.seal import Seal, SealKeys
 
@@ -512,3 +513,17 @@ async def test_a_late_write_of_an_override_whose_password_is_gone_is_undone_by_i
     assert row.prior is not None and row.prior["voice_url"] == PRIOR
     assert await bench.restored(row) == "restored"
     assert bench.voice_url == PRIOR
+
+
+async def test_the_log_says_how_long_a_pause_of_a_hurried_restore_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+    row = await bench.apply()
+    bench.ops.hurry()
+    bench.carrier.plan("write", *["500"] * 6)
+    await bench.restored(row)
+    waits = {
+        message.rpartition("again in ")[2] for message in caplog.messages if "again" in message
+    }
+    assert waits == {"0.25 s", f"{HURRIED_PAUSE:g} s"}

@@ -249,6 +249,22 @@ def test_the_stack_ends_with_the_carrier(trunkline: Trunkline) -> None:
     assert all_end(children, 0.0)
 
 
+def test_what_a_dead_carrier_does_not_take_back_is_not_promised_for_later(
+    trunkline: Trunkline,
+) -> None:
+    """The journal is deleted with it, so no `trunkline restore` will find the number."""
+    running, _, info = start(trunkline)
+    with SimClient(info.sim or "") as sim:
+        armed(trunkline, sim)
+    (carrier,) = running.children("trunkline", "carrier-sim")
+    psutil.Process(carrier).kill()
+    assert running.process.wait(ENDS_WITHIN) == 1
+    assert "number ***1234 is still to be restored" in running.err
+    assert running.err.splitlines()[-2].endswith(
+        "nothing of that is done later: the journal goes with the stand-in carrier"
+    )
+
+
 def test_a_carrier_that_cannot_start_ends_the_stack_before_it_is_one(
     trunkline: Trunkline,
 ) -> None:
