@@ -489,7 +489,7 @@ class ClientSession:
         """The session is gone: its calls are over, and whoever waits on it gets the error."""
         if self.lost is None:
             self.lost = error
-            log.error("session on %s is lost: %s", redact_number(self.number), error)
+            log.error("session on %s: %s", redact_number(self.number), error)
             self._give_up_dials(error)
             self._end_all("error")
 

@@ -232,3 +232,13 @@ async def test_a_call_is_over_when_its_hang_up_was_taken_whoever_tells_of_it_lat
     session.poll(now[0])
     assert call.ended_reason == "close"
     assert call.audio.lost.inbound == pytest.approx((0.5 + READ_EVERY) * 8000)
+
+
+async def test_the_log_says_once_that_a_session_is_lost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, _, session, _ = one_call(monkeypatch)
+    session.told(m.SessionLost(session=session.id, why="the stack is being shut down"))
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert said.endswith(": the session was lost: the stack is being shut down")
+    assert said.count("lost") == 1

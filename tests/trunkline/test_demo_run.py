@@ -29,7 +29,7 @@ def record(underruns: int) -> CallRecord:
     return CallRecord("CA", silence, silence, 0.0, 0.1, metrics, [], frames_lost=0)
 
 
-@pytest.mark.parametrize(("holes", "taken"), [([0], 0), ([3, 0], 0), ([3, 2], 2)])
+@pytest.mark.parametrize(("holes", "taken"), [([0], 0), ([3, 0], 0), ([1, 2], 2)])
 async def test_a_call_with_holes_is_held_once_more(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], holes: list[int], taken: int
 ) -> None:
@@ -42,7 +42,8 @@ async def test_a_call_with_holes_is_held_once_more(
     kept, _ = await demo._held("calling", hold)
     assert kept.metrics["underruns"] == taken
     assert next(made, None) is None
-    assert ("calling: the far end heard 3 holes" in capsys.readouterr().out) == (len(holes) > 1)
+    said = "1 hole," if holes[0] == 1 else "3 holes,"
+    assert (f"calling: the far end heard {said}" in capsys.readouterr().out) == (len(holes) > 1)
 
 
 class Slow:
@@ -82,3 +83,15 @@ async def test_only_the_calls_are_held_within_a_time(
     else:
         with pytest.raises(TrunklineError, match="the calls were not over within"):
             await until_done
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_demo_names_the_extras_that_are_not_installed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, there: bool
+) -> None:
+    demo = Demo(tmp_path, Console(), verbose=False, as_json=False)
+    demo._missing = ["matplotlib"] if there else ["scenario", "matplotlib"]
+    demo._say_what_else()
+    said = capsys.readouterr().out
+    assert "pip install 'trunkline[demo]'" in said
+    assert ("pip install 'trunkline[scenario]'" in said) != there

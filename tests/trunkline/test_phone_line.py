@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trunkline.carrier_sim.sim import CarrierSim
-from trunkline.pytest_plugin import stack
+from trunkline.pytest_plugin import fixtures, stack
 from trunkline.pytest_plugin.fixtures import seconds
 
 
@@ -87,3 +87,14 @@ def test_a_wait_that_is_no_time_is_wrong_usage(text: str) -> None:
     with pytest.raises(pytest.UsageError, match=f"phone_wait = {text!r}: expected seconds"):
         seconds(text)
     assert seconds("300") == 300.0
+
+
+def test_an_argument_that_the_marker_does_not_have_is_named_beside_those_it_has() -> None:
+    def opened(number: str | None = None, allowed_callers: object = None) -> Any:
+        return number
+
+    marked = pytest.mark.phone_line
+    assert fixtures._as_marked(opened, marked(number="+14155551234").mark) == "+14155551234"
+    said = "phone_line takes number, allowed_callers: got an unexpected keyword argument 'line'"
+    with pytest.raises(pytest.fail.Exception, match=said):
+        fixtures._as_marked(opened, marked(line="x").mark)

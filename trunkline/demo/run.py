@@ -39,6 +39,7 @@ from trunkline.bus.runtime_dir import temporary_directory
 from trunkline.carrier_sim.client import SimClient
 
 from ..cli.json_text import json_text
+from ..reports.cost import counted
 from . import report, surroundings
 from .measure import CallRecord
 from .record import Stack, Watch
@@ -221,8 +222,8 @@ class Demo:
         record, watch = await hold()
         if holes := record.metrics["underruns"]:
             self._console.print(
-                f"  {title}: the far end heard {holes} holes, as it does where other programs keep "
-                "the machine busy; once more",
+                f"  {title}: the far end heard {counted(holes, 'hole')}, as it does where other "
+                "programs keep the machine busy; once more",
                 soft_wrap=True,
             )
             record, watch = await hold()
@@ -275,13 +276,16 @@ class Demo:
             say(
                 f"\nThese calls were held by Line alone; not installed: {', '.join(self._missing)}."
             )
+            besides = ""
+            if "scenario" in self._missing:
+                besides = "besides: "
+                say(
+                    "  pip install 'trunkline[scenario]'  TwilioAgentAdapter, for tests with "
+                    "langwatch-scenario"
+                )
             say(
-                "  pip install 'trunkline[scenario]'  TwilioAgentAdapter, for tests with "
-                "langwatch-scenario"
-            )
-            say(
-                "  pip install 'trunkline[demo]'      besides: this demo through it, the words "
-                "that were understood, pictures"
+                f"  pip install 'trunkline[demo]'      {besides}this demo through "
+                "langwatch-scenario, the words that were understood, pictures"
             )
         say(f"\nNext: {_next()}")
 

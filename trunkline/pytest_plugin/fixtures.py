@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -114,5 +115,17 @@ async def _open(line: Line, within: float) -> None:
 def phone_line(request: pytest.FixtureRequest, open_phone_line: Callable[..., Line]) -> Line:
     """An open :class:`~trunkline.Line` for this test. The marker ``@pytest.mark.phone_line(
     number=…, allowed_callers=…, allowed_callees=…)`` gives its arguments."""
-    marker = request.node.get_closest_marker("phone_line")
-    return open_phone_line(*(marker.args if marker else ()), **(marker.kwargs if marker else {}))
+    return _as_marked(open_phone_line, request.node.get_closest_marker("phone_line"))
+
+
+def _as_marked(open_phone_line: Callable[..., Line], marker: pytest.Mark | None) -> Line:
+    """Open the line with the arguments of the marker, or fail in a line that names those it can
+    have."""
+    if marker is None:
+        return open_phone_line()
+    try:
+        inspect.signature(open_phone_line).bind(*marker.args, **marker.kwargs)
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(open_phone_line).parameters)
+        pytest.fail(f"@pytest.mark.phone_line takes {takes}: {error}", pytrace=False)
+    return open_phone_line(*marker.args, **marker.kwargs)
