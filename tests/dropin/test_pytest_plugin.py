@@ -259,6 +259,37 @@ def test_a_page_that_cannot_be_written_is_refused_before_any_call(
     refused(f"--phone-report={page}").fnmatch_lines([f"*--phone-report {page}: Not a directory*"])
 
 
+LIMITS = """
+import pytest
+
+class TestAgent:
+    @pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.phone_limits({limits}))])
+    def test_talk(self, n):
+        open("ran", "w").close()
+"""
+
+
+@pytest.mark.usefixtures("another_run")
+@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("latency_p59=1", "there is no limit 'latency_p59'; there are latency_p50, _p90, _p95, *"),
+        ("talk_over='1'", "talk_over='1' is not a number"),
+        ("1.5", "1.5 has no name; say latency_p95=1.5, for example"),
+    ],
+)
+def test_limits_that_there_are_not_are_refused_before_any_call(
+    pytester: pytest.Pytester, given: str, why: str, workers: str
+) -> None:
+    pytester.makepyfile(test_agent=LIMITS.replace("{limits}", given))
+    scope = "asyncio_default_fixture_loop_scope=function"  # pytest-asyncio warns else
+    result = pytester.runpytest_subprocess("-o", scope, "-n", workers, timeout=60)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"test_talk[[]2]: phone_limits: {why}"])
+    assert not Path("ran").exists()
+
+
 def test_markers_are_registered(request: pytest.FixtureRequest) -> None:
     markers = "\n".join(request.config.getini("markers"))
     assert "phone_line(number=None" in markers and "carrier_sim: " in markers

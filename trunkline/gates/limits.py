@@ -11,9 +11,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from trunkline.ear.figures import LEAST_SAMPLES, Report, spread
+
+if TYPE_CHECKING:
+    import pytest
 
 #: latency_p50, latency_max, time_to_yield_p95, …
 _SPREAD: Final = re.compile(r"(latency|time_to_yield)_(p50|p90|p95|max)")
@@ -52,6 +55,15 @@ def check_names(
                 f"_max, time_to_yield_p50, …, {', '.join(numbers)}"
             )
         _check_number(name, limit, where)
+
+
+def check_marker(marker: pytest.Mark) -> None:
+    """Raise ValueError where a test's marker ``phone_limits`` has what is no limit."""
+    if marker.args:
+        raise ValueError(
+            f"phone_limits: {marker.args[0]!r} has no name; say latency_p95=1.5, for example"
+        )
+    check_names(marker.kwargs)
 
 
 def _check_number(name: str, limit: object, where: str) -> None:

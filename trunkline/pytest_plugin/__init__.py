@@ -215,6 +215,24 @@ def _is_followed(item: pytest.Item) -> bool:
     )
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem(
+    collector: pytest.Module | pytest.Class,
+) -> Generator[None, Any, Any]:
+    """Refuse limits that there are not before any call is paid for."""
+    made = yield
+    for item in made if isinstance(made, list) else []:
+        marker = item.get_closest_marker("phone_limits")
+        if marker is not None:
+            from ..gates import limits
+
+            try:
+                limits.check_marker(marker)
+            except ValueError as error:
+                raise collector.CollectError(f"{item.name}: {error}") from error
+    return made
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     count = metafunc.config.getoption("--phone-repeat")
     if count > 1 and _has_calls(metafunc.definition, metafunc.fixturenames):
