@@ -259,6 +259,15 @@ def test_a_page_that_cannot_be_written_is_refused_before_any_call(
     refused(f"--phone-report={page}").fnmatch_lines([f"*--phone-report {page}: Not a directory*"])
 
 
+def test_a_baseline_that_is_none_is_refused_before_any_call(
+    refused: Refused, tmp_path: Path
+) -> None:
+    file = tmp_path / "phone.json"
+    file.write_text("{")
+    for path, why in ((file, "this is not a baseline"), (tmp_path, "Is a directory")):
+        refused(f"--phone-baseline={path}").fnmatch_lines([f"*--phone-baseline {path}: {why}*"])
+
+
 LIMITS = """
 import pytest
 

@@ -192,7 +192,7 @@ def run_of(file: Path, *told: Told) -> list[str]:
 
 def test_only_a_test_that_passed_each_time_is_added_to_the_baseline(tmp_path: Path) -> None:
     """A slow run that its limit refused would be the norm from then on, and one that somebody has
-    interrupted would stay a norm of few samples."""
+    interrupted would stay a norm of few samples. What has had calls and is left out is named."""
     file = tmp_path / "phone.json"
     notes = run_of(
         file,
@@ -201,13 +201,21 @@ def test_only_a_test_that_passed_each_time_is_added_to_the_baseline(tmp_path: Pa
         *[Told("fails", {"latency": [9.0]})] * 4,
         *[Told("interrupted", {"latency": [1.0] * 9})] * 2,
         *[Told("once", {"latency": [1.0], "time_to_yield": [1.0] * 2}, phone_repetitions=1)],
-        *[Told("no answers", {"latency": []})] * 5,
+        *[Told("no answers", {"latency": [], "time_to_yield": []})] * 5,
+        Told("breaks in", {"latency": [1.0], "time_to_yield": [0.4] * 5}, phone_repetitions=1),
         *[Told("skipped", {}, "skipped")] * 5,
+        *[Told("no calls", {})] * 5,
     )
-    assert json.loads(file.read_text()) == {"passes": {"latency": [1.0] * 5}}
+    assert json.loads(file.read_text()) == {
+        "passes": {"latency": [1.0] * 5},
+        "breaks in": {"time_to_yield": [0.4] * 5},
+    }
     assert notes == [
+        "breaks in: latency is not added to the baseline: it has 1, where a comparison needs 5 "
+        "(--phone-repeat)",
         "fails: not added to the baseline: it passed 4 of 5 times",
         "interrupted: not added to the baseline: it passed 2 of 5 times",
+        "no answers: not added to the baseline: its calls had no answer and no yield",
         "once: not added to the baseline: its figures have 2 samples at most, and a comparison "
         "needs 5 (--phone-repeat)",
     ]

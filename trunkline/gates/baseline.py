@@ -5,7 +5,7 @@ both runs are drawn again many times, with replacement. The run is slower where 
 holds 95 % of the drawn changes lies above 0. A change that nobody would hear is not reported.
 
 Of a few samples that interval is too narrow, and that of a single one has no width at all: the same
-agent would fail by chance. So nothing is compared under LEAST_SAMPLES.
+agent would fail by chance. So nothing is kept or compared under LEAST_SAMPLES.
 """
 
 from __future__ import annotations
@@ -60,6 +60,21 @@ def too_few(test: str, before: Figures, now: Figures) -> Iterator[str]:
             yield (
                 f"{test}: {name} is not compared with the baseline: that has {len(earlier)}, and "
                 f"this run has {len(samples)}, where each needs {LEAST_SAMPLES}"
+            )
+
+
+def enough(now: Figures) -> dict[str, list[float]]:
+    """The figures that a later run may be compared with."""
+    return {name: list(found) for name, found in now.items() if len(found) >= LEAST_SAMPLES}
+
+
+def not_added(test: str, now: Figures) -> Iterator[str]:
+    """The figures of a test that have too few samples for that, a line for each."""
+    for name, samples in now.items():
+        if 0 < len(samples) < LEAST_SAMPLES:
+            yield (
+                f"{test}: {name} is not added to the baseline: it has {len(samples)}, where a "
+                f"comparison needs {LEAST_SAMPLES} (--phone-repeat)"
             )
 
 

@@ -43,6 +43,22 @@ def name_of(nodeid: str, ids: str, repetition: str) -> str:
     return f"{before}[{left}]{after}" if left else before + after
 
 
+def read_baseline(file: Path) -> dict[str, dict[str, list[float]]]:
+    """The figures of each test in a baseline's file; without a file, none. UsageError where it
+    cannot be read, or no run has written it."""
+    try:
+        if not file.exists():
+            return {}
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, dict[str, list[float]]])
+    except OSError as error:
+        raise pytest.UsageError(f"--phone-baseline {file}: {error.strerror}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise pytest.UsageError(
+            f"--phone-baseline {file}: this is not a baseline that a run has written; name another "
+            "file, or delete this one for a new baseline"
+        ) from error
+
+
 @contextmanager
 def followed() -> Iterator[list[Call | Tap]]:
     """A list to which every call is added that comes up in this process, or is listened to, during
@@ -67,12 +83,14 @@ class _Tries:
     samples: dict[str, list[float]] = field(default_factory=dict)
 
     def no_measure(self) -> str | None:
-        """Why a later run is not to be compared with these samples. None: it may be, or there are
-        no samples."""
-        most = max(map(len, self.samples.values()), default=0)
-        if most and self.passed < self.asked:
+        """Why no later run is to be compared with a test that had calls. None: it may be, in the
+        figures that have enough samples."""
+        if self.passed < self.asked:
             return f"it passed {self.passed} of {self.asked} times"
-        if 0 < most < baseline.LEAST_SAMPLES:
+        most = max(map(len, self.samples.values()))
+        if most == 0:
+            return "its calls had no answer and no yield"
+        if most < baseline.LEAST_SAMPLES:
             return (
                 f"its figures have {most} samples at most, and a comparison needs "
                 f"{baseline.LEAST_SAMPLES} (--phone-repeat)"
@@ -206,11 +224,8 @@ class Gates:
                 found += self._compare(self._baseline)
             except OSError as error:
                 found.append(f"--phone-baseline {self._baseline}: {error.strerror}")
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                found.append(
-                    f"--phone-baseline {self._baseline}: this is not a baseline that a run has "
-                    "written; name another file, or delete this one for a new baseline"
-                )
+            except pytest.UsageError as error:
+                found.append(str(error))
         return found
 
     def _assemble(self, directory: Path) -> None:
@@ -223,9 +238,7 @@ class Gates:
         files.write(directory / "index.html", whole)
 
     def _compare(self, file: Path) -> list[str]:
-        before: dict[str, dict[str, list[float]]] = {}
-        if file.exists():
-            before = msgspec.json.decode(file.read_bytes(), type=dict[str, dict[str, list[float]]])
+        before = read_baseline(file)
         from ..reports import files
 
         found: list[str] = []
@@ -234,10 +247,13 @@ class Gates:
             if name in before:
                 found += baseline.slower(name, before[name], tries.samples)
                 self.notes += baseline.too_few(name, before[name], tries.samples)
+            elif not tries.samples:
+                continue  # it had no call
             elif (why := tries.no_measure()) is not None:
                 self.notes.append(f"{name}: not added to the baseline: {why}")
-            elif any(tries.samples.values()):
-                fresh[name] = tries.samples
+            else:
+                fresh[name] = baseline.enough(tries.samples)
+                self.notes += baseline.not_added(name, tries.samples)
         if fresh:
             file.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps(before | fresh, indent=1, sort_keys=True)

@@ -146,9 +146,9 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Refuse a page that cannot be written. With ``--phone-sim``, start the stack before tests are
-    imported, and name it in the environment, so that tests which do not use this plugin's fixtures
-    join it, too."""
+    """Refuse a page that cannot be written, and a baseline that is none, before calls are paid for.
+    With ``--phone-sim``, start the stack before tests are imported, and name it in the environment,
+    so that tests which do not use this plugin's fixtures join it, too."""
     config = session.config
     leads = config.pluginmanager.has_plugin("dsession")  # the controller of pytest-xdist
     if config.option.collectonly:
@@ -158,9 +158,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         from ..reports import files
 
         try:
-            files.check(pages / "index.html")  # before calls are paid for
+            files.check(pages / "index.html")
         except OSError as error:
             raise pytest.UsageError(f"--phone-report {pages}: {error.strerror}") from error
+    baseline = config.getoption("--phone-baseline")
+    if baseline is not None and not hasattr(config, "workerinput"):
+        from ..gates.run import read_baseline
+
+        read_baseline(baseline)
     if not option(config, "phone_sim") or leads:
         return
     from trunkline.bus.errors import TrunklineError
