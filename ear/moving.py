@@ -3,6 +3,9 @@
 Steady noise is taken off the sound. Cars, wheels and other people cannot be: they stand out from
 the quietest moments as words do. They are heard in the pauses, though. So a side has such noise if
 most of its pauses have some that is as loud as words that count.
+
+Where such noise is loudest there may be no pause. But words do not go on for long without a moment
+that is far softer. So a side is in doubt, too, if it goes on for longer, and is softer elsewhere.
 """
 
 from __future__ import annotations
@@ -39,6 +42,16 @@ SOFT: Final = 10
 LOUD: Final = 95
 MOVES: Final = 1.4
 
+#: The longest time for which words go on (seconds) without a moment of so many steps (20 ms) that
+#: is this much softer than the loudest (power ratio; 18 dB). Music goes on at the level of speech.
+UNBROKEN: Final = 2.5
+MOMENT: Final = 8
+SOFTER: Final = 64.0
+#: Steady noise may be louder than that. It is never this much softer elsewhere (power ratio; 2 dB).
+#: The softest moments are those up to this percentile.
+ELSEWHERE: Final = 1.6
+SOFTEST: Final = 2
+
 
 #: What a report says of such noise, and where there are too few pieces to know.
 HIDES: Final = "noise that comes and goes hides where their speech begins and ends"
@@ -54,7 +67,9 @@ def doubt(loud: Loudness) -> str | None:
     moving = [_moves(piece, loudest) for piece in pieces]
     if sum(moving) >= max(LEAST_PIECES, MOST_PIECES * len(moving)):
         return HIDES
-    return DOUBTFUL if 0 < len(moving) < LEAST_PIECES and all(moving) else None
+    if 0 < len(moving) < LEAST_PIECES and all(moving):
+        return DOUBTFUL
+    return DOUBTFUL if _unbroken(loud) else None
 
 
 def _pieces(side: Loudness, loud: Mask) -> list[Floats]:
@@ -70,7 +85,7 @@ def _pieces(side: Loudness, loud: Mask) -> list[Floats]:
     pieces: list[Floats] = []
     for each in pauses:
         pause = side.energy[each][~side.lost[each]]
-        stretches = pause[: len(pause) // STRETCH * STRETCH].reshape(-1, STRETCH).sum(axis=1)
+        stretches = _sums(pause, STRETCH)
         seconds = len(stretches) * STRETCH * STEP_SECONDS
         if seconds >= PAUSE:
             pieces += np.array_split(stretches, max(1, round(seconds / PIECE)))
@@ -84,3 +99,21 @@ def _moves(stretches: Floats, loudest: float) -> bool:
         return False
     soft, loud = np.percentile(windows, (SOFT, LOUD))
     return bool(loud > max(loudest / segments.FAINTEST, soft * MOVES))
+
+
+def _unbroken(side: Loudness) -> bool:
+    """Whether a side goes on for longer than words do, and is softer elsewhere."""
+    moments = _sums(side.energy, MOMENT) * (WINDOW / MOMENT)
+    count = round(UNBROKEN / (MOMENT * STEP_SECONDS))
+    if len(moments) < count or np.mean(moments < 1.0) > STILL:
+        return False
+    held = np.lib.stride_tricks.sliding_window_view(moments, count).min(axis=1).max()
+    softest = np.percentile(moments[moments >= 1.0], SOFTEST)
+    lowest = max(side.loudest / SOFTER, softest * ELSEWHERE)
+    return bool(lowest < held < side.loudest / SPEAKS)
+
+
+def _sums(energy: Floats, count: int) -> Floats:
+    """The energy of each stretch of so many steps."""
+    sums: Floats = energy[: len(energy) // count * count].reshape(-1, count).sum(axis=1)
+    return sums

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.ear_calls import RATE, MadeCall, conversation, line, recordings
+from trunkline.carrier_sim import sounds
 from trunkline.carrier_sim.line.line import BadLine
 from trunkline.carrier_sim.line.noise import speech_rms
 from trunkline.carrier_sim.line.profiles import PROFILES, Profile
@@ -164,6 +165,21 @@ def test_a_short_call_is_reliable(name: str) -> None:
 def test_what_may_be_noise_leaves_a_short_call_in_doubt() -> None:
     for seed in range(3):
         assert on_line(PROFILES["street"], short_talk(), seed).unreliable_because == [DOUBT]
+
+
+def test_noise_that_leaves_no_pause_leaves_the_call_in_doubt() -> None:
+    for seed in range(7):
+        assert not on_line(PROFILES["street"], short_pauses(), seed).reliable
+        assert not on_line(PROFILES["street"], no_pauses(), seed + 6).reliable
+
+
+@pytest.mark.parametrize("name", [*JUDGED, *HISS])
+def test_music_that_never_pauses_is_no_noise(name: str) -> None:
+    call = MadeCall(1.0)
+    call.say("ours", recordings()[0][:RATE], 0.2)
+    call.say("theirs", decode(sounds.read("music:8")).astype(float), 2.0)
+    because = on_line((PROFILES | HISS)[name], said(call), 1).unreliable_because
+    assert NOISE not in because and DOUBT not in because
 
 
 @pytest.mark.parametrize("name", [*JUDGED, *HISS])
