@@ -258,6 +258,7 @@ async def test_the_other_token_after_a_401(caplog: pytest.LogCaptureFixture) -> 
     """A rotation while requests are made: no call is dialled twice, and nobody is asked in vain."""
     async with CarrierSim(auth_token="old", auth_token_secondary="new") as sim:
         sim.add_number(OURS, voice_url="https://example.com/voice")
+        sim.add_callee(THEIRS, "no-answer")
         carrier = TwilioCarrier(sim.account_sid, "old", sim.base_url, secondary="new")
         order = CallOrder(THEIRS, OURS, "<Response/>", 60, 20, "http://127.0.0.1:9/s")
         try:
