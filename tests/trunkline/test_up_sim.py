@@ -218,6 +218,7 @@ def test_a_stack_that_is_interrupted_while_it_comes_up_has_failed(trunkline: Tru
         os.kill(pid, signal.SIGINT)
     status, took = running.end(signal.SIGINT)
     assert (status, took < ENDS_WITHIN) == (1, True), running.err
+    assert "starting it again" not in running.err
     assert "interrupted before the stack was ready" in running.err
     assert "trunkline is ready" not in running.out
     assert all_end(children, 0.0)
@@ -261,7 +262,7 @@ def test_what_a_dead_carrier_does_not_take_back_is_not_promised_for_later(
     assert running.process.wait(ENDS_WITHIN) == 1
     assert "number ***1234 is still to be restored" in running.err
     assert running.err.splitlines()[-2].endswith(
-        "nothing of that is done later: the journal goes with the stand-in carrier"
+        "what is left open stays so: the journal is deleted with the stand-in carrier"
     )
 
 

@@ -14,6 +14,8 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -48,6 +50,9 @@ SILENT_FOR: Final[Mapping[str, float]] = {
     "codec-worker": 10.0,
     "controller": 10.0,
 }
+#: Ctrl-C in a terminal ends a child whose interpreter has not come to ignoring it yet. The parent
+#: is asked to end at the same moment, and has so many seconds to hear of that.
+INTERRUPT_WITHIN: Final = 0.5
 
 
 class Restarts:
@@ -153,11 +158,18 @@ class Child:
             delay = restarts.delay(status, self._clock() - began, ready=self._ready)
             if delay is None:
                 break
+            if status == -signal.SIGINT and await self._asked_to_end(INTERRUPT_WITHIN):
+                break
             log.warning("%s ended (%s); starting it again", self.name, describe(status))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await self._stopping.wait()
+            await self._asked_to_end(delay)
         return status
+
+    async def _asked_to_end(self, within: float) -> bool:
+        """Wait so many seconds at most for ``stop``. True: it was called."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._stopping.wait()
+        return self._stopping.is_set()
 
     async def _run_once(self) -> int:
         """Run the command once. Returns its exit status."""
@@ -292,8 +304,9 @@ def settings_environment(settings: Settings, role: str | None = None) -> dict[st
 
 def one_console_port(settings: Settings) -> Settings:
     """The settings with a free port of the console chosen, where any will do. This process holds
-    it, so that each controller that it starts listens there, and open pages connect again."""
-    if settings.console_port != 0:
+    it, so that each controller that it starts listens there, and open pages connect again. Linux
+    alone lets a child listen at a port that its parent holds; elsewhere it stays any port."""
+    if settings.console_port != 0 or sys.platform != "linux":
         return settings
     return settings.changed(console_port=free_ports(1)[0])
 
