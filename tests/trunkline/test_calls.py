@@ -379,6 +379,7 @@ def test_a_terminal_of_any_width_breaks_no_sid_number_or_file_name(
     found = said.splitlines()
     assert len(found) == lines
     assert all(len(line) <= columns or line.strip() == name for line in found)
+    assert "UTC" in said and "- s" not in said
 
 
 def test_piped_output_of_show_breaks_no_path(surroundings: Path) -> None:

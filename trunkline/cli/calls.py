@@ -102,19 +102,19 @@ def _table(found: list[KnownCall]) -> None:
     lines: list[str] = []
     console = output()
     for call in found:
-        began = (call.began or "-").replace("T", " ").partition("+")[0]
-        seconds = "-" if call.seconds is None else f"{call.seconds:.1f}"
-        recording = "-" if call.recording is None else Path(call.recording).name
+        began = (call.began or "").replace("T", " ").partition("+")[0]
+        seconds = "" if call.seconds is None else f"{call.seconds:.1f}"
+        recording = "" if call.recording is None else Path(call.recording).name
         if call.also_recorded:
             recording += f" and {len(call.also_recorded)} more"
         cells = [call.sid, began, call.direction, call.caller, call.callee, _state(call)]
         if of_tests:
             cells.append(call.test)
-        told = [printable(cell or "-") for cell in (*cells, seconds, recording)]
-        table.add_row(*map(Text, told))
-        sid, began, direction, caller, callee, state, *test, seconds, recording = told
-        narrow = [sid, began, state, f"{seconds} s", direction, f"{caller} -> {callee}", *test]
-        lines += packed([*narrow, recording], console.width)
+        table.add_row(*(Text(printable(cell or "-")) for cell in (*cells, seconds, recording)))
+        ends = f"{call.caller or '-'} -> {call.callee or '-'}"
+        times = [began and f"{began} UTC", _state(call), seconds and f"{seconds} s"]
+        narrow = [call.sid, *times, call.direction, ends, call.test, recording]
+        lines += packed([printable(cell) for cell in narrow if cell], console.width)
     anything = console.options.update(max_width=UNFOLDED)
     if Measurement.get(console, anything, table).maximum <= console.width:
         console.print(table)
