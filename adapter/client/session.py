@@ -367,7 +367,8 @@ class ClientSession:
             case m.SessionLost(session=self.id):
                 if self._closing:
                     return  # one of our beats named it, and arrived just after its end
-                self.lose(StackUnavailableError(f"the session was lost: {event.why}"))
+                error = StackUnavailableError(f"the session was lost: {event.why}")
+                self.lose(error, why=event.why)
             case m.WebhooksCounted(session=self.id):
                 self.webhooks += event.received
                 self.webhooks_rejected += event.rejected
@@ -485,11 +486,12 @@ class ClientSession:
             event.seconds,
         )
 
-    def lose(self, error: TrunklineError) -> None:
-        """The session is gone: its calls are over, and whoever waits on it gets the error."""
+    def lose(self, error: TrunklineError, why: str | None = None) -> None:
+        """The session is gone: its calls are over, and whoever waits on it gets the error. ``why``:
+        for the log, if the error itself says that the session was lost."""
         if self.lost is None:
             self.lost = error
-            log.error("session on %s: %s", redact_number(self.number), error)
+            log.error("session on %s is lost: %s", redact_number(self.number), why or error)
             self._give_up_dials(error)
             self._end_all("error")
 

@@ -96,9 +96,10 @@ class PrivateStack:
         the stack."""
         if self.pid != os.getpid():
             return
+        was_up = self.launched.ready_file.exists()  # otherwise its start has told the error
         try:
             status = self.launched.stop(END_WITHIN)
-            if status != 0:
+            if status != 0 and was_up:
                 log.error(
                     "the private stack ended with %s; it said:\n%s", status, self.launched.tail()
                 )

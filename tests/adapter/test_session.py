@@ -240,5 +240,5 @@ async def test_the_log_says_once_that_a_session_is_lost(
     _, _, session, _ = one_call(monkeypatch)
     session.told(m.SessionLost(session=session.id, why="the stack is being shut down"))
     (said,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert said.endswith(": the session was lost: the stack is being shut down")
+    assert said.endswith(" is lost: the stack is being shut down")
     assert said.count("lost") == 1
