@@ -255,6 +255,8 @@ def _check_options(kind: str, spec: type[BotSpec], fields: Mapping[str, object])
     for name in fields:
         if name != "kind" and name not in known:
             there = f"there are {', '.join(known)}" if known else "it has none"
+            if name == "line":
+                there = "it does not answer, and so needs none"
             raise ValueError(f"bot {kind!r} has no option {name!r}: {there}")
 
 

@@ -160,6 +160,7 @@ class _PlayBot(Bot):
         if at >= len(self._frames):
             self._at = 0 if self._spec.loop and self._frames else None
             if self._at is None:
+                self._yields_at = None  # it was not broken off
                 self.hung_up = self.hung_up or self._spec.hang_up_when_done
                 return SILENCE
             at = 0

@@ -86,6 +86,12 @@ def test_it_plays_again_once_the_other_side_that_broke_in_is_silent() -> None:
     assert said == first + waits + again + [SILENCE] * 5, "it heard words before its recording"
 
 
+def test_words_at_the_very_end_break_nothing_off() -> None:
+    bot = start_bot(Play(audio=LOUD * 5, repeat=True, yields=0.4))
+    said = run(bot, [SILENCE] * 4 + [LOUD] * 20)
+    assert said.count(LOUD) > 10
+
+
 def test_words_before_its_recording_are_not_yielded_to() -> None:
     bot = start_bot(Play(audio=LOUD * 4, after=0.06, yields=0.02))
     assert run(bot, [LOUD] * 2 + [SILENCE] * 6) == [SILENCE] * 3 + [LOUD] * 4 + [SILENCE]
