@@ -121,6 +121,8 @@ DEPLOYS: Final = "it changes a machine: the files, users and units that it names
 
 #: A command, and why it is not run: what is looked at in its place.
 NOT_RUN: Final[dict[str, str]] = {
+    "pip install .": INSTALLS,
+    "pip install '.[scenario]'": INSTALLS,
     "pip install '.[pytest]'": INSTALLS,
     "pip install trunkline": INSTALLS,
     "pip install 'trunkline[demo]'": INSTALLS,

@@ -128,6 +128,7 @@ class Gates:
         marker = item.get_closest_marker("phone_limits")
         verdict = None
         if marker is not None and failed is None:
+            limits.check_marker(marker)  # a TestCase's was not looked at when it was collected
             found = limits.broken(reports, marker.kwargs)
             verdict = "\n".join(found) or None
         if reports:

@@ -214,7 +214,7 @@ async def run_stack(
             await asyncio.gather(telling, return_exceptions=True)
     status = exit_status(controller.ended.result(), "controller")
     if carrier is not None and status == EXIT_PENDING:
-        log.info("nothing of that is done later: the journal goes with the stand-in carrier")
+        log.info("what is left open stays so: the journal is deleted with the stand-in carrier")
     if not asked:
         return EXIT_FAILED
     if status == EXIT_PENDING:
