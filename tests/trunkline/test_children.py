@@ -466,7 +466,12 @@ def test_probe_files_that_cannot_be_written_end_nothing(
 def test_a_child_leaves_ctrl_c_to_its_keeper_from_its_first_line_on(
     kept: str, *, ignores: bool
 ) -> None:
-    code = "import signal, trunkline.__main__; print(signal.getsignal(signal.SIGINT) == 1)"
+    code = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job may be born ignoring it
+import trunkline.__main__
+print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)
+"""
     environment = {**os.environ, **({KEEPER_FD_VARIABLE: kept} if kept else {})}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
