@@ -71,6 +71,8 @@ class CallMedia:
         self._mark_count = 0
         #: one row of digits at a time
         self._digits_turn = asyncio.Lock()
+        #: the dial, where the call was up before it was answered
+        self.dial_asked: asyncio.Future[m.Dialled] | None = None
         #: a controller has been asked to send digits, and has not answered
         self.digits_asked = False
 

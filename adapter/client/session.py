@@ -179,6 +179,7 @@ class ClientSession:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if dialling.started.done():
                 media = dialling.started.result()
+                media.dial_asked = asked
                 asked.add_done_callback(media.dialled)
                 return media
             dialled = asked.result()
@@ -263,8 +264,11 @@ class ClientSession:
 
     async def send_digits(self, call: CallMedia, digits: str) -> None:
         """Send DTMF digits by REST. Where the leg carries our stream, this returns once that stream
-        is back."""
+        is back. In a b-leg call they go to the leg that we dialled, so Twilio's answer to the dial
+        is awaited before."""
         self._check()
+        if call.info.mode == "b-leg" and call.dial_asked is not None:
+            await asyncio.wait({call.dial_asked}, timeout=DIAL_GRACE)
         call.digits_asked = self._control.epoch is not None
         try:
             asked = m.SendDigits(session=self.id, call=call.call, digits=digits)

@@ -91,6 +91,21 @@ async def test_the_sid_of_our_leg_may_be_known_after_the_stream_of_the_other_one
         await until(lambda: call.dialled_sid == "CA1")
 
 
+async def test_keys_for_our_leg_wait_until_twilio_has_answered_the_dial(stack: FakeStack) -> None:
+    stack.controller.answers[m.Dial] = None
+    async with Line(OURS, bus=stack.bus) as line:
+        placing = asyncio.ensure_future(line.place_call(THEIRS, timeout=5))
+        dial = await stack.controller.wait_for(m.Dial)
+        info = stack.start_call(dial.session, dial=dial, taken=False)
+        call = await placing
+        pressing = asyncio.ensure_future(call.send_dtmf("42"))
+        await asyncio.wait({pressing}, timeout=0.05)
+        assert stack.controller.all(m.SendDigits) == []
+        stack.controller.answer_last(m.Dialled(call=info.call, sid="CA1"))
+        assert (await stack.controller.wait_for(m.SendDigits)).digits == "42"
+        await pressing
+
+
 async def test_a_leg_that_has_the_stream_is_the_one_that_we_dialled(stack: FakeStack) -> None:
     """Also where a new controller has found it by its stream, and Twilio's answer is lost."""
     stack.controller.answers[m.Dial] = None
