@@ -64,7 +64,8 @@ def find(samples: Samples, side: str) -> tuple[list[Digit], Mask]:
     silenced = np.zeros(len(samples) // STEP, np.bool_)
     if len(samples) < _WINDOW:
         return [], silenced
-    hops, energy = levels.pieces(samples, _HOP), levels.energies(samples, _HOP)
+    hops = levels.pieces(samples, _HOP)
+    energy = levels.energies(hops)
     power: Floats = (energy[:-1] + energy[1:]) / np.float32(_WINDOW)
     loud = np.flatnonzero(power > _FAINT)
     key = np.full(len(power), -1)

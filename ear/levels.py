@@ -55,15 +55,15 @@ def touched(steps: Mask, width: int) -> Mask:
     return found
 
 
-def energies(samples: Samples, size: int) -> Floats:
-    """The energy of each piece of ``size`` samples; a last one that is not whole is dropped."""
-    sound = pieces(samples, size)
+def energies(sound: Floats) -> Floats:
+    """The energy of each of the :func:`pieces`."""
     found: Floats = np.einsum("ij,ij->i", sound, sound)
     return found
 
 
 def pieces(samples: Samples, size: int) -> Floats:
-    """Whole pieces of ``size`` samples, one after the other, as floats."""
+    """Pieces of ``size`` samples, one after the other, as floats; a last one that is not whole is
+    dropped."""
     return samples[: len(samples) // size * size].reshape(-1, size).astype(np.float32)
 
 

@@ -102,7 +102,7 @@ class Loudness(NamedTuple):
 def loudness(samples: Samples, silenced: Mask | None = None) -> Loudness:
     """``silenced``: steps that are no speech whatever they sound like, for example the tones of
     keys. They are no sound here, and count for the noise."""
-    energy = levels.energies(samples, STEP)
+    energy = levels.energies(levels.pieces(samples, STEP))
     lost = levels.faded(samples, energy)
     floor = levels.noise(energy, lost)
     if silenced is not None:
@@ -134,7 +134,7 @@ def find(samples: Samples, loud: Loudness, silenced: Mask | None = None) -> list
         begin = _begins(samples, energy, first)
         if begin is not None:
             sound = samples[begin : (last + 2 * WINDOW) * STEP]
-            frames = levels.energies(sound, levels.FRAME)
+            frames = levels.energies(levels.pieces(sound, levels.FRAME))
             segments += _in_silence(begin / STEP, frames)
         else:
             begin, end = max(0, first - WINDOW), min(len(whole), last + 2 * WINDOW)
