@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
 from phone import answered, numbered, on_the_line, placed
 
-from trunkline import Line
+from trunkline import Call, Line
 from trunkline.bus import messages as m
 from trunkline.bus.testing import until
 from trunkline.errors import (
@@ -77,27 +77,30 @@ async def test_the_account_is_taken_as_settings_take_it(stack: FakeStack) -> Non
     assert opened.info.account == ACCOUNT
 
 
+async def up_before_its_dial_is_answered(
+    stack: FakeStack, line: Line, attach_stream: Literal["a-leg", "b-leg"] = "b-leg"
+) -> tuple[Call, m.CallInfo]:
+    """A call whose stream is up, while Twilio's answer to its dial is still to come."""
+    stack.controller.answers[m.Dial] = None
+    placing = asyncio.ensure_future(line.place_call(THEIRS, timeout=5, attach_stream=attach_stream))
+    dial = await stack.controller.wait_for(m.Dial)
+    info = stack.start_call(dial.session, dial=dial, taken=False)
+    return await placing, info
+
+
 async def test_the_sid_of_our_leg_may_be_known_after_the_stream_of_the_other_one(
     stack: FakeStack,
 ) -> None:
-    stack.controller.answers[m.Dial] = None
     async with Line(OURS, bus=stack.bus) as line:
-        placing = asyncio.ensure_future(line.place_call(THEIRS, timeout=5))
-        dial = await stack.controller.wait_for(m.Dial)
-        info = stack.start_call(dial.session, dial=dial, taken=False)
-        call = await placing
+        call, info = await up_before_its_dial_is_answered(stack, line)
         assert call.dialled_sid is None
         stack.controller.answer_last(m.Dialled(call=info.call, sid="CA1"))
         await until(lambda: call.dialled_sid == "CA1")
 
 
 async def test_keys_for_our_leg_wait_until_twilio_has_answered_the_dial(stack: FakeStack) -> None:
-    stack.controller.answers[m.Dial] = None
     async with Line(OURS, bus=stack.bus) as line:
-        placing = asyncio.ensure_future(line.place_call(THEIRS, timeout=5))
-        dial = await stack.controller.wait_for(m.Dial)
-        info = stack.start_call(dial.session, dial=dial, taken=False)
-        call = await placing
+        call, info = await up_before_its_dial_is_answered(stack, line)
         pressing = asyncio.ensure_future(call.send_dtmf("42"))
         await asyncio.wait({pressing}, timeout=0.05)
         assert stack.controller.all(m.SendDigits) == []
@@ -108,12 +111,8 @@ async def test_keys_for_our_leg_wait_until_twilio_has_answered_the_dial(stack: F
 
 async def test_a_leg_that_has_the_stream_is_the_one_that_we_dialled(stack: FakeStack) -> None:
     """Also where a new controller has found it by its stream, and Twilio's answer is lost."""
-    stack.controller.answers[m.Dial] = None
     async with Line(OURS, allowed_callees=[THEIRS], bus=stack.bus) as line:
-        placing = asyncio.ensure_future(line.place_call(THEIRS, timeout=5, attach_stream="a-leg"))
-        dial = await stack.controller.wait_for(m.Dial)
-        info = stack.start_call(dial.session, dial=dial, taken=False)
-        call = await placing
+        call, info = await up_before_its_dial_is_answered(stack, line, "a-leg")
         assert (info.dialled_sid, call.dialled_sid) == (None, info.sid)
         stack.controller.answer_last(m.Dialled(call=info.call, sid=info.sid))
 
