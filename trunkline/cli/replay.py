@@ -136,10 +136,12 @@ def replay(
       trunkline replay CA0123….cassette --against ws://127.0.0.1:9000/media --play ours
       trunkline replay CA0123….cassette --against http://127.0.0.1:8765 --to +14155551234
     """
+    from ..replay import command
+
     against = wishes["against"]
     if against and not against.startswith(("ws://", "wss://", "http://", "https://")):
         raise click.UsageError(f"--against {against}: expected a URL of ws, wss, http or https")
-    if play == "ours" and not (against or "").startswith(("ws://", "wss://")):
+    if play == "ours" and not command.is_socket(against):
         raise click.UsageError(
             "--play ours takes --against ws://… or wss://…, the agent's WebSocket"
         )
@@ -147,8 +149,6 @@ def replay(
         raise click.UsageError("--play ours is in real time: it compares when the agent answers")
     if any("=" not in each for each in parameters):
         raise click.UsageError("--parameter takes NAME=VALUE")
-    from ..replay import command
-
     given = {name: value for name, _, value in (each.partition("=") for each in parameters)}
     chosen = command.Wishes(fast=speed == "fast", ours=play == "ours", parameters=given, **wishes)
     sys.exit(command.replay(file, settings(), chosen, as_json=as_json))

@@ -59,7 +59,7 @@ def replay(file: Path, settings: Settings, wishes: Wishes, *, as_json: bool) -> 
         raise InvalidRequestError(
             f"{file} has no stream: only a call that had one can be played again"
         )
-    timed = not (wishes.fast and _is_socket(wishes.against))
+    timed = not (wishes.fast and is_socket(wishes.against))
     tolerance = Tolerance(wishes.tolerance, wishes.level, timed=timed, signals=not wishes.ours)
     with progress.working(f"playing {file.name}"):
         was, now = asyncio.run(_play(taped, settings, wishes))
@@ -69,7 +69,8 @@ def replay(file: Path, settings: Settings, wishes: Wishes, *, as_json: bool) -> 
     return EXIT_FAILED if found else EXIT_DONE
 
 
-def _is_socket(against: str | None) -> bool:
+def is_socket(against: str | None) -> bool:
+    """Whether a cassette is played to an agent's own WebSocket."""
     return against is not None and against.startswith(("ws://", "wss://"))
 
 
@@ -79,7 +80,7 @@ async def _play(taped: Cassette, settings: Settings, wishes: Wishes) -> tuple[Ca
         return taped, await stack.replay(taped, fast=wishes.fast)
     account = settings.account_sid or ACCOUNT
     player = Player(account, settings.auth_token, wishes.fast, wishes.parameters)
-    if _is_socket(wishes.against):
+    if is_socket(wishes.against):
         return await _play_streams(taped, wishes.against, player, ours=wishes.ours)
     base = wishes.against.rstrip("/")
     lines = Lines(wishes.against, numbers=_numbers(taped, wishes))
@@ -129,7 +130,7 @@ def _numbers(taped: Cassette, wishes: Wishes) -> dict[str, str]:
 
 def _notes(taped: Cassette, wishes: Wishes) -> list[str]:
     notes = list(taped.notes)
-    if _is_socket(wishes.against) and not wishes.ours and taped.direction.startswith("outbound"):
+    if is_socket(wishes.against) and not wishes.ours and taped.direction.startswith("outbound"):
         notes.append(
             "the agent heard the far end's part, and is compared with our side: an agent that was "
             "the far end itself, as one that a test has called, takes --play ours"
