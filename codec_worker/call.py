@@ -23,9 +23,9 @@ class Call:
     # With many calls, others push this object out of the processor's caches between two frames.
     # Slots keep its attributes in the object, so that no dict has to be fetched from memory too.
     __slots__ = (
-        "_history", "_pcm", "_pcm_bytes", "adapter", "digits", "ended", "frames_in", "gaps",
-        "gateway", "gateway_heard", "generation", "id", "inbound", "lead_ns", "left", "one_way",
-        "opened_at", "ordinal", "playback", "playout", "resumed", "resumed_at", "secret",
+        "_history", "_pcm", "_pcm_bytes", "adapter", "before", "digits", "ended", "frames_in",
+        "gaps", "gateway", "gateway_heard", "generation", "id", "inbound", "lead_ns", "left",
+        "one_way", "opened_at", "ordinal", "playback", "playout", "resumed", "resumed_at", "secret",
         "streamless_since", "tell_end", "unplayed", "unplayed_before",
     )  # fmt: skip
 
@@ -38,6 +38,9 @@ class Call:
         self.playback = opened.playback
         #: identity of the gateway that writes our frames; None: it is gone
         self.gateway: bytes | None = gateway
+        #: the gateway and the generation of the stream that the present one joins, if that stream
+        #: may still bring sound, from another gateway
+        self.before: tuple[bytes, int] | None = None
         #: a time at which the gateway lived for certain: that of the last empty look at the socket
         #: before its last message was read. By the time of the reading it may have died
         self.gateway_heard = now
@@ -150,6 +153,10 @@ class Call:
     def reopen(self, opened: m.OpenCall, gateway: bytes, now: int) -> None:
         """The call goes on here under a newer generation: a new stream, or moved back."""
         playout = self.playout
+        if opened.ordinal > self.ordinal:
+            self.before = None
+            if opened.joins and self.ended is None and self.gateway not in (None, gateway):
+                self.before = (self.gateway, self.generation)
         if playout is not None:
             if opened.ordinal > self.ordinal:
                 # The stream before may have ended without a StreamEnded, because its gateway died,

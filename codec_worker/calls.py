@@ -5,7 +5,9 @@ The rules:
 1. A call is here from OpenCall on. An OpenCall with a newer generation takes the call over, and the
    worker goes on with all that it knows of the call. An OpenCall that is not newer is dropped, and
    so is every message of another generation. An OpenCall shows the call's secret. Until the next
-   OpenCall only the gateway that sent it speaks for the call.
+   OpenCall only the gateway that sent it speaks for the call. One exception: a stream may join a
+   stream at another gateway that stands still. Then that gateway's frames are taken up to the
+   joint, and so is the news that its stream has ended.
 2. The client attaches by the call's secret, before or after the call is opened. ``Opened`` asks the
    client for a ``Resume``, and nothing is sent in either direction before that. So the client does
    not hear sound again that it has heard, and no sound goes out that it has interrupted.
@@ -161,6 +163,8 @@ class Calls:
             if call.gateway == peer:
                 call.gateway_lost()
                 self._hand_out_soon(call)
+            if call.before is not None and call.before[0] == peer:
+                self._none_late(call)
             if call.adapter == peer:
                 self._lose_adapter(call)
 
@@ -222,7 +226,7 @@ class Calls:
             if opened.ahead:
                 call.playout.plays_on(now + opened.ahead * SAMPLE_NS)
         if opened.joins:
-            call.inbound.join(opened.ordinal)
+            call.inbound.join(opened.ordinal, awaits=call.before is not None)
         call.inbound.replace_ring(_ring(opened.ring, now))
         for digit in opened.digits:
             if digit not in call.digits:
@@ -272,6 +276,10 @@ class Calls:
             self._batches.instructions.append((call.adapter, opened))
 
     def _stream_ended(self, peer: bytes, ended: m.StreamEnded, now: int) -> None:
+        joined = self.calls.get(ended.call)
+        if joined is not None and joined.before == (peer, ended.generation):
+            self._none_late(joined)
+            return
         call = self._from_gateway(peer, ended.call, ended.generation)
         if call is None:
             return
@@ -281,6 +289,12 @@ class Calls:
         if call.resumed:
             self._batches.tell_acknowledged()  # a client gets these before the stream's end
             self._tell_unplayed(call)
+
+    def _none_late(self, call: Call) -> None:
+        """The stream that the call's present one joins brings no more sound."""
+        call.before = None
+        call.inbound.none_late()
+        self._hand_out_soon(call)
 
     def _tell_unplayed(self, call: Call) -> None:
         self._batches.tell_loss(call, call.unplayed, UNPLAYED)
@@ -313,7 +327,7 @@ class Calls:
         for frame in frames:
             call = calls.get(frame.call)
             if call is None or call.generation != frame.generation or call.gateway is not gateway:
-                self._from_gateway(peer, frame.call, frame.generation)  # counts why
+                self._late_frame(peer, call, frame, now)
                 continue
             call.frames_in += -(-len(frame.payload) // FRAME)
             if read_at > call.gateway_heard:
@@ -321,6 +335,16 @@ class Calls:
             fresh = InboundFrame(now, frame.ordinal, frame.position, frame.payload)
             if call.inbound.add(fresh):
                 heard[frame.call] = call
+
+    def _late_frame(self, peer: bytes, call: Call | None, frame: m.InFrame, now: int) -> None:
+        """A frame that is not of a present stream. It may be of the stream that a present one
+        joins."""
+        if call is None or call.before != (peer, frame.generation) or not call.inbound.awaits:
+            self._from_gateway(peer, frame.call, frame.generation)  # counts why
+            return
+        call.frames_in += -(-len(frame.payload) // FRAME)
+        call.inbound.add_late(InboundFrame(now, frame.ordinal, frame.position, frame.payload))
+        self._hand_out_soon(call)
 
     def _all_written(self, peer: bytes, inbound: m.Inbound, now: int) -> None:
         calls, acknowledged, read_at = self.calls, self._batches.acknowledged, self._read_at

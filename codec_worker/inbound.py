@@ -16,7 +16,8 @@ The rules:
    begin later than 1 s, it has call time 0 at position 0, and what did not come is lost sound.
    A stream that *joins* brought the same sound as the stream before it for a while. It continues
    where the earlier stream ended, without a seam (``join.py``), and sound that both brought is
-   heard once.
+   heard once. If the earlier stream is at another gateway, its sound may come late, because that
+   gateway stood still. Then the later stream's sound waits for it, up to 2 s.
 4. A seam (gap, end of a stream) ends the filter's history: the samples that the filter holds back
    are handed out as if silence followed.
 5. A client may ask for its sound in larger pieces (:attr:`Inbound.gathers`). Whole frames without a
@@ -35,7 +36,7 @@ import msgspec
 
 from trunkline.bus.sound import FRAME, WIRE_RATE
 
-from .join import overlap
+from .join import by_clock, by_sound
 from .mulaw import SILENCE
 from .playout import CAPACITY, SAMPLE_NS
 from .resample import HELD_PAST, LOOKAHEAD, RATIO, History, Upsampler
@@ -50,6 +51,9 @@ _LATEST_START: Final = WIRE_RATE
 #: 2 s of a one-way stream that waits, so all of that is compared.
 _JOIN_OLD: Final = WIRE_RATE
 _JOIN_NEW: Final = 3 * WIRE_RATE
+#: At most this much of the new stream's sound (2 s) waits for sound of the old one that is late.
+#: The old stream's gateway is told to close it after 1 s.
+_MOST_WAITING: Final = 2 * WIRE_RATE
 
 _TAIL: Final = bytes([SILENCE]) * LOOKAHEAD
 
@@ -102,9 +106,9 @@ class Inbound:
 
     # Slots: see Call in call.py.
     __slots__ = (
-        "_base", "_history", "_joins", "_last_arrival", "_looked_at", "_more", "_next", "_open",
-        "_ordinal", "_out", "_owed", "_past", "_ring", "_ring_samples", "_runs", "gathers", "lost",
-        "resumed",
+        "_awaits", "_base", "_history", "_joins", "_last_arrival", "_looked_at", "_more", "_next",
+        "_open", "_ordinal", "_out", "_owed", "_past", "_ring", "_ring_samples", "_runs",
+        "_waiting", "gathers", "lost", "resumed",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -131,6 +135,9 @@ class Inbound:
         self._looked_at = 0  # _next as :meth:`overdue` found it last
         self._owed = 0  # lost samples not yet reported
         self._joins: set[int] = set()  # streams that join the one before
+        #: the newest stream, while sound of the one before it may still come late; 0: none may
+        self._awaits = 0
+        self._waiting = 0  # samples of that stream that wait at its joint
 
     # ------------------------------------------------------------------ in
 
@@ -159,8 +166,32 @@ class Inbound:
             self._last_arrival = arrival if arrival < frame.arrival else frame.arrival
             self._more.append(payload)
             return self._next - self._out[1] - LOOKAHEAD >= self.gathers
-        self._feed(frame)
+        if not self._waiting:
+            self._feed(frame)
+        elif self._waiting + length <= _MOST_WAITING:
+            self._waiting += length
+        else:
+            self.none_late()
         return True
+
+    def add_late(self, frame: InboundFrame) -> None:
+        """A frame arrived of the stream before the newest."""
+        newer = (at for at, kept in enumerate(self._ring) if kept.ordinal > frame.ordinal)
+        self._ring.insert(next(newer, len(self._ring)), frame)
+        self._ring_samples += len(frame.payload)
+        if self.resumed:
+            self._feed(frame)
+            self._feed_behind_joint()
+
+    @property
+    def awaits(self) -> bool:
+        """Sound of the stream before the newest may still be heard."""
+        return self._awaits > 0
+
+    def none_late(self) -> None:
+        """No more sound comes of the stream before the newest, or none is waited for any more."""
+        self._awaits = 0
+        self._feed_behind_joint()
 
     def replace_ring(self, frames: Sequence[InboundFrame]) -> None:
         """Take the gateway's ring of its stream in place of ours, which is no more complete.
@@ -172,9 +203,11 @@ class Inbound:
             self._ring.extend(frames)
             self._ring_samples = sum(len(f.payload) for f in self._ring)
 
-    def join(self, ordinal: int) -> None:
-        """The stream ``ordinal`` brought the same sound as the one before it for a while."""
+    def join(self, ordinal: int, *, awaits: bool = False) -> None:
+        """The stream ``ordinal`` brought the same sound as the one before it for a while.
+        ``awaits``: sound of the one before it may still come, from another gateway."""
         self._joins.add(ordinal)
+        self._awaits = ordinal if awaits else 0
 
     def pause(self) -> None:
         """Hand out nothing until the next ``resume``. Frames that still wait are dropped here,
@@ -186,6 +219,7 @@ class Inbound:
         self._open = None
         self._history = None
         self._owed = 0
+        self._waiting = 0
 
     def resume(
         self, ordinal: int, position: int, call_position: int, idle_ns: int, now: int
@@ -204,11 +238,13 @@ class Inbound:
             if frame.ordinal == ordinal and frame.position < position:
                 self._past = (self._past + frame.payload[: position - frame.position])[-LOOKAHEAD:]
         for frame in self._ring:
-            self._feed(frame)
+            if not self._feed(frame):
+                break
 
     def end_stream(self) -> None:
         """No more comes on this stream, so the filter may give out the samples that it holds
         back."""
+        self.none_late()
         self._close_run()
 
     def _close_run(self) -> None:
@@ -230,16 +266,28 @@ class Inbound:
             self._open = run
             self._runs.append(run)
 
-    def _feed(self, frame: InboundFrame) -> None:
-        """Take a frame that need not follow the last one: see the rules."""
+    def _feed_behind_joint(self) -> None:
+        """Take the frames that wait at the joint, if they need not wait any more."""
+        if self._waiting:
+            self._waiting = 0
+            for frame in [f for f in self._ring if f.ordinal > self._ordinal]:
+                if not self._feed(frame):
+                    break
+
+    def _feed(self, frame: InboundFrame) -> bool:
+        """Take a frame that need not follow the last one: see the rules. False: it waits at the
+        joint, with all that follow it."""
         self._settle()
         ordinal, position, payload = frame.ordinal, frame.position, frame.payload
         if ordinal < self._ordinal:
-            return
+            return True
         lost, stream = 0, self._ordinal
         joins = ordinal > stream and ordinal in self._joins and self._last_arrival is not None
         if joins:
-            lost = self._join_stream(frame)
+            joined = self._join_stream(frame)
+            if joined is None:
+                return False
+            lost = joined
         elif ordinal > stream:
             lost = self._begin_stream(frame)
         elif position > self._next:
@@ -248,7 +296,7 @@ class Inbound:
             payload = payload[self._next - position :]
             position = self._next
         if not payload:
-            return  # heard before, so it does not show when new sound last came
+            return True  # heard before, so it does not show when new sound last came
         arrival = frame.arrival
         if ordinal == stream and self._last_arrival is not None:
             # The frame may have waited until we read it. But it was spoken no later than the last
@@ -267,14 +315,24 @@ class Inbound:
             self._runs.append(run)
         run.data.append(payload)
         self._next = position + len(payload)
+        return True
 
-    def _join_stream(self, frame: InboundFrame) -> int:
-        """The new stream goes on where the one before it ended; returns what was lost between."""
+    def _join_stream(self, frame: InboundFrame) -> int | None:
+        """The new stream goes on where the one before it ended; returns what was lost between.
+        None: that cannot be said yet, because the new stream begins after all that the one before
+        it has brought so far."""
         assert self._last_arrival is not None
         heard = self._base + self._next
         begins = frame.arrival - len(frame.payload) * SAMPLE_NS
-        by_clock = (self._last_arrival - begins) // SAMPLE_NS
-        both = overlap(self._tail(), self._head(frame), by_clock)
+        clock = (self._last_arrival - begins) // SAMPLE_NS
+        head = self._head(frame)
+        both = by_sound(self._tail(), head, clock)
+        if both is None:
+            if frame.ordinal == self._awaits and clock <= 0 and len(head) <= _MOST_WAITING:
+                self._waiting = len(head)
+                return None
+            both = by_clock(clock)
+        self._awaits = 0
         lost = max(0, -both)
         self._next = frame.position + max(0, both)
         self._base = heard + lost - self._next

@@ -29,16 +29,20 @@ _ANCHORS: Final = (WIRE_RATE // 500, WIRE_RATE // 20, WIRE_RATE * 3 // 20, WIRE_
 _TELLING: Final = 4
 
 
-def overlap(old: bytes, new: bytes, by_clock: int) -> int:
-    """How many samples at the beginning of ``new`` were already heard in ``old``. A negative number
-    is the length of a gap between the two.
+def by_sound(old: bytes, new: bytes, clock: int) -> int | None:
+    """How many samples at the beginning of ``new`` were already heard in ``old``, as their bytes
+    say. None: they do not say.
 
-    ``by_clock``: the same number as the clock has it.
+    ``clock``: the same number as the clock has it. It decides between several places.
     """
     found = [k for k in _candidates(old, new) if _alike(old, new, k)]
-    if found:
-        return min(found, key=lambda k: abs(k - by_clock))
-    return by_clock if abs(by_clock) > TOLERANCE else 0
+    return min(found, key=lambda k: abs(k - clock), default=None)
+
+
+def by_clock(clock: int) -> int:
+    """The same number where only the clock says it. A negative number is the length of a gap
+    between the two."""
+    return clock if abs(clock) > TOLERANCE else 0
 
 
 def _candidates(old: bytes, new: bytes) -> set[int]:

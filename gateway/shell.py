@@ -210,6 +210,8 @@ class Shell:
 
     def _accept(self, number: int, opened: do.OpenStream, accepted: m.StreamAccepted) -> None:
         """Begin the recording of one track of the socket, and give the track to the streams."""
+        if accepted.one_way or accepted.overlaps:
+            self._read_out(self.streams.socket_of(accepted.info.call))  # it is closed now
         early = [(media.position, media.payload) for media in opened.early]
         recording = None
         if self._recorder is not None:
@@ -464,6 +466,7 @@ class Shell:
                 for track in self.streams.tracks(event.call):
                     self.apply(self.streams.close_stream(track, self.clock()))
             elif event.ordinal is not None:
+                self._read_out(self.streams.socket_of(event.call))
                 now = self.clock()
                 self.apply(self.streams.close_one_way(event.call, event.ordinal, now))
         elif isinstance(event, m.Watch):

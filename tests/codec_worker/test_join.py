@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from trunkline.bus import messages as m
 from trunkline.codec_worker import mulaw
 from trunkline.codec_worker.inbound import Inbound, InboundFrame, SoundPiece, hand_out
-from trunkline.codec_worker.join import TOLERANCE, overlap
+from trunkline.codec_worker.join import TOLERANCE, by_clock, by_sound
 
-from .peers import UP, Bench, decoded
+from .peers import CALL, UP, Bench, decoded
 
 MS = 1_000_000
 T0 = 1_000_000 * MS
@@ -54,7 +54,7 @@ def test_the_sound_says_exactly_how_much_both_brought(old: int, new: int, guess:
         begin = end - both  # the new one begins `both` samples before the old one's end
         if begin < end - old and both - old > new - 16:
             continue  # less than 2 ms in common
-        found = overlap(SOUND[end - old : end], SOUND[begin : begin + new], both + guess)
+        found = by_sound(SOUND[end - old : end], SOUND[begin : begin + new], both + guess)
         if min(both, new) - max(0, both - old) >= 16:
             assert found == both
 
@@ -64,24 +64,28 @@ def test_a_tone_is_joined_where_the_clock_says() -> None:
     tone = mulaw.encode(
         np.rint(8000 * np.sin(np.arange(16_000) * 2 * np.pi / 80)).astype(np.int16)
     ).tobytes()
-    assert overlap(tone[:8000], tone[6400:12_000], 1610) == 1600
-    assert overlap(tone[:8000], tone[6400:12_000], 1650) == 1680
+    assert by_sound(tone[:8000], tone[6400:12_000], 1610) == 1600
+    assert by_sound(tone[:8000], tone[6400:12_000], 1650) == 1680
+
+
+def test_silence_and_sound_that_differs_say_nothing() -> None:
+    quiet = bytes([0xFF]) * 4000
+    assert by_sound(quiet, quiet, 0) is None
+    other = bytes(b ^ 1 for b in SOUND)
+    assert by_sound(SOUND[:4000], other[2000:8000], 2000) is None
 
 
 @pytest.mark.parametrize(
-    ("by_clock", "found"),
+    ("clock", "found"),
     [(0, 0), (TOLERANCE, 0), (-TOLERANCE, 0), (TOLERANCE + 1, TOLERANCE + 1), (-1200, -1200)],
 )
-def test_silence_and_sound_that_differs_are_joined_by_the_clock(by_clock: int, found: int) -> None:
-    quiet = bytes([0xFF]) * 4000
-    assert overlap(quiet, quiet, by_clock) == found
-    other = bytes(b ^ 1 for b in SOUND)
-    assert overlap(SOUND[:4000], other[2000:8000], by_clock) == found
+def test_the_clock_tells_long_gaps_and_overlaps(clock: int, found: int) -> None:
+    assert by_clock(clock) == found
 
 
 def test_a_pause_at_the_joint_does_not_hide_the_words_before_it() -> None:
     old, new = PAUSED[8000:18_000], PAUSED[14_000:20_000]
-    assert overlap(old, new, 3500) == 4000
+    assert by_sound(old, new, 3500) == 4000
 
 
 # ----------------------------------------------------------------------------- as it is heard
@@ -130,13 +134,101 @@ def test_what_no_stream_brought_is_lost_and_counted() -> None:
     inbound.join(2)
     new = frames(2, 20_000, 24_000)
     inbound.replace_ring(new)
-    now = new[-1].arrival
-    end = told[-1].position + len(told[-1].pcm) // 6
-    idle = now - (T0 + end * MS // 8)
-    inbound.resume(1, told[-1].stream_end, end, idle, now)
+    resume(inbound, told, new[-1].arrival)
     told += take(inbound)
     assert sum(piece.lost for piece in told) == inbound.lost == 4_000
     assert told[-1].position + len(told[-1].pcm) // 6 in range(24_000 - 20, 24_001)
+
+
+def waiting(*, resumed_first: bool = True) -> tuple[Inbound, list[SoundPiece]]:
+    """The first stream has brought 2 s so far. Its gateway stands still. The second stream began at
+    2.2 s, at another gateway, and has brought 0.3 s."""
+    inbound = Inbound()
+    inbound.resume(0, 0, 0, 0, T0)
+    for frame in frames(1, 0, 16_000):
+        inbound.add(frame)
+    told = take(inbound)
+    inbound.join(2, awaits=True)
+    new = frames(2, 17_600, 20_000)
+    inbound.replace_ring(new[:8])
+    if resumed_first:
+        resume(inbound, told, new[7].arrival)
+        told += take(inbound)
+    for frame in new[8:]:
+        inbound.add(frame)
+        told += take(inbound)
+    return inbound, told
+
+
+def resume(inbound: Inbound, told: list[SoundPiece], now: int) -> None:
+    """The client has heard all that was handed out, when it was said."""
+    end = told[-1].position + len(told[-1].pcm) // 6
+    idle = now - (T0 + end * MS // 8)
+    inbound.resume(told[-1].ordinal, told[-1].stream_end, end, idle, now)
+
+
+@pytest.mark.parametrize("resumed_first", [True, False])
+def test_sound_that_is_late_at_the_other_gateway_is_waited_for(resumed_first: bool) -> None:
+    inbound, told = waiting(resumed_first=resumed_first)
+    assert inbound.awaits and told[-1].ordinal == 1
+    now = T0 + 20_000 * MS // 8
+    for late in frames(1, 0, 19_200)[100:]:
+        inbound.add_late(InboundFrame(now, 1, late.position, late.payload))
+        told += take(inbound)
+    if not resumed_first:
+        assert inbound.awaits
+        resume(inbound, told, now)
+        told += take(inbound)
+    assert not inbound.awaits
+    for frame in frames(2, 17_600, 32_000)[15:]:
+        inbound.add(frame)
+        told += take(inbound)
+    inbound.end_stream()
+    told += take(inbound)
+    assert inbound.lost == 0 and all(piece.lost == 0 for piece in told)
+    assert np.array_equal(heard(told), decoded(SOUND[:32_000]))
+
+
+@pytest.mark.parametrize("how", ["none late", "the stream ends", "2 s have come"])
+def test_it_is_not_waited_for_without_an_end(how: str) -> None:
+    """A part of it came, and then no more: the rest is lost, by the clock."""
+    inbound, told = waiting()
+    for late in frames(1, 0, 16_160)[100:]:
+        inbound.add_late(late)
+        told += take(inbound)
+    assert inbound.awaits and told[-1].ordinal == 1
+    end = 20_000
+    if how == "none late":
+        inbound.none_late()
+    elif how == "the stream ends":
+        inbound.end_stream()
+    else:
+        *most, last = frames(2, 17_600, 17_600 + 16_000 + 160)[15:]
+        for frame in most:
+            inbound.add(frame)
+            assert take(inbound) == []
+        inbound.add(last)
+        end = 17_600 + 16_000 + 160
+    assert not inbound.awaits
+    told += take(inbound)
+    inbound.end_stream()
+    told += take(inbound)
+    assert sum(piece.lost for piece in told) == inbound.lost == 17_600 - 16_160
+    assert (told[-1].ordinal, told[-1].stream_end) == (2, end - 17_600)
+
+
+def test_a_client_that_is_back_meanwhile_waits_too() -> None:
+    inbound, told = waiting()
+    now = T0 + 20_000 * MS // 8
+    resume(inbound, told, now)
+    assert take(inbound) == [] and inbound.awaits
+    for late in frames(1, 0, 17_760, late=300 * MS)[100:]:
+        inbound.add_late(late)
+        told += take(inbound)
+    inbound.end_stream()
+    told += take(inbound)
+    assert inbound.lost == 0
+    assert told[-1].position + len(told[-1].pcm) // 6 == 20_000
 
 
 # ----------------------------------------------------------------------------- a worker's call
@@ -186,3 +278,66 @@ def test_a_worker_that_takes_over_in_the_seam_is_mute_too() -> None:
     bench.tick(30)
     assert bench.adapter.acknowledged == 160 + 1600
     assert bench.adapter.lost_out == 0
+
+
+OTHER = b"other gateway"
+
+
+def at_another_gateway(ends: int) -> Bench:
+    """A stream whose gateway has brought ``ends`` samples, and the next one at another gateway,
+    which begins at 8000 and has brought 0.3 s."""
+    bench = Bench(1)
+    bench.send(0, OTHER, bench.gateway.open_call())
+    bench.run()
+    bench.send(0, OTHER, m.Inbound(first_stream(0, ends)))
+    bench.run()
+    bench.now += (8000 - ends) * MS // 8
+    next_stream(bench, None, one_way=False)
+    for frame in frames(2, 8000, 10_400):
+        bench.now += 20 * MS
+        bench.hear(frame.position, frame.payload)
+        bench.run()
+    return bench
+
+
+def first_stream(begin: int, end: int) -> list[m.InFrame]:
+    generation = m.first_generation(1)
+    return [m.InFrame(CALL, generation, 1, f.position, f.payload) for f in frames(1, 0, end)][
+        begin // 160 :
+    ]
+
+
+def test_frames_of_a_gateway_that_stood_still_are_heard_behind_the_next_ones_opening() -> None:
+    bench = at_another_gateway(6400)
+    assert len(bench.adapter.heard) // 6 <= 6400
+    bench.send(0, OTHER, m.Inbound(first_stream(6400, 9600)))
+    bench.run()
+    bench.from_gateway(m.StreamEnded(CALL, bench.gateway.generation, 2, "stop"))
+    bench.run()
+    assert bench.adapter.lost_in == 0
+    assert np.array_equal(np.frombuffer(bench.adapter.heard, "<i2"), decoded(SOUND[:10_400]))
+    assert bench.worker.dropped == {"generation": 9}, "what the next stream had brought already"
+
+
+@pytest.mark.parametrize("how", ["ends", "is gone"])
+def test_frames_that_no_gateway_has_are_not_waited_for(how: str) -> None:
+    bench = at_another_gateway(6400)
+    if how == "ends":
+        bench.send(0, OTHER, m.StreamEnded(CALL, m.first_generation(1), 1, "close"))
+    else:
+        bench.worker.disconnected(OTHER, bench.now)
+    bench.run()
+    assert bench.adapter.lost_in == 1600
+    bench.send(0, OTHER, m.Inbound(first_stream(6400, 6560)))
+    assert bench.worker.dropped == {"generation": 1}
+    assert len(bench.adapter.heard) // 6 > 10_400 - 20
+
+
+def test_frames_behind_the_joint_are_dropped_and_so_are_a_strangers() -> None:
+    bench = at_another_gateway(8800)
+    assert len(bench.adapter.heard) // 6 > 10_400 - 20
+    bench.send(0, OTHER, m.Inbound(first_stream(8800, 8960)))
+    assert bench.worker.dropped == {"generation": 1}
+    bench = at_another_gateway(6400)
+    bench.send(0, b"stranger", m.Inbound(first_stream(6400, 6560)))
+    assert bench.worker.dropped == {"generation": 1}

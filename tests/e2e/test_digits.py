@@ -27,6 +27,7 @@ from .stack import (
     called,
     checked,
     standing,
+    stopped,
     until,
 )
 
@@ -160,6 +161,24 @@ async def test_a_worker_that_dies_in_the_seam_costs_nothing(stack: Stack) -> Non
         os.kill(stack.pid_of("codec_workers", worker), signal.SIGKILL)
         await pressing
         assert digits(stack, call) == "1234"
+        await call.send_audio(speech(0.5))
+        await call.hang_up()
+        check_heard_once(stack, call, await ear.all())
+
+
+async def test_a_gateway_that_stands_still_at_the_joint_costs_nothing(stack: Stack) -> None:
+    """It stands still while the stream comes back, to this gateway or to the other one. What the far
+    end said until then waits to be read there. Three times, so that both may be met."""
+    async with called(stack, TALKS | {"hears": "digits"}) as call:
+        ear = Ear(call)
+        await under_way(stack, call)
+        for n, key in enumerate("123", 1):
+            pressing = asyncio.ensure_future(call.send_dtmf(key))
+            await until(lambda n=n: len(streams(stack, call)) > 2 * n, "the stream comes back")
+            with stopped(stack.pid_of("gateways", stack.call_status(call.sid)["gateway"])):
+                await asyncio.sleep(0.5)
+            await pressing
+        assert digits(stack, call) == "123"
         await call.send_audio(speech(0.5))
         await call.hang_up()
         check_heard_once(stack, call, await ear.all())

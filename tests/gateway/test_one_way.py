@@ -82,6 +82,45 @@ async def test_the_stream_that_is_back_is_opened_once_it_overlaps(stack: Stack) 
     await back.close()
 
 
+def send_at_once(client: ClientConnection, frames: range) -> None:
+    """Leave these frames in the gateway's socket, where it has yet to read them."""
+    for n in frames:
+        client.protocol.send_text(media(20 * n, bytes([n % 256]) * 160).encode())
+    client.transport.write(b"".join(client.protocol.data_to_send()))
+
+
+async def test_what_waits_on_its_socket_is_read_before_it_is_closed(stack: Stack) -> None:
+    """The gateway stood still for 3 s. It reads the controller's word before the carrier's."""
+    one_way = await waiting(stack)
+    turn(stack)
+    await until(lambda: stack.a.all(m.OpenCall))
+    send_at_once(one_way, range(150))
+    stack.gateway.shell.event(m.CloseStream(call="c1", one_way=True, ordinal=2))
+    await until(lambda: stack.a.all(m.StreamEnded))
+    assert [f.position for f in stack.a.frames()] == [160 * n for n in range(150)]
+
+
+async def test_what_waits_on_its_socket_is_read_before_the_next_stream_is_opened(
+    stack: Stack,
+) -> None:
+    """The gateway stood still for 3 s. It reads the later stream's socket before this one's."""
+    one_way = await waiting(stack)
+    turn(stack)
+    await until(lambda: stack.a.all(m.OpenCall))
+    shell = stack.gateway.shell
+    number = shell.streams.socket_of("c1")
+    stack.controller.tokens["t3"] = replace(stack.accepted(ordinal=3), overlaps=True)
+    back = await stack.stream("t3")
+    await play(back, range(admission.OVERLAP_FRAMES - 1))
+    (other,) = (each for each in shell.sockets.values() if each.number != number)
+    await until(lambda: len(other._applicant.held) == admission.OVERLAP_FRAMES - 1)
+    send_at_once(one_way, range(150))
+    other.text(media(140, bytes(160)).encode())
+    await until(lambda: last(stack).ordinal == 3)
+    assert [f.position for f in stack.a.frames()] == [160 * n for n in range(150)]
+    await back.close()
+
+
 async def test_one_that_is_not_needed_is_closed_and_nothing_else(stack: Stack) -> None:
     first = await stack.up()
     one_way = await waiting(stack)
