@@ -167,8 +167,8 @@ async def test_a_worker_that_dies_in_the_seam_costs_nothing(stack: Stack) -> Non
 
 
 async def test_a_gateway_that_stands_still_at_the_joint_costs_nothing(stack: Stack) -> None:
-    """It stands still while the stream comes back, to this gateway or to the other one. What the far
-    end said until then waits to be read there. Three times, so that both may be met."""
+    """It stands still while the stream comes back, to this gateway or to the other one. What the
+    far end said until then waits to be read there. Three times, so that both may be met."""
     async with called(stack, TALKS | {"hears": "digits"}) as call:
         ear = Ear(call)
         await under_way(stack, call)
