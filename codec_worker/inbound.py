@@ -16,8 +16,9 @@ The rules:
    begin later than 1 s, it has call time 0 at position 0, and what did not come is lost sound.
    A stream that *joins* brought the same sound as the stream before it for a while. It continues
    where the earlier stream ended, without a seam (``join.py``), and sound that both brought is
-   heard once. If the earlier stream is at another gateway, its sound may come late, because that
-   gateway stood still. Then the later stream's sound waits for it, up to 2 s.
+   heard once. An earlier stream at another gateway may still bring sound, and bring it late where
+   that gateway stood still. It is heard until it has reached the later stream's sound, or has
+   ended. The later one's sound waits so long, but for 2 s at most.
 4. A seam (gap, end of a stream) ends the filter's history: the samples that the filter holds back
    are handed out as if silence followed.
 5. A client may ask for its sound in larger pieces (:attr:`Inbound.gathers`). Whole frames without a
@@ -51,8 +52,8 @@ _LATEST_START: Final = WIRE_RATE
 #: 2 s of a one-way stream that waits, so all of that is compared.
 _JOIN_OLD: Final = WIRE_RATE
 _JOIN_NEW: Final = 3 * WIRE_RATE
-#: At most this much of the new stream's sound (2 s) waits for sound of the old one that is late.
-#: The old stream's gateway is told to close it after 1 s.
+#: At most this much of the new stream's sound (2 s) waits at its joint. The old stream's gateway is
+#: told to close it after 1 s.
 _MOST_WAITING: Final = 2 * WIRE_RATE
 
 _TAIL: Final = bytes([SILENCE]) * LOOKAHEAD
@@ -135,7 +136,7 @@ class Inbound:
         self._looked_at = 0  # _next as :meth:`overdue` found it last
         self._owed = 0  # lost samples not yet reported
         self._joins: set[int] = set()  # streams that join the one before
-        #: the newest stream, while sound of the one before it may still come late; 0: none may
+        #: the newest stream, while the one before it may still bring sound; 0: it may not
         self._awaits = 0
         self._waiting = 0  # samples of that stream that wait at its joint
 
@@ -319,8 +320,7 @@ class Inbound:
 
     def _join_stream(self, frame: InboundFrame) -> int | None:
         """The new stream goes on where the one before it ended; returns what was lost between.
-        None: that cannot be said yet, because the new stream begins after all that the one before
-        it has brought so far."""
+        None: the one before it goes on so long."""
         assert self._last_arrival is not None
         heard = self._base + self._next
         begins = frame.arrival - len(frame.payload) * SAMPLE_NS
@@ -328,7 +328,7 @@ class Inbound:
         head = self._head(frame)
         both = by_sound(self._tail(), head, clock)
         if both is None:
-            if frame.ordinal == self._awaits and clock <= 0 and len(head) <= _MOST_WAITING:
+            if frame.ordinal == self._awaits and len(head) <= _MOST_WAITING:
                 self._waiting = len(head)
                 return None
             both = by_clock(clock)

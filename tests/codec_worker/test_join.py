@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trunkline.bus import messages as m
 from trunkline.codec_worker import mulaw
 from trunkline.codec_worker.inbound import Inbound, InboundFrame, SoundPiece, hand_out
 from trunkline.codec_worker.join import TOLERANCE, by_clock, by_sound
+from trunkline.codec_worker.resample import LOOKAHEAD
 
-from .peers import CALL, UP, Bench, decoded
+from .peers import ADAPTER, CALL, GATEWAY, UP, Bench, decoded
 
 MS = 1_000_000
 T0 = 1_000_000 * MS
@@ -281,6 +282,45 @@ def test_a_worker_that_takes_over_in_the_seam_is_mute_too() -> None:
 
 
 OTHER = b"other gateway"
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_in_whatever_order_two_gateways_are_read_nothing_is_lost(data: st.DataObject) -> None:
+    """Each of them may stand still for a while, and the client may have to come back."""
+    begins = data.draw(st.integers(160, 9_000), "where the second stream begins")
+    ends = begins + data.draw(st.integers(16, 8_000), "how much both bring")
+    last = ends + data.draw(st.integers(160, 4_000), "how much more the second one brings")
+    bench = Bench(1)
+    bench.send(0, OTHER, bench.gateway.open_call())
+    first: list[m.ToWorker] = [m.Inbound([frame]) for frame in first_stream(0, ends)]
+    first.append(m.StreamEnded(CALL, m.first_generation(1), 1, "close"))
+    bench.send(0, OTHER, first.pop(0))
+    bench.run()
+    bench.new_stream(None)
+    bench.gateway.joins = True
+    generation = bench.gateway.generation
+    sound = [m.InFrame(CALL, generation, 2, f.position, f.payload) for f in frames(2, begins, last)]
+    early = data.draw(st.integers(0, 20), "frames with its opening")
+    bench.gateway.ring.extend(sound[:early])
+    second: list[m.ToWorker] = [bench.gateway.open_call(), *(m.Inbound([f]) for f in sound[early:])]
+    while first or second:
+        of_first = bool(first) and (not second or data.draw(st.booleans(), "of the first one"))
+        waiting, peer = (first, OTHER) if of_first else (second, GATEWAY)
+        for _ in range(min(len(waiting), data.draw(st.integers(1, 40), "messages"))):
+            bench.send(0, peer, waiting.pop(0))
+        bench.now += data.draw(st.integers(0, 400), "ms") * MS
+        bench.run()
+        if data.draw(st.integers(0, 9), "the client comes back") == 0:
+            bench.worker.disconnected(ADAPTER, bench.now)
+            bench.attach(0)
+            bench.run()
+    bench.from_gateway(m.StreamEnded(CALL, generation, 2, "stop"))
+    bench.run()
+    assert bench.adapter.lost_in == 0
+    off = np.flatnonzero(np.frombuffer(bench.adapter.heard, "<i2") != decoded(SOUND[:last]))
+    # A stream that ended before the next one was opened has silence behind it, for the filter.
+    assert len(off) == 0 or off[-1] - off[0] < 6 * LOOKAHEAD
 
 
 def at_another_gateway(ends: int) -> Bench:
