@@ -48,7 +48,7 @@ test-units: $(DEV) programs
 test-calls: $(DEV) programs
 	$(BIN)/pytest -q -m "e2e and not measures" -n 5 --dist loadscope
 
-test-measures: $(DEV)
+test-measures: $(DEV) programs
 	$(BIN)/pytest -q -m measures -n 4 --dist loadscope tests/dropin tests/e2e tests/survival
 
 # Where one of them is missing, and we are root on Debian or a system like it, apt installs it. Elsewhere

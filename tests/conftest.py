@@ -113,6 +113,7 @@ MEASURE: Final = (
     ),
     (
         "::test_a_failed_test_keeps_its_cassette",
+        "::test_every_panel_and_every_alert",
         "survival/test_codec_worker.py",
         "survival/test_controller.py",
     ),

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+import pytest
 import yaml
 
 from benchmarks.processes import ROOT, free_ports
@@ -87,9 +88,12 @@ async def converse(call: Call) -> None:
     assert report.answers and report.yields
 
 
+@pytest.mark.measures
 async def test_every_panel_and_every_alert_has_data_of_a_live_stack(
     new_stack: Callable[..., Stack], tmp_path: Path
 ) -> None:
+    """And no alert begins, which a machine that is too busy for its calls would be right to give.
+    So this is one of the tests that measure."""
     stack = new_stack()
     stack.environment["TRUNKLINE_MAX_CALLS"] = "50"
     stack.up()
