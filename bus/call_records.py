@@ -20,6 +20,7 @@ from .wire import (
     PeerName,
     Record,
     Seconds,
+    TestName,
     Text,
 )
 
@@ -86,6 +87,8 @@ class CallInfo(Record, frozen=True):
     theirs: Direction | None = None
     #: to a gateway: the stack that has the call, if that stack belongs to a fleet
     stack: Name = ""
+    #: to a gateway: the test that makes or answers the call, for its recording; "": none is named
+    test: TestName = ""
 
 
 def outbound_track(call: Name) -> Name:

@@ -189,7 +189,7 @@ class Recorder:
     ) -> Track:
         """A stream of a call comes up; the call is ``age`` seconds old. Its file is there from now
         on, so that a later stream finds it. ``name``: the CallSid, or what :func:`listened` makes
-        of it. ``whose``: CallSid, direction, caller and callee."""
+        of it. ``whose``: CallSid, direction, caller, callee and test."""
         began = datetime.now(UTC) - timedelta(seconds=age)
         whose = whose or Whose()
         began_at = began.isoformat(timespec="seconds")

@@ -5,9 +5,9 @@ lock, because it looks before it writes. It looks at the file's size, which the 
 and at the place where it writes, because two streams may meet there.
 
 The header has a fixed size. Between the format and the sound stands a comment (ICMT, in RIFF's LIST
-INFO): a JSON object of CallSid, direction, caller, callee, the call's beginning, and the keys that
-were pressed, which no stream brings as sound. Every reader of WAV files skips it; ``trunkline
-calls``, ``show`` and ``report`` read it.
+INFO): a JSON object of CallSid, direction, caller, callee, the call's beginning, the test, and the
+keys that were pressed, which no stream brings as sound. Every reader of WAV files skips it;
+``trunkline calls``, ``show`` and ``report`` read it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ _COMMENT_BYTES: Final = HEADER_BYTES - 8 - _COMMENT_AT
 #: Each text of the comment is cut at this many characters, so that there is room for all of them. A
 #: caller or callee may be a long SIP address.
 _LONGEST: Final = 60
+#: The same for the name of the test.
+_LONGEST_TEST: Final = 180
 #: A comment has room for this many keys, whatever else stands in it. Later ones are left out.
 MOST_KEYS: Final = 200
 #: A header cannot state more sound than this: 37 hours.
@@ -51,7 +53,8 @@ class Key(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Whose(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Whose call it is, and its keys. ``began``: when its first stream came up (ISO 8601, UTC)."""
+    """Whose call it is, and its keys. ``began``: when its first stream came up (ISO 8601, UTC).
+    ``test``: the test that made or answered it, if one did."""
 
     sid: str = ""
     direction: str = ""
@@ -59,6 +62,7 @@ class Whose(msgspec.Struct, frozen=True, omit_defaults=True):
     callee: str = ""
     began: str = ""
     keys: tuple[Key, ...] = ()
+    test: str = ""
 
 
 def read_whose(path: Path) -> Whose:
@@ -87,6 +91,7 @@ def _comment(whose: Whose) -> bytes:
         whose.callee[:_LONGEST],
         whose.began[:_LONGEST],
         whose.keys[:MOST_KEYS],
+        whose.test[:_LONGEST_TEST],
     )
     return msgspec.json.encode(short).ljust(_COMMENT_BYTES, b"\0")
 

@@ -241,7 +241,7 @@ class Shell:
             sound = Stereo(place_of(age), begins=0, ours=which != info.theirs)
             name = listened(info.sid, info.call)
         first = opened.accepted.first and number > 0
-        whose = Whose(info.sid, info.direction, info.caller, info.callee)
+        whose = Whose(info.sid, info.direction, info.caller, info.callee, test=info.test)
         track = self._recorder.begin(name, info.ordinal, first=first, age=age, whose=whose)
         self._recordings[number] = (track, sound)
         return sound

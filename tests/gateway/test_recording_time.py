@@ -156,7 +156,9 @@ def test_keys_of_both_gateways_are_named_by_their_time(tmp_path: Path) -> None:
     """The far end's come with a stream, at the place of its sound. Ours were played between two
     streams, the later of which another gateway has."""
     one, two = Recorder(tmp_path), Recorder(tmp_path)
-    first = one.begin("CA1", 1, first=True, age=0.0, whose=Whose(caller="+14155551234"))
+    first = one.begin(
+        "CA1", 1, first=True, age=0.0, whose=Whose(caller="+14155551234", test="a::b")
+    )
     sound = Stereo()
     sound.heard(0, code(1) * 50)
     one.press(first, sound.now, "theirs", "5")
@@ -168,7 +170,7 @@ def test_keys_of_both_gateways_are_named_by_their_time(tmp_path: Path) -> None:
     two.close()
     (path,) = tmp_path.iterdir()
     found = read_whose(path)
-    assert found.caller == "+14155551234"
+    assert (found.caller, found.test) == ("+14155551234", "a::b")
     theirs, *ours = found.keys
     assert theirs == Key(1.0, "theirs", "5")
     assert ours == [Key(2.5, "ours", "1"), Key(3.2, "ours", "#")]
@@ -178,15 +180,16 @@ def test_keys_of_both_gateways_are_named_by_their_time(tmp_path: Path) -> None:
 
 def test_there_are_as_many_keys_as_the_comment_has_room_for(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
-    whose = Whose(*["\0" * 200] * 4)
+    whose = Whose(*["\0" * 200] * 4, test="\0" * 200)
     track = recorder.begin("CA1", 1, first=True, age=0.0, whose=whose)
     for n in range(MOST_KEYS + 5):
-        recorder.press(track, place_of(100_000 + n), "theirs", "9")
+        recorder.press(track, place_of(133_000.123 + n / 2), "theirs", "9")
     recorder.close()
     (path,) = tmp_path.iterdir()
     found = read_whose(path)
     assert found.callee == "\0" * 60 and len(found.keys) == MOST_KEYS
-    assert found.keys[-1].at == 100_000 + MOST_KEYS - 1
+    assert found.test == "\0" * 180
+    assert found.keys[-1].at == round(133_000.123 + (MOST_KEYS - 1) / 2, 2)
     with wave.open(str(path)) as file:
         assert file.getnframes() == 0
 

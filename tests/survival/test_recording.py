@@ -90,6 +90,7 @@ async def test_the_streams_of_two_gateways_and_digits_between(
     assert (known["sid"], known["state"], known["direction"]) == (call.sid, "ended", "outbound")
     assert (known["caller"], known["callee"]) == (call.caller, call.callee)
     assert known["recording"] == str(path) and not listed["stack"]
+    assert known["test"].endswith("::test_the_streams_of_two_gateways_and_digits_between")
     check_cassette(cassette, lost)
 
 

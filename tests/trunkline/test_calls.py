@@ -274,7 +274,9 @@ def test_a_journal_that_cannot_be_read_is_said_and_the_rest_is_shown(surrounding
 
 def test_a_recording_says_itself_whose_call_it_has(surroundings: Path) -> None:
     recorder = Recorder(surroundings / "recordings")
-    whose = Whose(direction="inbound", caller="anonymous", callee="+14155551234")
+    whose = Whose(
+        direction="inbound", caller="anonymous", callee="+14155551234", test="test_it.py::test_a"
+    )
     track = recorder.begin("CA7", 1, first=True, age=0.0, whose=whose)
     recorder.write(track, 0, b"\xff" * 2 * RATE)
     recorder.close()
@@ -288,6 +290,7 @@ def test_a_recording_says_itself_whose_call_it_has(surroundings: Path) -> None:
         ("CA7", "inbound", "anonymous"),
         ("CAother", None, None),
     ]
+    assert [c["test"] for c in listed] == ["test_it.py::test_a", None]
     assert listed[0]["seconds"] == 1.0 and listed[1]["began"] == "2020-01-01T00:00:00+00:00"
 
 

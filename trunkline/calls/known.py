@@ -248,6 +248,7 @@ def of_recording(path: Path) -> KnownCall | None:
         callee=whose.callee or None,
         began=whose.began or began,
         seconds=round(seconds, 3),
+        test=whose.test or None,
         recording=str(path),
     )
 

@@ -453,8 +453,9 @@ class Book:
             del self.by_sid[sid]
 
     def info(self, call: Call, now: float) -> m.CallInfo:
-        """The call, for a gateway: with the stack to which it has to announce it."""
-        info = call.info(now)
+        """The call, for a gateway: with the test, for its recording, and with the stack to which
+        the gateway has to announce it."""
+        info = replace(call.info(now), test=self.test_of(call.session))
         return replace(info, stack=self.identity.stack) if self.identity.fleet else info
 
     def query(self, call: Call) -> dict[str, str]:
