@@ -7,61 +7,46 @@ import base64
 import contextlib
 import gzip
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
-from click.testing import CliRunner, Result
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import InvalidRequestError
 from trunkline.carrier_sim.signature import sign
-from trunkline.cli.main import cli
 from trunkline.replay import cassette as files
 from trunkline.replay import command
 from trunkline.replay.call import CallPlayer, Lines
 from trunkline.replay.carrier import Carrier
 from trunkline.replay.cassette import Cassette, Exchange, Stream
-from trunkline.replay.compare import Difference, Tolerance, differences, document
-from trunkline.replay.mirror import mirrored
-from trunkline.replay.ourselves import Action, actions
+from trunkline.replay.compare import Difference, document
+from trunkline.replay.ourselves import actions
 from trunkline.replay.sound import filled, spoken
 from trunkline.replay.stream import Player
 
+from .replays import (
+    SID,
+    Message,
+    found,
+    greets,
+    listening,
+    mark,
+    media,
+    replayed,
+    run,
+    speech,
+    taped,
+    write,
+)
+
 #: A call as a stack has kept it, without its sound.
 RECORDED = Path(__file__).with_name("inbound.cassette")
-SID = "MZ" + "2" * 32
-LOUD = base64.b64encode(b"\x00" * 160).decode()
-QUIET = base64.b64encode(b"\xff" * 160).decode()
-
-Message = dict[str, Any]
-
-
-def media(payload: str = LOUD) -> Message:
-    return {"event": "media", "streamSid": SID, "media": {"payload": payload}}
-
-
-def speech(at: float, seconds: float) -> list[tuple[float, Message]]:
-    return [(at + n * 0.02, media()) for n in range(round(seconds / 0.02))]
-
-
-def mark(name: str = "m") -> Message:
-    return {"event": "mark", "streamSid": SID, "mark": {"name": name}}
-
-
-def taped(seconds: float = 0.4) -> Stream:
-    """The carrier's side of a short stream."""
-    names = {"callSid": "CA1", "accountSid": "AC0", "customParameters": {"nonce": "***"}}
-    start = {"event": "start", "streamSid": SID, "start": names}
-    heard: list[tuple[float, Message]] = [(0.0, {"event": "connected"}), (0.01, start)]
-    heard += [(0.02 + n * 0.02, media(QUIET)) for n in range(round(seconds / 0.02))]
-    heard.append((seconds + 0.05, {"event": "stop", "streamSid": SID, "stop": {}}))
-    return Stream(SID, 0.0, heard, closed=seconds + 0.06, reason="stop")
 
 
 # --------------------------------------------------------------------------- the file
@@ -110,10 +95,6 @@ def test_what_is_no_cassette_is_refused_in_one_line(tmp_path: Path, data: bytes,
         with pytest.raises(InvalidRequestError, match=why) as refused:
             files.read(path)
         assert "\n" not in str(refused.value)
-
-
-def run(*argv: object) -> Result:
-    return CliRunner().invoke(cli, ["replay", *map(str, argv)])
 
 
 # --------------------------------------------------------------------------- the carrier's part
@@ -185,10 +166,6 @@ def test_our_side_does_again_what_it_did() -> None:
 def call(said: list[tuple[float, Message]], **changes: Any) -> Cassette:
     stream = replace(taped(4.0), said=said)
     return replace(Cassette("CA1", streams=[stream]), **changes)
-
-
-def found(was: Cassette, now: Cassette, **tolerance: Any) -> list[Difference]:
-    return differences(was, now, Tolerance(**tolerance))
 
 
 def test_the_same_answers_a_little_later_are_the_same() -> None:
@@ -292,34 +269,6 @@ def test_requests_of_rest_are_compared_by_what_they_change() -> None:
 # --------------------------------------------------------------------------- an agent
 
 
-Agent = Callable[[ServerConnection], Awaitable[None]]
-
-
-def greets(seconds: float, *, marks: int = 1) -> Agent:
-    """An agent that says so much at the beginning, and then some marks."""
-
-    async def agent(socket: ServerConnection) -> None:
-        with contextlib.suppress(ConnectionClosed):
-            async for text in socket:
-                event = json.loads(text)["event"]
-                if event == "start":
-                    for _, message in speech(0.0, seconds):
-                        await socket.send(json.dumps(message))
-                    for n in range(marks):
-                        await socket.send(json.dumps(mark(f"{n}")))
-                elif event == "stop":
-                    await socket.close()
-
-    return agent
-
-
-@contextlib.asynccontextmanager
-async def listening(agent: Agent) -> AsyncIterator[str]:
-    async with serve(agent, "127.0.0.1", 0) as server:
-        (socket,) = server.sockets
-        yield f"ws://127.0.0.1:{socket.getsockname()[1]}/media"
-
-
 @contextlib.asynccontextmanager
 async def silent_agent() -> AsyncIterator[tuple[Lines, asyncio.Event]]:
     """An agent that says nothing, as our TwiML leads to it, and what tells that a stream is up."""
@@ -333,30 +282,6 @@ async def silent_agent() -> AsyncIterator[tuple[Lines, asyncio.Event]]:
         lines = Lines("")
         lines.answered(f'<Response><Connect><Stream url="{url}"/></Connect></Response>')
         yield lines, begun
-
-
-def write(path: Path, stream: Stream) -> Path:
-    """The cassette of a call with this stream."""
-    rows: list[dict[str, Any]] = [{"trunkline_cassette": 1, "call": "CA1", "began": ""}]
-    about = {"stream": stream.sid}
-    rows.append({"at": stream.opened, "dir": "in", "kind": "stream.open"} | about)
-    for direction, messages in (("in", stream.heard), ("out", stream.said)):
-        kind = {"dir": direction, "kind": "stream.message"} | about
-        rows += [{"at": at} | kind | {"message": message} for at, message in messages]
-    closed = {"at": stream.closed, "dir": "in", "kind": "stream.close", "reason": stream.reason}
-    rows.append(closed | about)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-async def replayed(path: Path, agent: Agent, *options: str) -> dict[str, Any]:
-    async with listening(agent) as url:
-        argv = (path, "--against", url, "--json", *options)
-        result = await asyncio.to_thread(run, *argv)
-    assert result.exit_code in (0, 1), result.output
-    told: dict[str, Any] = json.loads(result.output)
-    assert told["same"] == (result.exit_code == 0)
-    return told
 
 
 @pytest.mark.parametrize("speed", ["real", "fast"])
@@ -492,126 +417,6 @@ async def test_nobody_there_and_no_stream_are_one_line(tmp_path: Path) -> None:
     assert "has no stream: " in str(result.exception)
     assert run(path, "--against", "tcp://x").exit_code == 2
     assert run(path, "--parameter", "x").exit_code == 2
-
-
-# --------------------------------------------------------------------------- the far end
-
-
-def frames(words: list[tuple[float, float]], seconds: float) -> list[tuple[float, Message]]:
-    """The carrier's media messages of a far end that speaks from time to time."""
-    found = []
-    for n in range(round(seconds / 0.02)):
-        speaks = any(start <= n * 0.02 < end for start, end in words)
-        found.append((n * 0.02, media(LOUD if speaks else QUIET)))
-        found[-1][1]["media"]["timestamp"] = str(n * 20)
-    return found
-
-
-def talked() -> Stream:
-    """Our stream of a call. We speak from 0.5 to 1.5 s. The far end answers at 2 s, and yields to
-    us at 4 s. We have more to say than that, but fall silent at 4.5 s. It answers at 5 s, and is
-    still speaking when we hang up at 9 s."""
-    stream = taped(9.0)
-    others = [item for item in stream.heard if item[1]["event"] != "media"]
-    heard = [*others, *frames([(2.0, 4.06), (5.0, 9.0)], 9.0)]
-    said = [*speech(0.5, 1.0), *[(4.0, media())] * 200, (4.5, {"event": "clear"}), (8.9, mark())]
-    return replace(stream, heard=sorted(heard, key=lambda item: item[0]), said=said)
-
-
-def answers(after: float, *, yields: bool = True) -> Agent:
-    """An agent that answers so many seconds after somebody fell silent, for 6 s."""
-
-    async def agent(socket: ServerConnection) -> None:
-        quiet, plays_until, n = -1, 0, 0
-        with contextlib.suppress(ConnectionClosed):
-            async for text in socket:
-                message = json.loads(text)
-                if message["event"] != "media":
-                    continue
-                n += 1
-                if message["media"]["payload"] == LOUD:
-                    quiet = 0
-                    if yields and n < plays_until:
-                        plays_until = n
-                        await socket.send(json.dumps({"event": "clear", "streamSid": SID}))
-                elif quiet >= 0:
-                    quiet += 1
-                if quiet * 0.02 >= after and n >= plays_until:
-                    quiet, plays_until = -1, n + 300
-                    await socket.send(json.dumps(media(base64.b64encode(bytes(48_000)).decode())))
-
-    return agent
-
-
-async def test_an_agent_that_was_called_is_told_from_one_that_has_changed() -> None:
-    call = Cassette("CA1", streams=[talked()])
-    call.rest = [Exchange(9.0, "/Calls/CA1.json", {"Status": "completed"})]
-
-    async def differs(agent: Agent) -> list[Difference]:
-        async with listening(agent) as url:
-            was, now = await command._play_streams(call, url, Player("AC1"), ours=True)
-        return found(was, now, seconds=1.5, signals=False)
-
-    same, slower, stubborn = await asyncio.gather(
-        differs(answers(0.5)), differs(answers(3.5)), differs(answers(0.5, yields=False))
-    )
-    assert same == []
-    assert slower[0].where == "stream 1, sound 1" and " at 2." in slower[0].was, slower
-    assert stubborn[0].where == "stream 1, sound 1" and "2.06 s at 2." in stubborn[0].was, stubborn
-
-
-def test_the_far_end_hears_what_was_played_and_our_keys() -> None:
-    ours = [Action(1.0, "press", digits="1w#"), Action(9.0, "hang up")]
-    far = mirrored([talked()], ours)
-    (first, second) = spoken(far.heard, 0.0)
-    assert (first.start, first.end) == pytest.approx((0.52, 1.52), abs=0.021)
-    assert (second.start, second.end) == pytest.approx((4.02, 4.52), abs=0.021)
-    keys = [(at, m["dtmf"]["digit"]) for at, m in far.heard if m["event"] == "dtmf"]
-    assert [digit for _, digit in keys] == ["1", "#"]
-    assert [at for at, _ in keys] == pytest.approx([1.08, 1.78])
-    assert far.heard[-1][1]["event"] == "stop" and far.stopped
-    assert [m["event"] for _, m in far.heard[:3]] == ["connected", "start", "media"]
-    sids = {m["streamSid"] for _, m in far.heard if m["event"] in ("media", "dtmf", "start")}
-    assert sids == {SID}
-
-
-def test_a_far_end_that_hung_up_is_to_hang_up_again() -> None:
-    far = mirrored([talked()], [])
-    assert not far.stopped and far.reason == "close"
-    assert far.heard[-1][0] > talked().heard[-1][0] + 1.0, "it hears us until it does"
-
-
-def test_streams_before_and_behind_our_keys_are_one_to_the_far_end() -> None:
-    before, behind = talked(), replace(talked(), sid="MZ3")
-    behind.opened, behind.closed = 10.0, 19.06
-    for side in (behind.heard, behind.said):
-        side[:] = [(at + 10.0, message) for at, message in side]
-    far = mirrored([before, behind], [Action(19.0, "hang up")])
-    assert [round(each.start) for each in spoken(far.said, 0.0)] == [2, 5, 12, 15]
-    assert [round(each.start, 1) for each in spoken(far.heard, 0.0)] == [0.5, 4.0, 10.5, 14.0]
-    assert [m["event"] for _, m in far.heard].count("start") == 1
-
-
-def test_a_far_end_is_not_late_where_its_sound_came_late() -> None:
-    """The machine that recorded the call had stood still for two seconds."""
-    stream = talked()
-    stream.heard = [(at if at < 1.0 else max(at, 3.0), each) for at, each in stream.heard]
-    far = mirrored([stream], [])
-    assert [round(each.start, 1) for each in spoken(far.said, 0.0)] == [2.0, 5.0]
-
-
-async def test_who_plays_the_wrong_side_is_told(tmp_path: Path) -> None:
-    path = write(tmp_path / "CA1.cassette", taped(0.1))
-    with path.open("a") as file:
-        order = {"id": "1", "path": "/Calls.json", "form": {"To": "+15551234567"}}
-        file.write(json.dumps({"at": 0.0, "dir": "out", "kind": "rest.request"} | order) + "\n")
-    told = await replayed(path, greets(0.3))
-    assert "--play ours" in told["notes"][0]
-    told = await replayed(path, greets(0.3), "--play", "ours")
-    assert told["notes"] == [] and not any("mark" in each["where"] for each in told["differences"])
-    for argv in ([], ["--against", "http://x"], ["--against", "ws://x", "--speed", "fast"]):
-        result = run(path, "--play", "ours", *argv)
-        assert result.exit_code == 2 and "--play ours" in result.output
 
 
 # --------------------------------------------------------------------------- webhooks
