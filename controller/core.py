@@ -256,7 +256,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # Streams. The dial has its call before the client hears of it. The gateway is answered last,
     # and one-way streams that wait have their turn behind that answer, which names the stream.
     m.StreamStart: (streams.start, digits.settle),
-    f.StreamShown: (streams.accept,),
+    f.StreamShown: (digits.stream_shown, streams.accept),
     f.StreamUp: (
         dials.stream_up,
         sessions.call_up,

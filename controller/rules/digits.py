@@ -18,8 +18,8 @@ it, the document begins with ``<Start><Stream>``. Then the far end is lost until
 and the loss is counted.
 
 The one-way stream waits at its gateway, which keeps the newest sound. It becomes the call's stream,
-with the next ordinal, when stream n is gone (:func:`stream_lost`). From then on it is a stream
-like any other: a worker may die, and the gateway moves it. Playout stays frozen until the next
+with the next ordinal, when stream n is gone (:func:`stream_lost`), or when the stream behind the
+digits comes first (:func:`stream_shown`). From then on it is a stream like any other: a worker may die, and the gateway moves it. Playout stays frozen until the next
 stream.
 
 The rules (the table is DIGITS in :mod:`.tables`):
@@ -213,6 +213,15 @@ def _take_listener(at: Moment, row: Row) -> bool:
         return False
     at.tell(f.ListenerTaken(row.call, gateway))
     return True
+
+
+def stream_shown(at: Moment, shown: f.StreamShown) -> None:
+    """The document's stream has come. Perhaps the end of stream n is not told yet, because its
+    gateway stands still. The one-way stream has its turn all the same, or what it has heard since
+    that end would be lost."""
+    row = at.book.digits.of(shown.token.call)
+    if row is not None and shown.token.digest == row.token and not row.call.one_way:
+        _take_listener(at, row)
 
 
 def stream_up(at: Moment, up: f.StreamUp) -> None:
