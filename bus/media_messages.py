@@ -111,9 +111,10 @@ class OpenCall(PackedMessage, frozen=True):
       the samples that lay there at its end.
     - ``one_way``: the stream takes no sound of ours; playout stays frozen until the next stream.
     - ``joins``: the stream already brought the far end's sound while the stream before it still
-      did. The worker joins the two, so that nothing is heard twice. If the stream before it is at
-      another gateway, the worker takes that stream's frames and StreamEnded up to the joint, though
-      their generation is older.
+      did. The worker joins the two, so that nothing is heard twice. If one of the two streams
+      before it is at another gateway, the worker takes that stream's frames up to the joint, its
+      digits and its StreamEnded, though their generation is older. It even takes that stream's
+      OpenCall, if that comes behind this one.
     """
 
     call: Name

@@ -38,9 +38,9 @@ class Call:
         self.playback = opened.playback
         #: identity of the gateway that writes our frames; None: it is gone
         self.gateway: bytes | None = gateway
-        #: the gateway and the generation of the stream that the present one joins, if that stream
-        #: may still bring sound, from another gateway
-        self.before: tuple[bytes, int] | None = None
+        #: the streams before the present one, which joins them, that may still bring sound from
+        #: other gateways: by ordinal, the gateway and the generation; None: it is not opened yet
+        self.before: dict[int, tuple[bytes, int] | None] = {}
         #: a time at which the gateway lived for certain: that of the last empty look at the socket
         #: before its last message was read. By the time of the reading it may have died
         self.gateway_heard = now
@@ -154,9 +154,7 @@ class Call:
         """The call goes on here under a newer generation: a new stream, or moved back."""
         playout = self.playout
         if opened.ordinal > self.ordinal:
-            self.before = None
-            if opened.joins and self.ended is None and self.gateway not in (None, gateway):
-                self.before = (self.gateway, self.generation)
+            self._comes_after(opened, gateway)
         if playout is not None:
             if opened.ordinal > self.ordinal:
                 # The stream before may have ended without a StreamEnded, because its gateway died,
@@ -182,6 +180,22 @@ class Call:
         self.ended = None
         self.tell_end = False
         self.streamless_since = None
+
+    def _comes_after(self, opened: m.OpenCall, gateway: bytes) -> None:
+        """Note which streams before this one may still bring sound. Those of its own gateway have
+        brought all of theirs, because one connection keeps its order."""
+        before = self.before
+        if self.ended is None and self.gateway is not None:
+            before[self.ordinal] = (self.gateway, self.generation)
+        if self.ordinal < opened.ordinal - 1:
+            before[opened.ordinal - 1] = None
+        self.before = {
+            ordinal: source
+            for ordinal, source in before.items()
+            if opened.joins
+            and ordinal >= opened.ordinal - 2
+            and (source is None or source[0] != gateway)
+        }
 
     @property
     def mute(self) -> bool:

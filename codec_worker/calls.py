@@ -5,9 +5,9 @@ The rules:
 1. A call is here from OpenCall on. An OpenCall with a newer generation takes the call over, and the
    worker goes on with all that it knows of the call. An OpenCall that is not newer is dropped, and
    so is every message of another generation. An OpenCall shows the call's secret. Until the next
-   OpenCall only the gateway that sent it speaks for the call. One exception: a stream may join a
-   stream at another gateway that stands still. Then that gateway's frames are taken up to the
-   joint, and so is the news that its stream has ended.
+   OpenCall only the gateway that sent it speaks for the call. One exception: a stream may join
+   streams at another gateway that stands still. Then that gateway's OpenCall and frames are taken
+   up to the joint, and so are digits and the news that such a stream has ended.
 2. The client attaches by the call's secret, before or after the call is opened. ``Opened`` asks the
    client for a ``Resume``, and nothing is sent in either direction before that. So the client does
    not hear sound again that it has heard, and no sound goes out that it has interrupted.
@@ -163,8 +163,9 @@ class Calls:
             if call.gateway == peer:
                 call.gateway_lost()
                 self._hand_out_soon(call)
-            if call.before is not None and call.before[0] == peer:
-                self._none_late(call)
+            for ordinal, source in list(call.before.items()):
+                if source is not None and source[0] == peer:
+                    self._none_late(call, ordinal)
             if call.adapter == peer:
                 self._lose_adapter(call)
 
@@ -204,7 +205,8 @@ class Calls:
         call = self.calls.get(opened.call)
         newest = self._closed.get(opened.call, -1) if call is None else call.generation
         if opened.generation <= newest:
-            self.dropped["generation"] += 1
+            if call is None or not self._open_late(peer, call, opened, now):
+                self.dropped["generation"] += 1
             return
         self.peers.setdefault(peer, "gateway")
         peer = self._gateways.setdefault(peer, peer)
@@ -226,13 +228,26 @@ class Calls:
             if opened.ahead:
                 call.playout.plays_on(now + opened.ahead * SAMPLE_NS)
         if opened.joins:
-            call.inbound.join(opened.ordinal, awaits=call.before is not None)
+            call.inbound.join(opened.ordinal, call.before)
         call.inbound.replace_ring(_ring(opened.ring, now))
         for digit in opened.digits:
             if digit not in call.digits:
                 call.digits.append(digit)
         self._choose_adapter(call)
         self._say_opened(call)
+
+    def _open_late(self, peer: bytes, call: Call, opened: m.OpenCall, now: int) -> bool:
+        """A stream that the present one joins is opened behind it, by a gateway that stood still.
+        False: it is no such stream."""
+        ordinal = opened.ordinal
+        if call.before.get(ordinal, ()) is not None or not _same(call.secret, opened.secret):
+            return False
+        call.before[ordinal] = (peer, opened.generation)
+        call.inbound.join(ordinal, call.before)
+        for frame in _ring(opened.ring, now):
+            call.inbound.add_late(frame)
+        self._hand_out_soon(call)
+        return True
 
     def _why_not(self, call: Call | None, opened: m.OpenCall) -> str | None:
         """Why the call is not taken; None: it is taken."""
@@ -276,9 +291,9 @@ class Calls:
             self._batches.instructions.append((call.adapter, opened))
 
     def _stream_ended(self, peer: bytes, ended: m.StreamEnded, now: int) -> None:
-        joined = self.calls.get(ended.call)
-        if joined is not None and joined.before == (peer, ended.generation):
-            self._none_late(joined)
+        joined = self._joined(peer, ended.call, ended.generation)
+        if joined is not None:
+            self._none_late(joined, ended.ordinal)
             return
         call = self._from_gateway(peer, ended.call, ended.generation)
         if call is None:
@@ -290,10 +305,17 @@ class Calls:
             self._batches.tell_acknowledged()  # a client gets these before the stream's end
             self._tell_unplayed(call)
 
-    def _none_late(self, call: Call) -> None:
-        """The stream that the call's present one joins brings no more sound."""
-        call.before = None
-        call.inbound.none_late()
+    def _joined(self, peer: bytes, call_id: str, generation: int) -> Call | None:
+        """The call, if this generation is of an earlier stream, at this gateway, that its present
+        one joins."""
+        call = self.calls.get(call_id)
+        at = (peer, generation)
+        return None if call is None or at not in call.before.values() else call
+
+    def _none_late(self, call: Call, ordinal: int) -> None:
+        """This stream, which the call's present one joins, brings no more sound."""
+        call.before.pop(ordinal, None)
+        call.inbound.none_late(ordinal)
         self._hand_out_soon(call)
 
     def _tell_unplayed(self, call: Call) -> None:
@@ -327,7 +349,7 @@ class Calls:
         for frame in frames:
             call = calls.get(frame.call)
             if call is None or call.generation != frame.generation or call.gateway is not gateway:
-                self._late_frame(peer, call, frame, now)
+                self._late_frame(peer, frame, now)
                 continue
             call.frames_in += -(-len(frame.payload) // FRAME)
             if read_at > call.gateway_heard:
@@ -336,10 +358,11 @@ class Calls:
             if call.inbound.add(fresh):
                 heard[frame.call] = call
 
-    def _late_frame(self, peer: bytes, call: Call | None, frame: m.InFrame, now: int) -> None:
-        """A frame that is not of a present stream. It may be of the stream that a present one
+    def _late_frame(self, peer: bytes, frame: m.InFrame, now: int) -> None:
+        """A frame that is not of a present stream. It may be of a stream that a present one
         joins."""
-        if call is None or call.before != (peer, frame.generation) or not call.inbound.awaits:
+        call = self._joined(peer, frame.call, frame.generation)
+        if call is None or not call.inbound.awaits(frame.ordinal):
             self._from_gateway(peer, frame.call, frame.generation)  # counts why
             return
         call.frames_in += -(-len(frame.payload) // FRAME)
@@ -387,7 +410,8 @@ class Calls:
             self._batches.instructions.append((call.adapter, told))
 
     def _digit(self, peer: bytes, digit: m.Digit) -> None:
-        call = self._from_gateway(peer, digit.call, digit.generation)
+        call = self._joined(peer, digit.call, digit.generation)
+        call = call or self._from_gateway(peer, digit.call, digit.generation)
         if call is None:
             return
         call.digits.append(digit.digit)

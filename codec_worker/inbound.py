@@ -16,8 +16,8 @@ The rules:
    begin later than 1 s, it has call time 0 at position 0, and what did not come is lost sound.
    A stream that *joins* brought the same sound as the stream before it for a while. It continues
    where the earlier stream ended, without a seam (``join.py``), and sound that both brought is
-   heard once. An earlier stream at another gateway may still bring sound, and bring it late where
-   that gateway stood still. It is heard until it has reached the later stream's sound, or has
+   heard once. Earlier streams at another gateway may still bring sound, and bring it late where
+   that gateway stood still. Each is heard until it has reached the later stream's sound, or has
    ended. The later one's sound waits so long, but for 2 s at most.
 4. A seam (gap, end of a stream) ends the filter's history: the samples that the filter holds back
    are handed out as if silence followed.
@@ -30,7 +30,7 @@ The rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -52,7 +52,7 @@ _LATEST_START: Final = WIRE_RATE
 #: 2 s of a one-way stream that waits, so all of that is compared.
 _JOIN_OLD: Final = WIRE_RATE
 _JOIN_NEW: Final = 3 * WIRE_RATE
-#: At most this much of the new stream's sound (2 s) waits at its joint. The old stream's gateway is
+#: At most this much of later streams' sound (2 s) waits at a joint. The old stream's gateway is
 #: told to close it after 1 s.
 _MOST_WAITING: Final = 2 * WIRE_RATE
 
@@ -107,7 +107,7 @@ class Inbound:
 
     # Slots: see Call in call.py.
     __slots__ = (
-        "_awaits", "_base", "_history", "_joins", "_last_arrival", "_looked_at", "_more", "_next",
+        "_base", "_history", "_joins", "_last_arrival", "_late", "_looked_at", "_more", "_next",
         "_open", "_ordinal", "_out", "_owed", "_past", "_ring", "_ring_samples", "_runs",
         "_waiting", "gathers", "lost", "resumed",
     )  # fmt: skip
@@ -136,9 +136,8 @@ class Inbound:
         self._looked_at = 0  # _next as :meth:`overdue` found it last
         self._owed = 0  # lost samples not yet reported
         self._joins: set[int] = set()  # streams that join the one before
-        #: the newest stream, while the one before it may still bring sound; 0: it may not
-        self._awaits = 0
-        self._waiting = 0  # samples of that stream that wait at its joint
+        self._late: set[int] = set()  # streams before the newest that may still bring sound
+        self._waiting = 0  # samples that wait at a joint, behind such a stream
 
     # ------------------------------------------------------------------ in
 
@@ -176,22 +175,25 @@ class Inbound:
         return True
 
     def add_late(self, frame: InboundFrame) -> None:
-        """A frame arrived of the stream before the newest."""
+        """A frame arrived of a stream before the newest."""
         newer = (at for at, kept in enumerate(self._ring) if kept.ordinal > frame.ordinal)
         self._ring.insert(next(newer, len(self._ring)), frame)
         self._ring_samples += len(frame.payload)
         if self.resumed:
-            self._feed(frame)
+            if frame.ordinal == self._ordinal:
+                self._feed(frame)
             self._feed_behind_joint()
 
-    @property
-    def awaits(self) -> bool:
-        """Sound of the stream before the newest may still be heard."""
-        return self._awaits > 0
+    def awaits(self, ordinal: int) -> bool:
+        """Sound of this stream, which is not the newest, may still be heard."""
+        return self._ordinal <= ordinal and ordinal in self._late
 
-    def none_late(self) -> None:
-        """No more sound comes of the stream before the newest, or none is waited for any more."""
-        self._awaits = 0
+    def none_late(self, ordinal: int | None = None) -> None:
+        """No more sound comes of this stream, which is not the newest. None: nor of any other, or
+        none is waited for any more."""
+        if ordinal is None:
+            self._late.clear()
+        self._late.discard(ordinal or 0)
         self._feed_behind_joint()
 
     def replace_ring(self, frames: Sequence[InboundFrame]) -> None:
@@ -204,11 +206,11 @@ class Inbound:
             self._ring.extend(frames)
             self._ring_samples = sum(len(f.payload) for f in self._ring)
 
-    def join(self, ordinal: int, *, awaits: bool = False) -> None:
-        """The stream ``ordinal`` brought the same sound as the one before it for a while.
-        ``awaits``: sound of the one before it may still come, from another gateway."""
+    def join(self, ordinal: int, late: Iterable[int] = ()) -> None:
+        """The stream ``ordinal`` brought the same sound as the one before it for a while. ``late``:
+        these streams before the newest may still bring sound, from other gateways."""
         self._joins.add(ordinal)
-        self._awaits = ordinal if awaits else 0
+        self._late = set(late)
 
     def pause(self) -> None:
         """Hand out nothing until the next ``resume``. Frames that still wait are dropped here,
@@ -269,8 +271,8 @@ class Inbound:
 
     def _feed_behind_joint(self) -> None:
         """Take the frames that wait at the joint, if they need not wait any more."""
-        if self._waiting:
-            self._waiting = 0
+        self._waiting = 0
+        if self.resumed:
             for frame in [f for f in self._ring if f.ordinal > self._ordinal]:
                 if not self._feed(frame):
                     break
@@ -328,11 +330,11 @@ class Inbound:
         head = self._head(frame)
         both = by_sound(self._tail(), head, clock)
         if both is None:
-            if frame.ordinal == self._awaits and len(head) <= _MOST_WAITING:
+            late = any(self.awaits(ordinal) for ordinal in self._late if ordinal < frame.ordinal)
+            if late and len(head) <= _MOST_WAITING:
                 self._waiting = len(head)
                 return None
             both = by_clock(clock)
-        self._awaits = 0
         lost = max(0, -both)
         self._next = frame.position + max(0, both)
         self._base = heard + lost - self._next

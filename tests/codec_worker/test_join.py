@@ -149,7 +149,7 @@ def waiting(*, resumed_first: bool = True) -> tuple[Inbound, list[SoundPiece]]:
     for frame in frames(1, 0, 16_000):
         inbound.add(frame)
     told = take(inbound)
-    inbound.join(2, awaits=True)
+    inbound.join(2, [1])
     new = frames(2, 17_600, 20_000)
     inbound.replace_ring(new[:8])
     if resumed_first:
@@ -171,16 +171,16 @@ def resume(inbound: Inbound, told: list[SoundPiece], now: int) -> None:
 @pytest.mark.parametrize("resumed_first", [True, False])
 def test_sound_that_is_late_at_the_other_gateway_is_waited_for(resumed_first: bool) -> None:
     inbound, told = waiting(resumed_first=resumed_first)
-    assert inbound.awaits and told[-1].ordinal == 1
+    assert inbound.awaits(1) and told[-1].ordinal == 1
     now = T0 + 20_000 * MS // 8
     for late in frames(1, 0, 19_200)[100:]:
         inbound.add_late(InboundFrame(now, 1, late.position, late.payload))
         told += take(inbound)
     if not resumed_first:
-        assert inbound.awaits
+        assert inbound.awaits(1)
         resume(inbound, told, now)
         told += take(inbound)
-    assert not inbound.awaits
+    assert not inbound.awaits(1)
     for frame in frames(2, 17_600, 32_000)[15:]:
         inbound.add(frame)
         told += take(inbound)
@@ -197,7 +197,7 @@ def test_it_is_not_waited_for_without_an_end(how: str) -> None:
     for late in frames(1, 0, 16_160)[100:]:
         inbound.add_late(late)
         told += take(inbound)
-    assert inbound.awaits and told[-1].ordinal == 1
+    assert inbound.awaits(1) and told[-1].ordinal == 1
     end = 20_000
     if how == "none late":
         inbound.none_late()
@@ -210,7 +210,7 @@ def test_it_is_not_waited_for_without_an_end(how: str) -> None:
             assert take(inbound) == []
         inbound.add(last)
         end = 17_600 + 16_000 + 160
-    assert not inbound.awaits
+    assert not inbound.awaits(1)
     told += take(inbound)
     inbound.end_stream()
     told += take(inbound)
@@ -222,7 +222,7 @@ def test_a_client_that_is_back_meanwhile_waits_too() -> None:
     inbound, told = waiting()
     now = T0 + 20_000 * MS // 8
     resume(inbound, told, now)
-    assert take(inbound) == [] and inbound.awaits
+    assert take(inbound) == [] and inbound.awaits(1)
     for late in frames(1, 0, 17_760, late=300 * MS)[100:]:
         inbound.add_late(late)
         told += take(inbound)
@@ -323,6 +323,57 @@ def test_in_whatever_order_two_gateways_are_read_nothing_is_lost(data: st.DataOb
     assert len(off) == 0 or off[-1] - off[0] < 6 * LOOKAHEAD
 
 
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_three_streams_of_two_gateways_in_whatever_order_they_are_read(data: st.DataObject) -> None:
+    """Digits: the one-way stream joins the first, and the third joins that. Where a gateway stands
+    still, even the opening of an earlier stream comes behind that of a later one."""
+    draw = data.draw
+    end_1 = draw(st.integers(3_000, 9_000), "the first stream's end")
+    begin_2 = end_1 - draw(st.integers(16, 2_000), "how much the first two bring")
+    begin_3 = end_1 + draw(st.integers(160, 4_000), "how long only the second one brings")
+    end_2 = begin_3 + draw(st.integers(16, 3_000), "how much the last two bring")
+    last = end_2 + draw(st.integers(160, 3_000), "how much more the third one brings")
+    places = [GATEWAY, *(draw(st.sampled_from([GATEWAY, OTHER]), "at") for _ in range(2))]
+    bench = Bench(1)
+    waiting: dict[bytes, list[m.ToWorker]] = {GATEWAY: [], OTHER: []}
+    for ordinal, begin, end in ((1, 0, end_1), (2, begin_2, end_2), (3, begin_3, last)):
+        generation = bench.gateway.generation = m.first_generation(ordinal)
+        bench.gateway.joins, bench.gateway.one_way = ordinal > 1, ordinal == 2
+        bench.gateway.out_next = 0 if ordinal == 1 else None
+        sound = [
+            m.InFrame(CALL, generation, ordinal, f.position, f.payload)
+            for f in frames(ordinal, begin, end)
+        ]
+        early = draw(st.integers(1, 10), "frames with its opening") if ordinal > 1 else 0
+        bench.gateway.ring.extend(sound[:early])
+        queue = waiting[places[ordinal - 1]]
+        queue += [bench.gateway.open_call(), *(m.Inbound([frame]) for frame in sound[early:])]
+        if ordinal == 1 and places[1] != GATEWAY:
+            queue.append(m.StreamEnded(CALL, generation, 1, "stop"))
+    for message in waiting[GATEWAY][:11]:
+        bench.send(0, GATEWAY, message)
+    bench.run()
+    del waiting[GATEWAY][:11]
+    while any(waiting.values()):
+        peer = draw(st.sampled_from([peer for peer in waiting if waiting[peer]]), "is read")
+        for _ in range(min(len(waiting[peer]), draw(st.integers(1, 60), "messages"))):
+            bench.send(0, peer, waiting[peer].pop(0))
+        bench.now += draw(st.integers(0, 400), "ms") * MS
+        bench.run()
+        if draw(st.integers(0, 9), "the client comes back") == 0:
+            bench.worker.disconnected(ADAPTER, bench.now)
+            bench.attach(0)
+            bench.run()
+    bench.send(0, places[2], m.StreamEnded(CALL, m.first_generation(3), 3, "stop"))
+    bench.run()
+    assert bench.adapter.lost_in == 0
+    assert len(bench.adapter.heard) == 6 * last
+    off = np.flatnonzero(np.frombuffer(bench.adapter.heard, "<i2") != decoded(SOUND[:last]))
+    # Streams that ended before the next one was opened have silence behind them, for the filter.
+    assert len(off) < 2 * 6 * LOOKAHEAD, off
+
+
 def at_another_gateway(ends: int) -> Bench:
     """A stream whose gateway has brought ``ends`` samples, and the next one at another gateway,
     which begins at 8000 and has brought 0.3 s."""
@@ -357,6 +408,15 @@ def test_frames_of_a_gateway_that_stood_still_are_heard_behind_the_next_ones_ope
     assert bench.adapter.lost_in == 0
     assert np.array_equal(np.frombuffer(bench.adapter.heard, "<i2"), decoded(SOUND[:10_400]))
     assert bench.worker.dropped == {"generation": 9}, "what the next stream had brought already"
+
+
+def test_a_key_that_a_gateway_tells_late_is_heard_too() -> None:
+    bench = at_another_gateway(6400)
+    key = m.DigitIn(1, 1, "5")
+    bench.send(0, OTHER, m.Digit(CALL, m.first_generation(1), key))
+    bench.send(0, b"stranger", m.Digit(CALL, m.first_generation(1), m.DigitIn(1, 2, "6")))
+    bench.run()
+    assert bench.adapter.others == [m.DigitHeard(CALL, bench.gateway.generation, key)]
 
 
 @pytest.mark.parametrize("how", ["ends", "is gone"])
