@@ -193,6 +193,8 @@ class Resume(PackedMessage, frozen=True):
     - ``floor``: outbound sound before this position was interrupted and must not be sent.
     - ``interrupt``: the serial of the client's last interrupt. If the worker does not know that
       interrupt yet, some of the interrupted sound may lie at the carrier, and a Clear follows.
+    - ``heard``: the last sound that the client has heard, as mu-law, up to ``position``. By it a
+      worker that did not have that stream finds where the next stream goes on.
     """
 
     call: Known
@@ -204,6 +206,7 @@ class Resume(PackedMessage, frozen=True):
     acknowledged: Position
     floor: Position
     interrupt: Number
+    heard: bytes = b""
 
 
 class Gather(PackedMessage, frozen=True):

@@ -491,6 +491,7 @@ class Calls:
         # stood still. It was sent after our last empty look at the socket. Count from that look, so
         # that a loss is counted too long rather than too short.
         sent = self._read_at
+        call.inbound.remember(resume.ordinal, resume.position, resume.heard)
         call.inbound.resume(resume.ordinal, resume.position, resume.call_position, idle_ns, sent)
         for digit in call.digits:
             self._batches.instructions.append((peer, m.DigitHeard(call.id, call.generation, digit)))

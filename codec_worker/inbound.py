@@ -244,6 +244,21 @@ class Inbound:
             if not self._feed(frame):
                 break
 
+    def remember(self, ordinal: int, position: int, heard: bytes) -> None:
+        """The client heard this sound last, up to ``position`` of a stream that may have brought it
+        to another worker. The next stream's joint is found by it."""
+        at = 0
+        for at, kept in enumerate(self._ring, 1):
+            if (kept.ordinal, kept.position) >= (ordinal, position):
+                at -= 1
+                break
+            if kept.ordinal == ordinal and kept.position + len(kept.payload) >= position:
+                return
+        if heard:
+            last = heard[-_JOIN_OLD:]
+            self._ring.insert(at, InboundFrame(0, ordinal, position - len(last), last))
+            self._ring_samples += len(last)
+
     def end_stream(self) -> None:
         """No more comes on this stream, so the filter may give out the samples that it holds
         back."""

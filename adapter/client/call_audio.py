@@ -34,6 +34,7 @@ comes 50 times a second for each call.
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,9 @@ INTERRUPTED_WITHIN = 0.25
 ACKNOWLEDGED_WITHIN = 0.04
 #: A worker sends at most this much sound (seconds) to the gateway without an acknowledgement.
 MOST_IN_DOUBT = 0.16
+#: A worker is told the last sound that was heard: these many pieces, these many samples at most.
+LAST_PIECES = 25
+LAST_HEARD = WIRE_RATE // 2
 #: At most this much sound (seconds) is assumed to lie unplayed at the carrier, unless more was seen
 #: there: the stack's default lead (60 ms), and one message.
 LEAD_AND_MESSAGE = 0.06 + TOGETHER * 0.02
@@ -112,7 +116,7 @@ class CallAudio:
     # Python keeps more than 30 attributes in a dict of the object's own, which costs 1 to 2 µs for
     # each frame where caches are cold.
     __slots__ = (
-        "_acknowledged_at", "_digits", "_drain_until", "_ended", "_ended_at", "_first",
+        "_acknowledged_at", "_codes", "_digits", "_drain_until", "_ended", "_ended_at", "_first",
         "_heard_at", "_heard_ordinal", "_heard_stream_end", "_hung_up_at", "_instructions",
         "_interrupt_asked", "_last_active", "_late", "_marks", "_most_ahead", "_over",
         "_plays_until", "_sent_by_then", "_stall", "_stream_began", "_stream_gone",
@@ -143,6 +147,8 @@ class CallAudio:
         self.heard_samples = 0
         self._heard_ordinal = 0
         self._heard_stream_end = 0
+        #: the mu-law of the last pieces that were heard, without a gap between them
+        self._codes: deque[bytes] = deque(maxlen=LAST_PIECES)
         self._heard_at = began
         #: a time at which the newest stream had begun for certain
         self._stream_began = began
@@ -259,6 +265,7 @@ class CallAudio:
                 acknowledged=self.out.acknowledged,
                 floor=self.out.floor,
                 interrupt=self.out.serial,
+                heard=b"".join(self._codes)[-LAST_HEARD:],
             )
         )
         if self.gathers:
@@ -290,6 +297,7 @@ class CallAudio:
             missing = max(-known, sound.lost if known <= 0 else 0)
             if missing > 0:
                 self.lost.add("inbound", missing, NEVER_ARRIVED)
+                self._codes.clear()
         self._heard_at = self._said_at(sound, stop - heard_to, now)
         if stop > heard_to:
             self.heard_to = stop
@@ -299,6 +307,10 @@ class CallAudio:
         self._heard_stream_end = sound.stream_end
         if pcm:
             self.heard_samples += len(pcm) // POSITION_BYTES
+            if codes:
+                self._codes.append(codes)
+            else:
+                self._codes.clear()
             if self.tape is not None and codes:
                 self.tape.heard(self.heard_to - len(codes), codes, now)
         return pcm

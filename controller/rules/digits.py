@@ -19,8 +19,8 @@ and the loss is counted.
 
 The one-way stream waits at its gateway, which keeps the newest sound. It becomes the call's stream,
 with the next ordinal, when stream n is gone (:func:`stream_lost`), or when the stream behind the
-digits comes first (:func:`stream_shown`). From then on it is a stream like any other: a worker may die, and the gateway moves it. Playout stays frozen until the next
-stream.
+digits comes first (:func:`stream_shown`). From then on it is a stream like any other: a worker may
+die, and the gateway moves it. Playout stays frozen until the next stream.
 
 The rules (the table is DIGITS in :mod:`.tables`):
 

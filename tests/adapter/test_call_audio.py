@@ -296,3 +296,16 @@ def test_a_new_stream_resumes_at_what_was_acknowledged(
     assert isinstance(resume, m.Resume)
     assert resume.acknowledged == 160
     assert [s.position for s in speaks if isinstance(s, m.Speak)] == [160]
+
+
+def test_the_next_worker_is_told_the_last_sound_that_was_heard(model: CallModel) -> None:
+    """As far as it has no gap."""
+    audio, at = model.audio, model.audio.heard_to
+    for begin, lost, codes in ((0, 0, b"gone"), (10, 6, b"first"), (12, 0, b"rst, last")):
+        stop = at + begin + len(codes)
+        pcm = bytes(6 * len(codes))
+        sound = m.Sound(CALL, model.generation, at + begin, 1, stop, lost, pcm, codes)
+        audio.heard("a", sound, model.now)
+    audio.opened("b", m.Opened(CALL, model.generation + 1, 1, 0), model.now)
+    (resume,) = [s for s in sends(model) if isinstance(s, m.Resume)]
+    assert resume.heard == b"first, last"

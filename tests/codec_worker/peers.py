@@ -105,6 +105,7 @@ class FakeAdapter:
         self.acknowledged = 0
         self.serial = 0
         self.heard = bytearray()  # PCM by call time; lost sound is zeros
+        self.codes = b""  # the last of it as mu-law, without a gap
         self.heard_at: tuple[int, int] = (0, 0)  # ordinal, stream end
         self.last_heard = 0
         self.lost_in = 0
@@ -137,6 +138,7 @@ class FakeAdapter:
                     self.sounds += 1
                     assert sound.position * 6 - len(self.heard) == sound.lost * 6
                     self.heard += bytes(sound.lost * 6) + sound.pcm
+                    self.codes = (b"" if sound.lost else self.codes[-4000:]) + sound.codes
                     self.heard_at = (sound.ordinal, sound.stream_end)
                     self.last_heard = now
                     self.lost_in += sound.lost
@@ -171,6 +173,7 @@ class FakeAdapter:
                 self.acknowledged,
                 self.floor,
                 self.serial,
+                self.codes,
             )
         ]
         if self.gathers:

@@ -281,6 +281,34 @@ def test_a_worker_that_takes_over_in_the_seam_is_mute_too() -> None:
     assert bench.adapter.lost_out == 0
 
 
+@pytest.mark.parametrize("knows", [0, 4000])
+def test_a_worker_that_did_not_have_the_first_stream_joins_the_next_one_to_the_sample(
+    knows: int,
+) -> None:
+    """The client tells it what was heard last. ``knows``: the worker had the call this far, before
+    another worker took it."""
+    bench = Bench(2)
+    for worker, begin, end in ((1, 0, knows), (0, knows, 8000)):
+        bench.gateway.generation += 1
+        bench.open(worker)
+        for frame in frames(1, begin, end):
+            bench.now += 20 * MS
+            bench.hear(begin + frame.position, frame.payload)
+            bench.run()
+    bench.workers[0].disconnected(GATEWAY, bench.now)
+    bench.now += 90 * MS
+    bench.new_stream(None)
+    bench.gateway.joins = True
+    generation = bench.gateway.generation
+    for frame in frames(2, 7000, 9000):
+        bench.gateway.ring.append(m.InFrame(CALL, generation, 2, frame.position, frame.payload))
+    bench.open(1)
+    bench.from_gateway(m.StreamEnded(CALL, generation, 2, "stop"))
+    bench.run()
+    assert bench.adapter.lost_in == 0
+    assert np.array_equal(np.frombuffer(bench.adapter.heard, "<i2"), decoded(SOUND[:9000]))
+
+
 OTHER = b"other gateway"
 
 
