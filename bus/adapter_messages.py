@@ -186,9 +186,11 @@ class SendDigits(Message, frozen=True):
 
 class DigitsPlayed(Message, frozen=True):
     """``age``: how old the call was when the first digit began. The call's report names the keys
-    with their times."""
+    with their times. ``ordinal``: the stream that is back. A worker may open it a little later, and
+    until then the client says nothing."""
 
     age: Seconds
+    ordinal: Ordinal = 0
 
 
 class Listen(Message, frozen=True):

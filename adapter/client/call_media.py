@@ -37,6 +37,8 @@ log = logging.getLogger("trunkline.adapter")
 MOST_HEARD_BYTES = MOST_KEPT * LINE_RATE * 2
 #: A hang-up waits at most this long until the far end has heard everything that was said.
 PLAYED_WITHIN = 1.0
+#: A worker opens a stream within this time, once the controller has let it in.
+OPENED_WITHIN = 2.0
 #: The carrier may take this long to begin a document that it has taken.
 BEGUN_WITHIN = 0.5
 
@@ -56,7 +58,8 @@ class CallMedia:
         self.sound = SoundBox(MOST_HEARD_BYTES, self._piece_changed)
         self._loop = asyncio.get_running_loop()
         self.digits: Box[str] = Box()
-        #: rung when the call has ended (``ended_reason`` is set), and when who answered is known
+        #: rung when the call has ended (``ended_reason`` is set), when who answered is known, and
+        #: when a worker has opened a stream
         self.changed = Bell()
         #: the controller's CallEnded, which may come before the last sound
         self.controller_ended: m.CallEnded | None = None
@@ -194,6 +197,15 @@ class CallMedia:
         if self.audio.tape is not None:
             for after, digit in presses(digits):
                 self.audio.tape.key(age + after, digit, ours=True)
+
+    async def wait_stream(self, ordinal: int) -> None:
+        """Wait until a worker has opened this stream or a later one. What is said before would go
+        to the stream before it, which is over."""
+
+        def there() -> bool:
+            return self.audio.generation >> 16 >= ordinal or self.controller_ended is not None
+
+        await self.changed.wait_until(there, OPENED_WITHIN)
 
     async def until_played(self, send: Callable[[], Awaitable[None]], seconds: float) -> None:
         """Do ``send`` (digits on another leg than our stream's), and let them be played, for

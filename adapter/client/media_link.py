@@ -150,6 +150,7 @@ class WorkerLink:
         if isinstance(message, m.Opened):
             call.audio.opened(worker, message, now)
             call.act()
+            call.changed.ring()
             self._plane.attach(call)  # leaves the workers of older placements
         elif isinstance(message, m.Interrupted):
             call.audio.interrupted(worker, message, now)

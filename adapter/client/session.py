@@ -273,10 +273,11 @@ class ClientSession:
         try:
             asked = m.SendDigits(session=self.id, call=call.call, digits=digits)
             answer = await self._control.request(asked, m.Message)
-            if isinstance(answer, m.DigitsPlayed):
-                call.played(digits, answer.age)
         finally:
             call.digits_asked = False
+        if isinstance(answer, m.DigitsPlayed):
+            call.played(digits, answer.age)
+            await call.wait_stream(answer.ordinal)
 
     async def listen(
         self,

@@ -258,7 +258,7 @@ def _played(at: Moment, row: Row) -> None:
     nobody has told when the stream before them stopped, they ended just now."""
     began = at.now - seconds_of(row.digits) if row.began is None else row.began
     age = row.call.press(row.digits, began)
-    _over(at, row, m.DigitsPlayed(age=age))
+    _over(at, row, m.DigitsPlayed(age=age, ordinal=row.call.ordinal))
 
 
 def _over(at: Moment, row: Row, answer: m.DigitsPlayed | TrunklineError) -> None:

@@ -77,6 +77,20 @@ async def test_the_report_names_the_keys_of_both_sides(stack: FakeStack) -> None
         assert keys == [(1.0, "theirs", "9"), (4.0, "ours", "1"), (4.7, "ours", "2")]
 
 
+async def test_what_waits_for_digits_is_said_on_the_stream_that_is_back(stack: FakeStack) -> None:
+    """The controller has let it in, and the worker still has the stream that is over."""
+    stack.controller.answers[m.SendDigits] = m.DigitsPlayed(age=4.0, ordinal=3)
+    async with on_the_line(stack) as (call, info, state):
+        pressing = asyncio.ensure_future(call.send_dtmf("1"))
+        await stack.controller.wait_for(m.SendDigits)
+        saying = asyncio.ensure_future(call.send_audio(numbered(2_400)))
+        await until(lambda: call.report().digits)  # the answer is read
+        assert not pressing.done() and not state.spoken
+        stack.workers[0].open(info.call, m.first_generation(3))
+        await asyncio.gather(pressing, saying)
+        assert len(state.spoken) == 800
+
+
 async def test_an_interrupt_drops_what_waits_for_digits(stack: FakeStack) -> None:
     stack.controller.answers[m.SendDigits] = None
     async with on_the_line(stack) as (call, _, state):

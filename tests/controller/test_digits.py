@@ -127,7 +127,7 @@ def test_the_stream_may_be_back_before_the_old_ones_end_is_told(scene: Scene) ->
     back = scene.back(nonce)
     (turn,) = stage.events("g2", m.StreamTurn)
     assert (turn.info.ordinal, back.info.ordinal, back.overlaps) == (2, 3, True)
-    stage.body("a1", asked, m.DigitsPlayed)
+    assert stage.body("a1", asked, m.DigitsPlayed).ordinal == 3
     scene.stopped(1)
     assert scene.state == "live"
     stage.pass_time(CLOSED_AFTER + 0.1)
