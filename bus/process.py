@@ -151,7 +151,17 @@ def tell_slips(log: logging.Logger) -> None:
         log.warning("%s", ": ".join(filter(None, slip)))
 
 
-def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
+class Stop(asyncio.Event):
+    """Set when the process is to end. ``interrupted``: Ctrl-C has set it, and nothing before."""
+
+    interrupted = False
+
+    def interrupt(self) -> None:
+        self.interrupted = self.interrupted or not self.is_set()
+        self.set()
+
+
+def run(main: Callable[[Stop], Coroutine[Any, Any, int]]) -> int:
     """Run ``main(stop)`` on uvloop; returns its exit status.
 
     ``stop`` is set by SIGTERM, SIGINT (a second one changes nothing) and by the end of the parent.
@@ -160,11 +170,11 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
     """
 
     async def with_signals() -> int:
-        stop = asyncio.Event()
+        stop = Stop()
         loop = asyncio.get_running_loop()
         kept = _keeper_fd() is not None
         loop.add_signal_handler(signal.SIGTERM, stop.set)
-        loop.add_signal_handler(signal.SIGINT, (lambda: None) if kept else stop.set)
+        loop.add_signal_handler(signal.SIGINT, (lambda: None) if kept else stop.interrupt)
         watch_parent(stop.set)
         if kept:
             _give_signs_of_life(loop)

@@ -20,7 +20,7 @@ import pytest
 from trunkline import Line
 from trunkline.bus import hosts
 from trunkline.bus.launch import free_ports, trunkline_argv
-from trunkline.bus.process import ALIVE, READY
+from trunkline.bus.process import ALIVE, READY, Stop
 from trunkline.bus.settings import load
 from trunkline.bus.testing import hanging_up
 from trunkline.carrier_sim.client import SimClient
@@ -231,7 +231,7 @@ async def test_the_others_are_asked_to_end_once_the_controller_has(
 
     monkeypatch.setattr(up, "trunkline_argv", stand_in)
     settings = load(env_file=None, bus=f"ipc://{tmp_path}/bus", state_dir=tmp_path / "state")
-    stop = asyncio.Event()
+    stop = Stop()
     with (tmp_path / "port").open("w") as port:
         running = asyncio.ensure_future(
             up.run_stack(settings, port.fileno(), up.Wishes(1, 1), stop)

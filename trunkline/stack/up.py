@@ -38,9 +38,12 @@ from trunkline.bus.process import (
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_PENDING,
+    Stop,
+    StoppedError,
     run,
     setup_logging,
     tell_slips,
+    unless,
 )
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
@@ -62,8 +65,6 @@ CONTROLLER_FIRST: Final = 2.8
 _LOOK_EVERY: Final = 0.1
 #: Seconds without a complete stack after which the log says what is missing.
 _SAY_MISSING_AFTER: Final = 15.0
-#: Said of a stack that was asked to end before all of its processes had joined.
-_INTERRUPTED: Final = "interrupted before the stack was ready"
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _refuse_beside_another(settings: Settings, wishes: Wishes) -> None:
             ) from error
 
 
-async def _up(settings: Settings, port: PublicPort, wishes: Wishes, stop: asyncio.Event) -> int:
+async def _up(settings: Settings, port: PublicPort, wishes: Wishes, stop: Stop) -> int:
     host, number = port.address
     async with contextlib.AsyncExitStack() as held:
         carrier = None
@@ -145,15 +146,17 @@ async def _up(settings: Settings, port: PublicPort, wishes: Wishes, stop: asynci
             info = await carrier.ready(stop)
             if info is None:
                 if stop.is_set():
-                    log.error(_INTERRUPTED)
-                    return EXIT_FAILED
+                    return _ended_early(stop)
                 log.error("%s, so the stack ends", carrier.describe_end())
                 return EXIT_FAILED
             settings = stand_in.fit(settings, info, number, own / "state")
         tunnel = None
         given: dict[str, Any] = {"http_port": number}
         if wishes.tunnel is not None:
-            tunnel = await Tunnel.open(wishes.tunnel, host, number)
+            try:
+                tunnel = await unless(stop, Tunnel.open(wishes.tunnel, host, number))
+            except StoppedError:
+                return _ended_early(stop)
             held.push_async_callback(tunnel.close)
             given["public_url"] = tunnel.url
         settings = one_console_port(settings.changed(**given))
@@ -164,7 +167,7 @@ async def run_stack(
     settings: Settings,
     listen_fd: int,
     wishes: Wishes,
-    stop: asyncio.Event,
+    stop: Stop,
     *,
     carrier: StandIn | None = None,
     tunnel: Tunnel | None = None,
@@ -219,10 +222,17 @@ async def run_stack(
         return EXIT_FAILED
     if status == EXIT_PENDING:
         return EXIT_PENDING
-    if not is_up.is_set():
-        log.error(_INTERRUPTED)
-        return EXIT_FAILED
-    return EXIT_DONE
+    return EXIT_DONE if is_up.is_set() else _ended_early(stop)
+
+
+def _ended_early(stop: Stop) -> int:
+    """The exit status of a stack that was asked to end before all of its processes had joined.
+
+    After Ctrl-C it is a failure, so that a script does not go on behind it. A service manager that
+    sends SIGTERM asks for no more than the end, and would take any other status for a fault.
+    """
+    log.warning("interrupted before the stack was ready")
+    return EXIT_FAILED if stop.interrupted else EXIT_DONE
 
 
 async def _tell_when_ready(
