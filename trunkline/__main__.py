@@ -1,5 +1,5 @@
-"""``python -m trunkline``: the same as the ``trunkline`` command. All processes of a stack are
-started like this."""
+"""Where the ``trunkline`` command starts, and ``python -m trunkline``, which is the same. All
+processes of a stack are started in the second way."""
 
 import os
 import signal
@@ -15,8 +15,15 @@ from trunkline.bus import imports
 
 
 def start() -> None:
+    """Import the command line, and run it. Ctrl-C during the imports ends the process like any
+    program that does not know the signal, without a traceback."""
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if interruptible:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     with imports.that_stay():
         from .cli.main import main
+    if interruptible:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     main()
 
 

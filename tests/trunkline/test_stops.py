@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from trunkline.bus.launch import free_ports
+from trunkline.bus.launch import free_ports, trunkline_argv
 
 from .conftest import ENDS_WITHIN, Running, Trunkline, all_end
 
@@ -129,3 +132,40 @@ def test_a_stack_that_waits_for_its_tunnel_can_be_stopped(
     found, took = running.end(number)
     assert (found, took < ENDS_WITHIN) == (status, True), running.err
     assert children and all_end(children, 0.0)
+
+
+# --------------------------------------------------------------------------- Ctrl-C
+
+
+def entry_point() -> list[str]:
+    """What the console script does."""
+    pyproject = Path(__file__).parents[2] / "pyproject.toml"
+    named = tomllib.loads(pyproject.read_text())["project"]["scripts"]["trunkline"]
+    module, _, function = named.partition(":")
+    code = f"import sys; from {module} import {function}; sys.exit({function}())"
+    return [sys.executable, "-P", "-c", code]
+
+
+@pytest.mark.parametrize("module", ["trunkline.cli.main", "click", "msgspec"])
+@pytest.mark.parametrize("argv", [entry_point(), trunkline_argv()], ids=["script", "-m"])
+def test_ctrl_c_while_a_command_imports_shows_nothing(
+    argv: list[str], module: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [*argv, "status"],
+        env={**os.environ, **signalled(tmp_path, module, signal.SIGINT)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (-signal.SIGINT, "")
+
+
+def test_ctrl_c_while_a_command_imports_what_it_alone_needs_is_one_line(
+    trunkline: Trunkline,
+) -> None:
+    hooked = signalled(trunkline.directory, "trunkline.stack.up", signal.SIGINT)
+    running = start_up(trunkline, **hooked)
+    assert running.process.wait(ENDS_WITHIN) == 1
+    assert running.err.strip() == "trunkline: interrupted"
