@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -80,3 +82,42 @@ def test_a_short_tmpdir_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as short:
         monkeypatch.setattr(tempfile, "tempdir", short)
         assert runtime_dir.temporary_directory("trunkline-").parent == Path(short)
+
+
+HOLDS = """
+import subprocess, sys
+from trunkline.bus.runtime_dir import held_directory
+with held_directory("trunkline-x-") as (path, lock):
+    print(path, flush=True)
+    subprocess.run([sys.executable, "-c", "print(flush=True); input()"], pass_fds=[lock])
+"""
+
+
+def test_a_directory_whose_holders_were_killed_is_removed_by_the_next(
+    short_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And by nobody as long as one of them lives, here the child. Directories of others stay."""
+    monkeypatch.setattr(tempfile, "tempdir", str(short_directory))
+    other = short_directory / "trunkline-x-other"
+    other.mkdir()
+    (short_directory / "trunkline-x-link").symlink_to(other)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS],
+        env={**os.environ, "TMPDIR": str(short_directory)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holding:
+        assert holding.stdin is not None and holding.stdout is not None
+        left = Path(holding.stdout.readline().strip())
+        assert holding.stdout.readline() == "\n"
+        holding.kill()
+        holding.wait()
+        with runtime_dir.held_directory("trunkline-x-") as (path, _):
+            assert path.parent == left.parent and left.is_dir()
+        holding.stdin.close()
+        assert holding.stdout.read() == "", "the child has ended"
+    with runtime_dir.held_directory("trunkline-x-") as (path, _):
+        (path / "file").touch()
+        assert not left.exists()
+    assert {each.name for each in short_directory.iterdir()} == {other.name, "trunkline-x-link"}

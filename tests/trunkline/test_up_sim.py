@@ -238,6 +238,23 @@ def test_when_the_supervisor_is_killed_the_carrier_outlives_the_controller(
     assert "number ***1234 is as it was before" in running.err
 
 
+def test_the_next_stack_removes_what_one_has_left_that_was_killed(
+    trunkline: Trunkline, short_directory: Path
+) -> None:
+    killed, ready_file, _ = start(trunkline, TMPDIR=str(short_directory))
+    (left,) = short_directory.glob("trunkline-sim-*")
+    children = killed.children("trunkline")
+    killed.process.kill()
+    killed.process.wait()
+    assert all_end(children)
+    assert left.exists()
+    ready_file.unlink()
+    running, *_ = start(trunkline, TMPDIR=str(short_directory))
+    assert not left.exists() and len(list(short_directory.glob("trunkline-sim-*"))) == 1
+    assert running.end()[0] == 0
+    assert list(short_directory.glob("trunkline-sim-*")) == []
+
+
 def test_the_stack_ends_with_the_carrier(trunkline: Trunkline) -> None:
     running, ready_file, _ = start(trunkline)
     children = running.children("trunkline")

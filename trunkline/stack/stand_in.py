@@ -45,16 +45,19 @@ class StandIn:
 
     The stack's supervisor and all of its children hold the writing end of the pipe that the carrier
     reads. So when the supervisor is killed, the carrier still answers until the controller has put
-    the numbers back and ended.
+    the numbers back and ended. Until then it holds ``directory`` by ``lock``, because the
+    controller's journal is there, too.
     """
 
-    def __init__(self, settings: Settings, directory: Path) -> None:
+    def __init__(self, settings: Settings, directory: Path, lock: int) -> None:
         self._ready_file = directory / "carrier.json"
         self._supervisor = Supervisor(within=_ENDS_WITHIN)
         self.pipe = self._supervisor.pipe
         argv, environment = _command(settings, self._ready_file)
         #: Done when the carrier has ended, with its exit status.
-        self.ended = self._supervisor.keep("carrier_sim", argv, environment, again=False).ended
+        self.ended = self._supervisor.keep(
+            "carrier_sim", argv, environment, pass_fds=(lock,), again=False
+        ).ended
 
     async def ready(self, stop: asyncio.Event) -> StackInfo | None:
         """Wait for the carrier's ready file, and return its content. None: the carrier has ended,

@@ -21,7 +21,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +45,7 @@ from trunkline.bus.process import (
     unless,
 )
 from trunkline.bus.redact import mask_url
+from trunkline.bus.runtime_dir import held_directory
 from trunkline.bus.settings import Settings
 from trunkline.controller.journal.state_dir import StackRunsError, check_free
 
@@ -140,8 +140,8 @@ async def _up(settings: Settings, port: PublicPort, wishes: Wishes, stop: Stop) 
     async with contextlib.AsyncExitStack() as held:
         carrier = None
         if wishes.sim:
-            own = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="trunkline-sim-")))
-            carrier = StandIn(settings, own)
+            own, lock = held.enter_context(held_directory("trunkline-sim-"))
+            carrier = StandIn(settings, own, lock)
             held.push_async_callback(carrier.close)
             info = await carrier.ready(stop)
             if info is None:
