@@ -134,12 +134,17 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 # For later.py. Behind everything else: no room is to be found under another name.
 sys.path.append(str(Path(__file__).parent))
 
+#: For locks of ports and the like, some of which a test leaves whose stack is killed.
+_runtime = tempfile.TemporaryDirectory(prefix="tl-", dir="/tmp")
+os.environ["XDG_RUNTIME_DIR"] = _runtime.name
+
 _home = surroundings.home()
 _home.__enter__()
 
 
 def pytest_unconfigure() -> None:
     _home.__exit__(None, None, None)
+    _runtime.cleanup()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -108,7 +108,7 @@ async def test_one_that_was_killed_is_replaced(
     assert private_stack._stacks == {} and not private_stack._made
 
 
-async def test_it_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
+async def test_it_ends_when_its_parent_is_gone(tmp_path: Path, short_directory: Path) -> None:
     script = textwrap.dedent(
         f"""
         import asyncio, os, sys
@@ -121,7 +121,9 @@ async def test_it_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
         asyncio.run(main())
         """
     )
-    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script], timeout=30)
+    environment = os.environ | {"TMPDIR": str(short_directory)}  # its directory is left there
+    argv = [sys.executable, "-c", script]
+    done = await asyncio.to_thread(subprocess.run, argv, env=environment, timeout=30)
     assert done.returncode == 9
     async with asyncio.timeout(10):
         while not (tmp_path / "ended").exists():  # noqa: ASYNC110  # another process makes it

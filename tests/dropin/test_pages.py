@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -134,6 +135,8 @@ def reader(another_run: None, pytester: pytest.Pytester, monkeypatch: pytest.Mon
     clip(pytester.path / "tests" / "interruption.wav", 1.3, "austen-0930")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     monkeypatch.setenv("BROWSER", "true %s")
+    # The file that leads the browser to the console is left there.
+    monkeypatch.setattr(tempfile, "tempdir", str(pytester.path))
     player = pytester.mkdir("bin") / "afplay"
     player.write_text("#!/bin/sh\n")
     player.chmod(0o700)

@@ -24,10 +24,10 @@ from .test_whole_stack import RESTORED_WITHIN
 
 @pytest.fixture
 def home(stack_of_mine: Stack, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's own state directory and runtime directory, for the stack and for this process."""
+    """The user's own directories, for the stack and for this process."""
     directory = stack_of_mine.directory
     del stack_of_mine.environment["TRUNKLINE_STATE_DIR"]
-    for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+    for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR", "TMPDIR"):
         stack_of_mine.environment[name] = str(directory)
         monkeypatch.setenv(name, str(directory))
     monkeypatch.setenv("TRUNKLINE_TWILIO_API_URL", stack_of_mine.sim.base_url)

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trunkline.bus.launch import apart, free_ports, trunkline_argv
+from trunkline.bus.launch import apart, end, free_ports, trunkline_argv
 
 #: The contract's 4 s between SIGTERM and the end of a process, and 1 s for a busy machine.
 ENDS_WITHIN = 4.0 + 1.0
@@ -95,12 +95,13 @@ class Trunkline:
         return running
 
     def end_all(self) -> None:
-        for running in self.started:
-            family = []
-            if running.process.poll() is None:
-                family = psutil.Process(running.process.pid).children(recursive=True)
-                running.process.kill()
-                running.process.wait()
+        """End what still runs, at best so that it leaves no file."""
+        left = [running.process for running in self.started if running.process.poll() is None]
+        families = [psutil.Process(each.pid).children(recursive=True) for each in left]
+        for process in left:
+            process.terminate()
+        for process, family in zip(left, families, strict=True):
+            end(process, ENDS_WITHIN)
             for child in family:
                 if child.is_running():
                     child.kill()
@@ -108,7 +109,7 @@ class Trunkline:
 
 @contextlib.contextmanager
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trunkline]:
-    """Commands apart from all others; whatever of them still runs at the end is killed."""
+    """Commands apart from all others; whatever of them still runs is ended."""
     found = Trunkline(tmp_path_factory.mktemp("tl"))
     try:
         yield found

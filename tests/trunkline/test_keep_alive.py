@@ -51,8 +51,10 @@ def test_probes_see_by_two_files_whether_the_process_does_its_work(trunkline: Tr
     assert not ready_file.exists(), "no controller has welcomed it"
     first = alive_file.stat().st_mtime
     worker.until(lambda: younger(alive_file, first))
-    os.kill(worker_of(worker, "codec-worker"), signal.SIGSTOP)
+    stopped = worker_of(worker, "codec-worker")
+    os.kill(stopped, signal.SIGSTOP)
     worker.until(lambda: time.time() - alive_file.stat().st_mtime > 2.0)
+    os.kill(stopped, signal.SIGKILL)  # its keeper could end no sooner than this
 
 
 def test_connections_wait_while_the_gateway_is_away(trunkline: Trunkline) -> None:
