@@ -65,6 +65,8 @@ class FakeCall:
     #: the pieces that the client has asked for since its Resume
     gathers: list[int] = field(default_factory=list)
     spoken: dict[int, bytes] = field(default_factory=dict)
+    #: the generations under which something was spoken
+    spoken_under: set[int] = field(default_factory=set)
     played: int = 0
     heard: int = 0
     marks: list[m.SetMark] = field(default_factory=list)
@@ -152,6 +154,7 @@ class FakeWorker:
             state.heard = message.call_position
             state.played = max(state.played, message.acknowledged, message.floor)
         elif isinstance(message, m.Speak):
+            state.spoken_under.add(message.generation)
             for i in range(len(message.pcm) // 6):
                 assert message.position + i not in state.spoken or state.generation & 0xFFFF
                 state.spoken[message.position + i] = message.pcm[6 * i : 6 * i + 6]
