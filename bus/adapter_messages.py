@@ -187,7 +187,7 @@ class SendDigits(Message, frozen=True):
 class DigitsPlayed(Message, frozen=True):
     """``age``: how old the call was when the first digit began. The call's report names the keys
     with their times. ``ordinal``: the stream that is back. A worker may open it a little later, and
-    until then the client says nothing."""
+    the client waits for that, for 2 s at most, before it says anything."""
 
     age: Seconds
     ordinal: Ordinal = 0

@@ -183,18 +183,18 @@ class Call:
 
     def _comes_after(self, opened: m.OpenCall, gateway: bytes) -> None:
         """Note which streams before this one may still bring sound. Those of its own gateway have
-        brought all of theirs, because one connection keeps its order."""
+        brought all of theirs, because one connection keeps its order. A one-way stream may be
+        opened behind the stream that joins it; its ordinal is then the one that is missing."""
         before = self.before
         if self.ended is None and self.gateway is not None:
             before[self.ordinal] = (self.gateway, self.generation)
-        if self.ordinal < opened.ordinal - 1:
+        if self.ordinal < opened.ordinal - 1 and not opened.one_way:
             before[opened.ordinal - 1] = None
+        newest = sorted(before)[-2:]
         self.before = {
             ordinal: source
             for ordinal, source in before.items()
-            if opened.joins
-            and ordinal >= opened.ordinal - 2
-            and (source is None or source[0] != gateway)
+            if opened.joins and ordinal in newest and (source is None or source[0] != gateway)
         }
 
     @property

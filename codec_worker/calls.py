@@ -6,8 +6,8 @@ The rules:
    worker goes on with all that it knows of the call. An OpenCall that is not newer is dropped, and
    so is every message of another generation. An OpenCall shows the call's secret. Until the next
    OpenCall only the gateway that sent it speaks for the call. One exception: a stream may join
-   streams at another gateway that stands still. Then that gateway's OpenCall and frames are taken
-   up to the joint, and so are digits and the news that such a stream has ended.
+   streams at another gateway. Then that gateway's OpenCall and frames are taken up to the joint,
+   and so are digits and the news that such a stream has ended.
 2. The client attaches by the call's secret, before or after the call is opened. ``Opened`` asks the
    client for a ``Resume``, and nothing is sent in either direction before that. So the client does
    not hear sound again that it has heard, and no sound goes out that it has interrupted.
@@ -162,6 +162,7 @@ class Calls:
         for call in self.calls.values():
             if call.gateway == peer:
                 call.gateway_lost()
+                call.inbound.none_late()  # nothing comes any more behind what waits
                 self._hand_out_soon(call)
             for ordinal, source in list(call.before.items()):
                 if source is not None and source[0] == peer:
@@ -229,6 +230,8 @@ class Calls:
                 call.playout.plays_on(now + opened.ahead * SAMPLE_NS)
         if opened.joins:
             call.inbound.join(opened.ordinal, call.before)
+        else:
+            call.inbound.none_late()
         call.inbound.replace_ring(_ring(opened.ring, now))
         for digit in opened.digits:
             if digit not in call.digits:
@@ -244,8 +247,7 @@ class Calls:
             return False
         call.before[ordinal] = (peer, opened.generation)
         call.inbound.join(ordinal, call.before)
-        for frame in _ring(opened.ring, now):
-            call.inbound.add_late(frame)
+        call.inbound.add_late(_ring(opened.ring, now))
         self._hand_out_soon(call)
         return True
 
@@ -346,10 +348,11 @@ class Calls:
     def _in_frames(self, peer: bytes, frames: list[m.InFrame], now: int) -> None:
         calls, heard, read_at = self.calls, self._batches.heard, self._read_at
         gateway = self._gateways.get(peer, peer)
+        others: dict[tuple[str, int], list[m.InFrame]] = {}
         for frame in frames:
             call = calls.get(frame.call)
             if call is None or call.generation != frame.generation or call.gateway is not gateway:
-                self._late_frame(peer, frame, now)
+                others.setdefault((frame.call, frame.generation), []).append(frame)
                 continue
             call.frames_in += -(-len(frame.payload) // FRAME)
             if read_at > call.gateway_heard:
@@ -357,16 +360,23 @@ class Calls:
             fresh = InboundFrame(now, frame.ordinal, frame.position, frame.payload)
             if call.inbound.add(fresh):
                 heard[frame.call] = call
+        for (call_id, generation), found in others.items():
+            self._late_frames(peer, call_id, generation, found, now)
 
-    def _late_frame(self, peer: bytes, frame: m.InFrame, now: int) -> None:
-        """A frame that is not of a present stream. It may be of a stream that a present one
+    def _late_frames(
+        self, peer: bytes, call_id: str, generation: int, frames: list[m.InFrame], now: int
+    ) -> None:
+        """Frames that are not of a present stream. They may be of a stream that a present one
         joins."""
-        call = self._joined(peer, frame.call, frame.generation)
-        if call is None or not call.inbound.awaits(frame.ordinal):
-            self._from_gateway(peer, frame.call, frame.generation)  # counts why
+        call = self._joined(peer, call_id, generation)
+        if call is None or not call.inbound.awaits(frames[0].ordinal):
+            for _ in frames:
+                self._from_gateway(peer, call_id, generation)  # counts why
             return
-        call.frames_in += -(-len(frame.payload) // FRAME)
-        call.inbound.add_late(InboundFrame(now, frame.ordinal, frame.position, frame.payload))
+        call.frames_in += sum(-(-len(frame.payload) // FRAME) for frame in frames)
+        call.inbound.add_late(
+            [InboundFrame(now, frame.ordinal, frame.position, frame.payload) for frame in frames]
+        )
         self._hand_out_soon(call)
 
     def _all_written(self, peer: bytes, inbound: m.Inbound, now: int) -> None:
@@ -491,7 +501,9 @@ class Calls:
         # stood still. It was sent after our last empty look at the socket. Count from that look, so
         # that a loss is counted too long rather than too short.
         sent = self._read_at
-        call.inbound.remember(resume.ordinal, resume.position, resume.heard)
+        if call.before.get(resume.ordinal, ()) is None:  # another worker had that stream
+            self._none_late(call, resume.ordinal)
+        call.inbound.remember(resume.ordinal, resume.position, resume.heard, sent - idle_ns)
         call.inbound.resume(resume.ordinal, resume.position, resume.call_position, idle_ns, sent)
         for digit in call.digits:
             self._batches.instructions.append((peer, m.DigitHeard(call.id, call.generation, digit)))

@@ -174,14 +174,21 @@ class Inbound:
             self.none_late()
         return True
 
-    def add_late(self, frame: InboundFrame) -> None:
-        """A frame arrived of a stream before the newest."""
-        newer = (at for at, kept in enumerate(self._ring) if kept.ordinal > frame.ordinal)
-        self._ring.insert(next(newer, len(self._ring)), frame)
-        self._ring_samples += len(frame.payload)
+    def add_late(self, frames: Sequence[InboundFrame]) -> None:
+        """Frames arrived of a stream before the newest. They are taken together, because the joint
+        is found by their sound."""
+        if not frames:
+            return
+        ordinal = frames[0].ordinal
+        newer = (at for at, kept in enumerate(self._ring) if kept.ordinal > ordinal)
+        place = next(newer, len(self._ring))
+        for at, frame in enumerate(frames, place):
+            self._ring.insert(at, frame)
+            self._ring_samples += len(frame.payload)
         if self.resumed:
-            if frame.ordinal == self._ordinal:
-                self._feed(frame)
+            if ordinal == self._ordinal:
+                for frame in frames:
+                    self._feed(frame)
             self._feed_behind_joint()
 
     def awaits(self, ordinal: int) -> bool:
@@ -193,8 +200,10 @@ class Inbound:
         none is waited for any more."""
         if ordinal is None:
             self._late.clear()
-        self._late.discard(ordinal or 0)
-        self._feed_behind_joint()
+        else:
+            self._late.discard(ordinal)
+        if self._waiting:
+            self._feed_behind_joint()
 
     def replace_ring(self, frames: Sequence[InboundFrame]) -> None:
         """Take the gateway's ring of its stream in place of ours, which is no more complete.
@@ -244,7 +253,7 @@ class Inbound:
             if not self._feed(frame):
                 break
 
-    def remember(self, ordinal: int, position: int, heard: bytes) -> None:
+    def remember(self, ordinal: int, position: int, heard: bytes, arrival: int) -> None:
         """The client heard this sound last, up to ``position`` of a stream that may have brought it
         to another worker. The next stream's joint is found by it."""
         at = 0
@@ -256,7 +265,7 @@ class Inbound:
                 return
         if heard:
             last = heard[-_JOIN_OLD:]
-            self._ring.insert(at, InboundFrame(0, ordinal, position - len(last), last))
+            self._ring.insert(at, InboundFrame(arrival, ordinal, position - len(last), last))
             self._ring_samples += len(last)
 
     def end_stream(self) -> None:

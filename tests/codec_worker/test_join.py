@@ -174,7 +174,7 @@ def test_sound_that_is_late_at_the_other_gateway_is_waited_for(resumed_first: bo
     assert inbound.awaits(1) and told[-1].ordinal == 1
     now = T0 + 20_000 * MS // 8
     for late in frames(1, 0, 19_200)[100:]:
-        inbound.add_late(InboundFrame(now, 1, late.position, late.payload))
+        inbound.add_late([InboundFrame(now, 1, late.position, late.payload)])
         told += take(inbound)
     if not resumed_first:
         assert inbound.awaits(1)
@@ -195,7 +195,7 @@ def test_it_is_not_waited_for_without_an_end(how: str) -> None:
     """A part of it came, and then no more: the rest is lost, by the clock."""
     inbound, told = waiting()
     for late in frames(1, 0, 16_160)[100:]:
-        inbound.add_late(late)
+        inbound.add_late([late])
         told += take(inbound)
     assert inbound.awaits(1) and told[-1].ordinal == 1
     end = 20_000
@@ -224,7 +224,7 @@ def test_a_client_that_is_back_meanwhile_waits_too() -> None:
     resume(inbound, told, now)
     assert take(inbound) == [] and inbound.awaits(1)
     for late in frames(1, 0, 17_760, late=300 * MS)[100:]:
-        inbound.add_late(late)
+        inbound.add_late([late])
         told += take(inbound)
     inbound.end_stream()
     told += take(inbound)
@@ -435,7 +435,73 @@ def test_frames_of_a_gateway_that_stood_still_are_heard_behind_the_next_ones_ope
     bench.run()
     assert bench.adapter.lost_in == 0
     assert np.array_equal(np.frombuffer(bench.adapter.heard, "<i2"), decoded(SOUND[:10_400]))
-    assert bench.worker.dropped == {"generation": 9}, "what the next stream had brought already"
+    bench.send(0, OTHER, m.Inbound(first_stream(9600, 9760)))
+    assert bench.worker.dropped == {"generation": 1}, "what the next stream had brought already"
+
+
+def test_ordinals_that_a_restarted_controller_gives_hide_no_stream() -> None:
+    """They begin at 1,000 times its epoch, and no stream lies between."""
+    bench = Bench(1)
+    bench.send(0, OTHER, bench.gateway.open_call())
+    bench.send(0, OTHER, m.Inbound(first_stream(0, 6400)))
+    bench.run()
+    bench.gateway.generation = m.first_generation(1999)
+    next_stream(bench, None, one_way=True)
+    for frame in frames(2000, 6000, 8000):
+        bench.hear(frame.position, frame.payload)
+    bench.send(0, OTHER, m.Inbound(first_stream(6400, 7040)))
+    bench.run()
+    assert list(bench.worker.calls[CALL].before) == [1]
+    assert bench.adapter.lost_in == 0
+    assert len(bench.adapter.heard) // 6 > 8000 - 20
+
+
+def test_the_ring_of_a_stream_that_is_opened_late_is_looked_at_as_a_whole() -> None:
+    """Its first frame is silent, which tells nothing."""
+    sound = SOUND[:7_000] + bytes([0xFF]) * 160 + SOUND[7_160:]
+    inbound = Inbound()
+    inbound.resume(0, 0, 0, 0, T0)
+    for frame in frames(1, 0, 8_000, of=sound):
+        inbound.add(frame)
+    told = take(inbound)
+    inbound.join(3, {2})
+    newest = frames(3, 11_000, 13_400, of=sound)
+    inbound.replace_ring(newest)
+    resume(inbound, told, newest[-1].arrival)
+    told += take(inbound)
+    assert inbound.awaits(2) and told[-1].ordinal == 1
+    inbound.join(2, {2})
+    now = newest[-1].arrival
+    late = frames(2, 7_000, 12_000, of=sound)
+    inbound.add_late([InboundFrame(now, 2, each.position, each.payload) for each in late])
+    inbound.end_stream()
+    told += take(inbound)
+    assert inbound.lost == 0
+    assert told[-1].position + len(told[-1].pcm) // 6 == 13_400
+
+
+def test_a_stream_that_another_worker_had_is_not_waited_for() -> None:
+    bench = Bench(1)
+    bench.open()
+    bench.adapter.heard_at = (2, 800)
+    bench.gateway.generation = m.first_generation(2)
+    next_stream(bench, None, one_way=False)
+    assert bench.worker.calls[CALL].before == {}
+
+
+@pytest.mark.parametrize("how", ["its gateway dies", "a stream comes that joins none"])
+def test_what_waits_at_a_joint_is_heard_when_nothing_follows(how: str) -> None:
+    bench = at_another_gateway(6400)
+    if how == "its gateway dies":
+        bench.worker.disconnected(GATEWAY, bench.now)
+    else:
+        bench.new_stream(None)
+        bench.gateway.joins = False
+        bench.open()
+        bench.hear(0, SOUND[:160])
+    bench.run()
+    assert len(bench.adapter.heard) // 6 > 10_400 - 20
+    assert bench.adapter.lost_in >= 1600
 
 
 def test_a_key_that_a_gateway_tells_late_is_heard_too() -> None:
