@@ -415,7 +415,7 @@ class Playout:
         self._origin += by
         if now < self._settles_until:
             if self._in_underrun:
-                self.underrun_ns += by
+                self.underrun_ns = max(0, self.underrun_ns + by)
         elif by > 0:
             self._hole(by)
 

@@ -384,6 +384,20 @@ def test_a_word_that_was_read_late_is_corrected_by_those_that_follow() -> None:
     assert playout.underruns == 1
 
 
+def test_no_word_takes_more_of_a_hole_back_than_was_counted() -> None:
+    """StreamOver tells the client how long the holes were, and holds no negative number."""
+    playout, _, _ = started(100)
+    playout.acknowledge(640, T0, ahead=640)
+    for n in range(1, 20):
+        playout.due(T0 + n * 20 * MS)
+    playout.acknowledge(800, T0 + 125 * MS, ahead=160)
+    assert playout.underrun_ns == 45 * MS
+    playout.acknowledge(960, T0 + 126 * MS, ahead=0)
+    assert playout.underrun_ns == 6 * MS
+    playout.acknowledge(1120, T0 + 127 * MS, ahead=0)
+    assert playout.underrun_ns == 0
+
+
 @pytest.mark.parametrize(("late", "moved"), [(4, 0), (6, 6), (19, 19)])
 def test_a_timeline_follows_a_word_of_a_known_time(late: int, moved: int) -> None:
     """The buffer was dry for too short a time to be told as an underrun, but the far end hears the
