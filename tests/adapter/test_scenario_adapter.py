@@ -212,6 +212,7 @@ async def test_a_report_is_of_the_last_call_also_after_disconnect(stack: FakeSta
         _, info = await answered(stack, agent)
         stack.workers[0].hear(info.call, pcm(silence(0.5)) + said() + pcm(silence(0.5)))
         assert (await agent.recv_audio(5)).data
+        stack.end_call(info, by_far_end=True)  # else the time until we hang up counts as lost
     report = agent.report()
     assert report.unreliable_because == ["there is no speech on our side"]
     begin, end = report.sides.theirs.segments[0].start, report.sides.theirs.segments[-1].end
