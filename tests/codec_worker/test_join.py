@@ -44,6 +44,15 @@ def frames(
     return found
 
 
+def having_heard(first: list[InboundFrame]) -> tuple[Inbound, list[SoundPiece]]:
+    """A call whose first stream has brought these frames, and what was handed out of them."""
+    inbound = Inbound()
+    inbound.resume(0, 0, 0, 0, T0)
+    for frame in first:
+        inbound.add(frame)
+    return inbound, take(inbound)
+
+
 # ----------------------------------------------------------------------------- by the bytes
 
 
@@ -127,11 +136,7 @@ def test_two_joints_leave_every_sample_in_its_place_and_the_filter_goes_on(befor
 
 def test_what_no_stream_brought_is_lost_and_counted() -> None:
     """The one-way stream was up only 0.5 s after the end of the stream before it."""
-    inbound = Inbound()
-    inbound.resume(0, 0, 0, 0, T0)
-    for frame in frames(1, 0, 16_000):
-        inbound.add(frame)
-    told = take(inbound)
+    inbound, told = having_heard(frames(1, 0, 16_000))
     inbound.join(2)
     new = frames(2, 20_000, 24_000)
     inbound.replace_ring(new)
@@ -144,11 +149,7 @@ def test_what_no_stream_brought_is_lost_and_counted() -> None:
 def waiting(*, resumed_first: bool = True) -> tuple[Inbound, list[SoundPiece]]:
     """The first stream has brought 2 s so far. Its gateway stands still. The second stream began at
     2.2 s, at another gateway, and has brought 0.3 s."""
-    inbound = Inbound()
-    inbound.resume(0, 0, 0, 0, T0)
-    for frame in frames(1, 0, 16_000):
-        inbound.add(frame)
-    told = take(inbound)
+    inbound, told = having_heard(frames(1, 0, 16_000))
     inbound.join(2, [1])
     new = frames(2, 17_600, 20_000)
     inbound.replace_ring(new[:8])
@@ -459,11 +460,7 @@ def test_ordinals_that_a_restarted_controller_gives_hide_no_stream() -> None:
 def test_the_ring_of_a_stream_that_is_opened_late_is_looked_at_as_a_whole() -> None:
     """Its first frame is silent, which tells nothing."""
     sound = SOUND[:7_000] + bytes([0xFF]) * 160 + SOUND[7_160:]
-    inbound = Inbound()
-    inbound.resume(0, 0, 0, 0, T0)
-    for frame in frames(1, 0, 8_000, of=sound):
-        inbound.add(frame)
-    told = take(inbound)
+    inbound, told = having_heard(frames(1, 0, 8_000, of=sound))
     inbound.join(3, {2})
     newest = frames(3, 11_000, 13_400, of=sound)
     inbound.replace_ring(newest)
