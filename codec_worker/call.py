@@ -197,6 +197,10 @@ class Call:
             if opened.joins and ordinal in newest and (source is None or source[0] != gateway)
         }
 
+    def is_unopened(self, ordinal: int) -> bool:
+        """The present stream joins this one, and no gateway has opened it here."""
+        return ordinal in self.before and self.before[ordinal] is None
+
     @property
     def mute(self) -> bool:
         """No stream takes sound of ours now."""

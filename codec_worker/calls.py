@@ -243,7 +243,7 @@ class Calls:
         """A stream that the present one joins is opened behind it, by a gateway that stood still.
         False: it is no such stream."""
         ordinal = opened.ordinal
-        if call.before.get(ordinal, ()) is not None or not _same(call.secret, opened.secret):
+        if not call.is_unopened(ordinal) or not _same(call.secret, opened.secret):
             return False
         call.before[ordinal] = (peer, opened.generation)
         call.inbound.join(ordinal, call.before)
@@ -501,7 +501,7 @@ class Calls:
         # stood still. It was sent after our last empty look at the socket. Count from that look, so
         # that a loss is counted too long rather than too short.
         sent = self._read_at
-        if call.before.get(resume.ordinal, ()) is None:  # another worker had that stream
+        if call.is_unopened(resume.ordinal):  # another worker had that stream
             self._none_late(call, resume.ordinal)
         call.inbound.remember(resume.ordinal, resume.position, resume.heard, sent - idle_ns)
         call.inbound.resume(resume.ordinal, resume.position, resume.call_position, idle_ns, sent)

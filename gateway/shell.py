@@ -211,7 +211,7 @@ class Shell:
     def _accept(self, number: int, opened: do.OpenStream, accepted: m.StreamAccepted) -> None:
         """Begin the recording of one track of the socket, and give the track to the streams."""
         if accepted.one_way or accepted.overlaps:
-            self._read_out(self.streams.socket_of(accepted.info.call))  # it is closed now
+            self._read_out(accepted.info.call)  # the stream before this one is closed now
         early = [(media.position, media.payload) for media in opened.early]
         recording = None
         if self._recorder is not None:
@@ -462,11 +462,11 @@ class Shell:
             if event.ordinal is None:
                 self.apply(self.admission.not_needed(event.call))
             if not event.one_way:
-                self._read_out(self.streams.socket_of(event.call))
+                self._read_out(event.call)
                 for track in self.streams.tracks(event.call):
                     self.apply(self.streams.close_stream(track, self.clock()))
             elif event.ordinal is not None:
-                self._read_out(self.streams.socket_of(event.call))
+                self._read_out(event.call)
                 now = self.clock()
                 self.apply(self.streams.close_one_way(event.call, event.ordinal, now))
         elif isinstance(event, m.Watch):
@@ -476,9 +476,10 @@ class Shell:
         else:
             log.warning("a gateway has no use for %s", type(event).__name__)
 
-    def _read_out(self, number: int | None) -> None:
-        """Take what the carrier has sent on this socket. If this process stood still, seconds of
-        sound may wait there, and the controller's message may have been read before them."""
+    def _read_out(self, call: str) -> None:
+        """Take what the carrier has sent on the call's socket. If this process stood still, seconds
+        of sound may wait there, and the controller's message may have been read before them."""
+        number = self.streams.socket_of(call)
         found = None if number is None else self.sockets.get(number)
         if found is not None and found.socket is not None:
             found.socket.read_out()
